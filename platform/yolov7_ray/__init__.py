@@ -1,0 +1,1 @@
+"""YOLOv7 on Ray: one job file in, a trained, tuned, registered and served detector out."""

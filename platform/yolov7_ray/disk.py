@@ -1,0 +1,173 @@
+"""The local half of `storage`: files on this machine's disks, or on a filesystem that all nodes mount."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.fs
+
+from .errors import AlreadyExists, NotFound, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file in a listing."""
+
+    path: str
+    """Relative to the listed directory, with forward slashes."""
+    num_bytes: int
+    mark: str
+    """Changes when the file does: modification time locally, ETag in S3."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another directory"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another directory"),
+    errno.EACCES: ("access is denied", "check the permissions of this path"),
+    errno.EPERM: ("access is denied", "check the permissions of this path"),
+    errno.EROFS: ("the filesystem is read-only", "choose another directory"),
+    errno.ENOTDIR: ("a part of this path is a file, not a directory", "check the path"),
+    errno.EEXIST: ("a part of this path is a file, not a directory", "check the path"),
+    errno.EISDIR: ("it is a directory, not a file", "check the path"),
+}
+
+
+def explained(error: OSError, path: str) -> StorageError:
+    """The error that a user can act on."""
+    if error.errno == errno.ENOENT:
+        return NotFound(path, "there is nothing here", "check the path")
+    problem, remedy = _REMEDIES.get(error.errno, (error.strerror or str(error), "check the path and its disk"))
+    return StorageError(path, problem, remedy)
+
+
+class Disk:
+    """One local path, file or directory."""
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise explained(error, str(self.path)) from error
+
+    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """The filesystem of pyarrow and the path in it."""
+        return pyarrow.fs.LocalFileSystem(), str(self.path)
+
+    def check_access(self, write: bool) -> None:
+        """Raise where the nearest directory that exists cannot be used."""
+        nearest = next(path for path in [self.path, *self.path.parents] if path.exists())
+        if nearest != self.path and not nearest.is_dir():
+            raise StorageError(str(self.path), f"{nearest} is a file, not a directory", "check the path")
+        if not os.access(nearest, os.R_OK | (os.W_OK if write else 0)):
+            raise StorageError(str(self.path), f"access to {nearest} is denied", "check the permissions")
+
+    def read(self) -> bytes:
+        """The whole content."""
+        with self._explaining():
+            return self.path.read_bytes()
+
+    def read_with_etag(self) -> tuple[bytes, str]:
+        """The content, and its digest as version."""
+        data = self.read()
+        return data, _etag(data)
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop."""
+        with self._explaining(), open(self.path, "rb") as file:
+            return os.pread(file.fileno(), stop - start, start)
+
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        with self._explaining():
+            return self.path.stat().st_size
+
+    def exists(self) -> bool:
+        """Whether there is a file, or a directory that holds one."""
+        return self.path.is_file() or next(self.files(), None) is not None
+
+    def files(self) -> Iterator[FileInfo]:
+        """Files below this directory, hidden ones left out."""
+        root = str(self.path)
+        for directory, subdirectories, names in os.walk(root, followlinks=True):
+            subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
+            for name in names:
+                path = os.path.join(directory, name)
+                if not name.startswith(".") and os.path.exists(path):
+                    stat = os.stat(path)
+                    yield FileInfo(os.path.relpath(path, root).replace(os.sep, "/"), stat.st_size,
+                                   str(stat.st_mtime_ns))
+
+    def write(self, data: bytes) -> None:
+        """Write or replace."""
+        with self._explaining(), self._whole(data) as complete:
+            os.replace(complete, self.path)
+
+    def upload(self, local_path: Path) -> None:
+        """Copy a file to here."""
+        with self._explaining(), self._whole(local_path) as complete:
+            os.replace(complete, self.path)
+
+    def write_if(self, data: bytes, expected_etag: str | None) -> str:
+        """Write where the version is `expected_etag` (None: nothing is there)."""
+        with self._explaining(), self._whole(data) as complete:
+            if expected_etag is None:
+                self._claim(complete)
+                return _etag(data)
+            with self._locked():
+                if _etag(self.path.read_bytes()) != expected_etag:
+                    raise AlreadyExists(str(self.path), "another writer changed it meanwhile", "read it again")
+                os.replace(complete, self.path)
+                return _etag(data)
+
+    def _claim(self, complete: Path) -> None:
+        try:
+            os.link(complete, self.path)  # unlike a rename it never replaces, and the content is already whole
+        except FileExistsError:
+            raise AlreadyExists(str(self.path), "it exists already", "choose another name") from None
+
+    @contextmanager
+    def _whole(self, content: bytes | Path) -> Iterator[Path]:
+        """`content` written through to the disk, in a file beside this one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
+        try:
+            with open(partial, "wb") as file:
+                if isinstance(content, Path):
+                    with open(content, "rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                else:
+                    file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with open(self.path.with_name(f".{self.path.name}.lock"), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def delete(self) -> None:
+        """Remove the file or the tree."""
+        with self._explaining():
+            if self.path.is_dir() and not self.path.is_symlink():
+                shutil.rmtree(self.path, ignore_errors=False)
+            else:
+                self.path.unlink(missing_ok=True)
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

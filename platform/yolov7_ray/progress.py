@@ -1,0 +1,33 @@
+"""One line that says how far a job is, redrawn in place; silent where nobody watches a terminal."""
+
+import sys
+import time
+from typing import TextIO
+
+
+class ProgressLine:
+    """Progress over a known amount of work."""
+
+    def __init__(self, label: str, total: int, unit: str, stream: TextIO = sys.stderr):
+        self.label, self.total, self.unit, self.stream = label, total, unit, stream
+        self.done, self.begun = 0, time.monotonic()
+        self.shown = stream.isatty()
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Count `amount` more as done; `note` stands at the line's end."""
+        self.done += amount
+        if not self.shown:
+            return
+        elapsed_s = time.monotonic() - self.begun
+        part = self.done / max(self.total, 1)
+        left_s = elapsed_s * (1 - part) / part if part else 0
+        bar = "█" * int(24 * part)
+        self.stream.write(f"\r{self.label} {bar:░<24} {self.done:,}/{self.total:,} {self.unit}"
+                          f" · {left_s:.0f} s left{' · ' if note else ''}{note}\x1b[K")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self.shown:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()

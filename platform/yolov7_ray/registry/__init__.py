@@ -1,0 +1,1 @@
+"""Models from checkpoint to immutable, checked, named version."""

@@ -1,0 +1,172 @@
+"""Publish: a trained checkpoint becomes a folded, checked, registered version, and an alias moves to it."""
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolov7 import weights
+from yolov7.batch import normalize
+from yolov7.engine import evaluate
+from yolov7.metrics import CocoEvaluator
+from yolov7.model import YOLO
+from yolov7.reparameterize import reparameterize
+from yolov7_ray.data.cache import NodeCache
+from yolov7_ray.data.dataset import ArrowDataset, evaluation_loader
+from yolov7_ray.errors import JobError
+from yolov7_ray.registry.model_source import LoadedModel, load_model
+from yolov7_ray.registry.registry import Registry
+from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
+from yolov7_ray.spec import PublishSpec
+
+NUM_PARITY_IMAGES = 8
+EVALUATION_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the folded model is from the trained one."""
+
+    max_relative_difference: float
+    """Largest absolute difference over largest magnitude, the worst of all output tensors."""
+    tolerance: float
+    num_images: int
+    images: str
+    """Which images were compared."""
+
+
+def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
+    """Fold, check, register and promote; returns the exact model, its version, the alias and what was measured.
+
+    What is measured, parity and AP, is measured on the very file that is registered. JobError if the model
+    cannot be found, is folded already, does not fit the dataset, or differs more than spec.parity_tolerance.
+    """
+    loaded = load_model(spec.model, spec.registry)
+    if loaded.model.is_folded:
+        raise JobError(spec.model, "is folded already, so it cannot be compared with what was trained",
+                       "give a train run or one of its checkpoints")
+    size_px = spec.image_size_px or loaded.image_size_px
+    _check_size(loaded.model, size_px)
+    dataset = _open_dataset(spec, loaded.classes)
+    with tempfile.TemporaryDirectory(prefix="yolov7-publish-") as directory:
+        path = Path(directory) / MODEL_FILE
+        weights.save_model(path, reparameterize(loaded.model), loaded.classes)
+        folded, _ = weights.load_model(path)
+        parity = _checked_parity(spec, loaded.model, folded, dataset, size_px)
+        metrics = _measure(folded, dataset, size_px, spec) if dataset is not None else {}
+        registry = Registry(spec.registry)
+        version = registry.register(spec.publish_as, {MODEL_FILE: path},
+                                    _record(loaded, size_px, metrics, parity))
+    print(f"publish: registered {version.ref} in {spec.registry} ({_megabytes(version):.1f} MB)")
+    if spec.alias is not None:
+        registry.promote(spec.publish_as, spec.alias, version.version)
+        print(f"publish: {spec.publish_as}@{spec.alias} is now {version.ref}")
+    return {"model": version.ref, "version": version.version, "alias": spec.alias, "registry": spec.registry,
+            "parity": parity.max_relative_difference, "metrics": metrics}
+
+
+def _open_dataset(spec: PublishSpec, classes: list[str]) -> ArrowDataset | None:
+    if spec.dataset is None:
+        return None
+    dataset = ArrowDataset(spec.dataset, spec.split, NodeCache.of(spec.data))
+    if list(dataset.classes) != classes:
+        raise JobError(spec.dataset, f"its classes are {_listed(dataset.classes)}, those of {spec.model} are "
+                       f"{_listed(classes)}", "give the dataset that the model was trained on, or leave `dataset` out")
+    if len(dataset) == 0:
+        raise JobError(spec.dataset, f"split '{spec.split}' has no images", "give a split that has some")
+    return dataset
+
+
+def _check_size(model: YOLO, size_px: int) -> None:
+    if size_px % max(model.strides):
+        raise JobError("image_size_px", f"{size_px} is not a multiple of the model's largest stride",
+                       f"give a multiple of {max(model.strides)}")
+
+
+def _checked_parity(
+    spec: PublishSpec, trained: YOLO, folded: YOLO, dataset: ArrowDataset | None, size_px: int
+) -> Parity:
+    images, what = _parity_images(dataset, spec, size_px)
+    difference = max_relative_difference(trained, folded, images)
+    parity = Parity(difference, spec.parity_tolerance, len(images), what)
+    print(f"publish: folded against trained: {difference:.1e} relative on {len(images)} images "
+          f"({what}), tolerance {spec.parity_tolerance:.0e}")
+    if not difference <= spec.parity_tolerance:  # also where it is NaN
+        raise JobError(spec.model, f"the folded model differs from the trained one by {difference:.1e}, more than "
+                       f"parity_tolerance {spec.parity_tolerance:.0e}; nothing was registered",
+                       "train in higher precision, or raise parity_tolerance if you can accept the difference")
+    return parity
+
+
+def _parity_images(dataset: ArrowDataset | None, spec: PublishSpec, size_px: int) -> tuple[Tensor, str]:
+    """(n, 3, H, W) float images in [0, 1], and in words what they are."""
+    if dataset is None:
+        noise = torch.rand(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+        return noise, "noise"
+    batch = next(iter(evaluation_loader(dataset, size_px=size_px, batch_size=NUM_PARITY_IMAGES, rank=0, world_size=1)))
+    return normalize(batch.images), f"{spec.dataset} {spec.split}"
+
+
+@torch.inference_mode()
+def max_relative_difference(trained: YOLO, folded: YOLO, images: Tensor) -> float:
+    """Largest |difference| over the largest |value| of each output; NaN or infinite outputs count as infinite.
+
+    Compared are the raw outputs of every level, the decoded boxes and the decoded scores, each on its own
+    scale. images: (n, 3, H, W).
+    """
+    worst = 0.0
+    for image in images.split(1):
+        for expected, actual in zip(_outputs(trained, image), _outputs(folded, image), strict=True):
+            difference = ((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
+            worst = max(worst, difference if math.isfinite(difference) else math.inf)
+    return worst
+
+
+def _outputs(model: YOLO, images: Tensor) -> list[Tensor]:
+    raw = model.eval().raw_outputs(images)
+    decoded = model.decode(raw)
+    return [*raw, decoded[..., :4], decoded[..., 4:]]
+
+
+def _measure(folded: YOLO, dataset: ArrowDataset, size_px: int, spec: PublishSpec) -> dict[str, Any]:
+    """COCO metrics of the folded model on the whole split."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batches = evaluation_loader(dataset, size_px=size_px, batch_size=EVALUATION_BATCH_SIZE, rank=0, world_size=1)
+    truths = (dataset.truth(index) for index in range(len(dataset)))
+    evaluator = evaluate(folded.to(device), batches, truths, CocoEvaluator(list(dataset.classes)))
+    metrics = evaluator.compute()
+    print(f"publish: AP {_shown(metrics.ap)}, AP50 {_shown(metrics.ap50)} "
+          f"on {len(dataset)} images ({spec.dataset} {spec.split})")
+    return metrics.to_dict() | {"dataset": spec.dataset, "split": spec.split, "fingerprint": dataset.fingerprint}
+
+
+def _record(loaded: LoadedModel, size_px: int, metrics: dict[str, Any], parity: Parity) -> dict[str, Any]:
+    return {
+        "architecture": loaded.model.architecture.to_dict(),
+        "num_classes": loaded.model.num_classes,
+        "classes": loaded.classes,
+        "image_size_px": size_px,
+        "metrics": metrics,
+        "training_metrics": loaded.record.get("metrics") or {},
+        "dataset_fingerprint": loaded.record.get("dataset_fingerprint"),
+        "spec": loaded.record.get("spec"),
+        "parity": vars(parity),
+        "source": loaded.source,
+    }
+
+
+def _megabytes(version: ModelVersion) -> float:
+    return sum(file.num_bytes for file in version.files.values()) / 1e6
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _listed(classes) -> str:
+    shown = ", ".join(list(classes)[:10])
+    return f"{shown} … ({len(classes)})" if len(classes) > 10 else shown

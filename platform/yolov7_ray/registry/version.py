@@ -1,0 +1,66 @@
+"""The immutable record of one registered model version."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yolov7_ray.errors import Corrupt
+
+MODEL_FILE = "model.safetensors"
+"""The folded weights, as `yolov7.weights.save_model` writes them."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """What a file of a version must be."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """All that is known about one version: enough to load it, to trust it and to make it again."""
+
+    name: str
+    version: str
+    """"1", "2", … in the order in which they were claimed."""
+    created_at: str
+    """UTC, ISO 8601."""
+    architecture: dict[str, Any]
+    """`yolov7.architectures.Architecture.to_dict()`."""
+    num_classes: int
+    classes: list[str]
+    image_size_px: int
+    metrics: dict[str, Any]
+    """COCO metrics measured on this very artifact; empty where no dataset was given."""
+    training_metrics: dict[str, Any]
+    """What training reported for the checkpoint."""
+    dataset_fingerprint: str | None
+    """Fingerprint of the data that the model was trained on."""
+    spec: dict[str, Any] | None
+    """The train job."""
+    parity: dict[str, Any]
+    """Folded against trained outputs: max_relative_difference, tolerance, num_images, images."""
+    source: str
+    """Where the trained weights came from."""
+    files: dict[str, StoredFile]
+    """File name -> what it must be."""
+
+    @property
+    def ref(self) -> str:
+        """NAME:VERSION, which never comes to mean anything else."""
+        return f"{self.name}:{self.version}"
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=2, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "ModelVersion":
+        """Raises Corrupt, naming `where`, if `data` is no such record."""
+        try:
+            record = json.loads(data)
+            files = {name: StoredFile(**file) for name, file in record.pop("files").items()}
+            return cls(**record, files=files)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Corrupt(where, f"is no record of a model version ({error})", "publish the model again") from error

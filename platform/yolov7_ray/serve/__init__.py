@@ -1,0 +1,1 @@
+"""Registered models behind an HTTP endpoint."""

@@ -1,0 +1,198 @@
+"""The Serve application: a gateway and one deployment per model; deployed, probed, and shut down again."""
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from typing import Any
+
+from ray import serve as ray_serve
+from ray.serve.config import BackpressureConfig
+from ray.serve.context import _get_global_client  # the only way to learn where a running Serve listens
+
+from yolov7_ray import storage
+from yolov7_ray.errors import JobError
+from yolov7_ray.registry.model_source import ModelSource, locate
+from yolov7_ray.registry.registry import REF
+from yolov7_ray.serve.detector import DetectorReplica
+from yolov7_ray.serve.gateway import RETRY_AFTER_S, Gateway
+from yolov7_ray.serve.limits import Limits
+from yolov7_ray.serve.probe import ProbeImage
+from yolov7_ray.serve.served import ServedInfo, Settings
+from yolov7_ray.spec import ServedModel, ServeSpec
+
+APPLICATION = "yolov7"
+"""Name of the Serve application: a second serve job on a cluster upgrades the first, without a gap."""
+
+READY_TIMEOUT_S = 900
+"""How long nodes may take to come up and models to load."""
+
+REQUEST_TIMEOUT_S = 120
+WILDCARDS = ("0.0.0.0", "::")
+
+
+def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
+    """Deploy, wait until ready, probe, and, with spec.wait, serve until interrupted. Returns the url.
+
+    Everything that can be wrong with the models, the token or the probe is said (JobError) before anything is
+    deployed. What this job started is shut down when it was interrupted or failed; with `wait: false` it stays.
+    """
+    application = build_app(spec)
+    probe = ProbeImage.of(spec.probe) if spec.probe else None
+    token = os.environ.get(spec.token_env, "") if spec.token_env else ""
+    ours, url = _start_serve(spec)
+    keep = False
+    try:
+        _deploy(application)
+        _wait_until_ready(url)
+        print(f"serve: ready at {url} (web page; API at {url}/docs)")
+        if probe is not None:
+            probe.run(url, token)
+        if spec.wait:
+            print(f"serve: try it:  {_curl(spec, url)}\nserve: Ctrl-C stops it")
+            _wait_for_interrupt()
+        keep = not spec.wait
+    finally:
+        if not keep:
+            print("serve: shutting down")
+            ray_serve.shutdown() if ours else ray_serve.delete(APPLICATION)
+    return {"url": url}
+
+
+def build_app(spec: ServeSpec) -> ray_serve.Application:
+    """The application of a serve job, also as `import_path` of a Serve config file.
+
+    Names of the registry are looked up here, so that all replicas serve the same version. JobError if a model
+    or the token is missing, or an image size does not fit.
+    """
+    infos, replicas = [], []
+    for name, served in spec.models.items():
+        source = locate(served.model, spec.registry)
+        source = replace(source, uri=storage.absolute(source.uri))
+        info = _inspect(name, served, source)
+        infos.append(info)
+        replicas.append(DetectorReplica.options(
+            name=f"detector-{name}",
+            num_replicas=spec.replicas,
+            max_ongoing_requests=2 * spec.max_batch_size,  # while one batch is looked at, the next is decoded
+            max_queued_requests=spec.max_queued_requests,
+            ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
+        ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
+    limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
+    settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, _token_sha256(spec))
+    most_in_flight = len(infos) * (spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas)
+    return Gateway.options(
+        num_replicas=spec.replicas,
+        max_ongoing_requests=2 * most_in_flight,  # the models' own queues are full first, and say so as JSON
+        max_queued_requests=most_in_flight,
+        backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
+        ray_actor_options={"num_cpus": 0},
+    ).bind(infos, settings, *replicas)
+
+
+def _inspect(name: str, served: ServedModel, source: ModelSource) -> ServedInfo:
+    """Load the model once here, so that whatever is wrong with it is found before anything is deployed."""
+    loaded = source.load()
+    size_px, stride = served.image_size_px or loaded.image_size_px, max(loaded.model.strides)
+    if size_px % stride:
+        raise JobError(f"models.{name}.image_size_px", f"{size_px} is not a multiple of the model's largest stride",
+                       f"give a multiple of {stride}")
+    version = source.ref.rpartition(":")[2] if REF.fullmatch(source.ref) else source.ref.rpartition("/")[2]
+    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes))
+
+
+def _token_sha256(spec: ServeSpec) -> str | None:
+    if spec.token_env is None:
+        return None
+    token = os.environ.get(spec.token_env)
+    if not token:
+        raise JobError("token_env", f"environment variable {spec.token_env} is not set",
+                       "set it to the bearer token, or leave token_env out to serve without authentication")
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
+    """Start Serve where it does not run yet. Returns whether we did, and the endpoint's URL from this machine."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        host, port = client.http_config.host, client.http_config.port
+        if (host, port) != (spec.host, spec.port) and spec.port:
+            print(f"serve: Ray Serve already listens at {host}:{port} on this cluster; {spec.host}:{spec.port} is ignored")
+        return False, _url(host, port)
+    port = _free_port(spec.host, spec.port)
+    ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
+                    logging_config={"log_level": "WARNING", "enable_access_log": False})
+    return True, _url(spec.host, port)
+
+
+def _free_port(host: str, port: int) -> int:
+    """`port`, or any free one for 0; JobError if it cannot be had."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise JobError(f"{host}:{port}", f"cannot be listened on ({error.strerror})",
+                           "set `port: 0` for a free port, or another host and port") from error
+        return probe.getsockname()[1]
+
+
+def _url(host: str, port: int) -> str:
+    host = "127.0.0.1" if host in WILDCARDS else f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}"
+
+
+def _deploy(application: ray_serve.Application) -> None:
+    """Deploy and wait until all replicas are up; JobError with Serve's message if they cannot be."""
+    target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/",
+                                 logging_config={"log_level": "WARNING", "enable_access_log": False})
+    ray_serve.run_many([target], wait_for_applications_running=False)
+    deadline, next_word = time.monotonic() + READY_TIMEOUT_S, time.monotonic() + 30
+    while (status := ray_serve.status().applications[APPLICATION]).status != "RUNNING":
+        deployments = "; ".join(f"{name}: {deployment.status.value} {deployment.message}".strip()
+                                for name, deployment in status.deployments.items())
+        if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise JobError("serve", f"the application cannot start ({deployments or status.message})",
+                           "the logs of Ray Serve hold the whole story")
+        if time.monotonic() > deadline:
+            raise JobError("serve", f"is not up after {READY_TIMEOUT_S} s ({deployments})",
+                           "see whether the cluster has the CPUs and GPUs that the replicas ask for")
+        if time.monotonic() > next_word:
+            print(f"serve: waiting for {deployments}")
+            next_word += 30
+        time.sleep(0.2)
+
+
+def _wait_until_ready(url: str) -> None:
+    """Ask /readyz over HTTP until every model has made a real inference."""
+    deadline, answer = time.monotonic() + READY_TIMEOUT_S, ""
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=10):
+                return
+        except (urllib.error.URLError, OSError) as error:
+            answer = str(error)
+        time.sleep(0.2)
+    raise JobError(url, f"is not ready after {READY_TIMEOUT_S} s ({answer})", "the logs of Ray Serve hold the whole story")
+
+
+def _curl(spec: ServeSpec, url: str) -> str:
+    token = f'-H "Authorization: Bearer ${spec.token_env}" ' if spec.token_env else ""
+    return f"curl {token}-F file=@image.jpg {url}/v1/detect"
+
+
+def _wait_for_interrupt() -> None:
+    """Return at SIGINT or SIGTERM."""
+    interrupted = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: interrupted.set()) for number in signals]
+    try:
+        interrupted.wait()
+    finally:
+        for number, handler in zip(signals, before):
+            signal.signal(number, handler)

@@ -1,0 +1,115 @@
+"""The replica: images are decoded as they come, gathered into batches and looked at together.
+
+B images · n detections
+"""
+
+import asyncio
+import time
+
+import cv2
+import numpy as np
+import torch
+from ray import serve
+from torch import Tensor
+
+from yolov7.batch import normalize
+from yolov7.draw import draw_detections
+from yolov7.engine import autocast
+from yolov7.postprocess import postprocess
+from yolov7.reparameterize import reparameterize
+from yolov7.sample import Letterbox, decode_image, encode_image, letterbox
+from yolov7_ray.registry.model_source import LoadedModel, ModelSource
+from yolov7_ray.serve.limits import undecodable, upright
+from yolov7_ray.serve.served import Detected, Options
+
+
+class Detector:
+    """A folded model on its device: prepared images in, detections in pixels of the images out."""
+
+    def __init__(self, loaded: LoadedModel, image_size_px: int, device: torch.device):
+        model = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
+        self.model = model.eval().to(device, memory_format=torch.channels_last)
+        self.classes = loaded.classes
+        self.size_hw = (image_size_px, image_size_px)
+        self.device = device
+        self.precision = "bf16" if device.type == "cuda" else "fp32"
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
+        """Fit an RGB image (H, W, 3) uint8 into the model's square."""
+        return letterbox(image, self.size_hw)
+
+    @torch.inference_mode()
+    def detect(self, images: list[np.ndarray], options: list[Options]) -> list[Tensor]:
+        """Detections (n, 6) in pixels of the letterboxed images; one forward pass for all of them."""
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
+        with autocast(self.device, self.precision):
+            predictions = self.model(normalize(batch))
+        return [
+            postprocess(predictions[i : i + 1], wanted.confidence, wanted.iou, multi_label=False,
+                        max_detections=wanted.max_detections)[0].cpu()
+            for i, wanted in enumerate(options)
+        ]
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Really look at noise, alone and as a full batch, so that no user waits for the first time."""
+        noise = np.random.default_rng(0).integers(0, 256, (*self.size_hw, 3), np.uint8)
+        for size in {1, max_batch_size}:
+            self.detect([noise] * size, [Options(confidence=0.001, iou=0.5)] * size)
+
+
+@serve.deployment
+class DetectorReplica:
+    """One replica of one model. It is up only after a real inference."""
+
+    def __init__(self, source: ModelSource, image_size_px: int, num_cpus: float, max_batch_size: int,
+                 batch_wait_s: float):
+        torch.set_num_threads(max(1, int(num_cpus)))
+        cv2.setNumThreads(0)  # images are decoded in threads of ours
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.detector = Detector(source.load(), image_size_px, device)
+        self.detector.warm_up(max_batch_size)
+        self._in_batch.set_max_batch_size(max_batch_size)
+        self._in_batch.set_batch_wait_timeout_s(batch_wait_s)
+
+    async def detect(self, image: bytes | np.ndarray, orientation: int, options: Options, draw: bool) -> Detected:
+        """Detect in one image, encoded or as RGB pixels (H, W, 3) uint8; with others, if others come.
+
+        Boxes are in pixels of the image as its EXIF orientation displays it. RequestError 400 if it cannot
+        be decoded.
+        """
+        pixels = await asyncio.to_thread(self._decode, image, orientation)
+        fitted, fit = await asyncio.to_thread(self.detector.prepare, pixels)
+        detections, batch_size, inference_ms = await self._in_batch((fitted, options))
+        detections[:, :4] = fit.to_original(detections[:, :4])
+        png = await asyncio.to_thread(self._draw, pixels, detections) if draw else None
+        return Detected(detections, pixels.shape[:2], batch_size, inference_ms, png)
+
+    @serve.batch
+    async def _in_batch(self, requests: list[tuple[np.ndarray, Options]]) -> list[tuple[np.ndarray, int, float]]:
+        """Letterboxed images with their options -> detections (n, 6) in their pixels, batch size, milliseconds."""
+        start = time.perf_counter()
+        images, options = zip(*requests)
+        found = await asyncio.to_thread(self.detector.detect, list(images), list(options))
+        milliseconds = (time.perf_counter() - start) * 1000
+        return [(detections.numpy(), len(found), milliseconds) for detections in found]
+
+    async def is_ready(self) -> bool:
+        """True: that this answers at all means that the warm-up is done."""
+        return True
+
+    def check_health(self) -> None:
+        """Ray Serve replaces the replica if this raises: a failed CUDA context never recovers."""
+        if self.detector.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    @staticmethod
+    def _decode(image: bytes | np.ndarray, orientation: int) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            return image
+        try:
+            return upright(decode_image(image), orientation)
+        except ValueError as error:
+            raise undecodable() from error
+
+    def _draw(self, pixels: np.ndarray, detections: np.ndarray) -> bytes:
+        return encode_image(draw_detections(pixels, detections, self.detector.classes), ".png")

@@ -1,0 +1,210 @@
+"""The Open Inference Protocol v2, so that its clients (Triton's, KServe's) work unchanged.
+
+One image per request: a tensor `image`, either BYTES with one encoded image (base64 in JSON, as it is in the
+binary extension) or pixels [H, W, 3] or [1, H, W, 3], UINT8, or FP32 in [0, 1], RGB. Answered are `boxes`
+[n, 4] (x1, y1, x2, y2 in pixels), `scores` [n] and `labels` [n]. Request parameters: confidence, iou,
+max_detections. Tensors may also travel raw behind the JSON (the binary tensor data extension).
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from yolov7_ray.serve.limits import Limits, RequestError, check_pixels, read_body, read_orientation
+from yolov7_ray.serve.served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}
+
+
+class Tensor(BaseModel):
+    """An input tensor, or the wish for an output tensor."""
+
+    name: str
+    shape: list[int] = []
+    datatype: str = ""
+    parameters: dict[str, Any] = {}
+    data: list[Any] | None = None
+
+
+class InferParameters(BaseModel):
+    """What a client may set for a request; other parameters are other servers' business."""
+
+    confidence: float | None = Field(None, ge=0, le=1)
+    iou: float | None = Field(None, ge=0, le=1)
+    max_detections: int = Field(MAX_DETECTIONS, ge=1, le=MAX_DETECTIONS)
+    binary_data_output: bool = False
+
+
+class InferRequest(BaseModel):
+    """The JSON of an inference request."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str | None = None
+    parameters: InferParameters = InferParameters()
+    inputs: list[Tensor]
+    outputs: list[Tensor] | None = None
+
+
+def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
+    """Live and ready, which need no token."""
+    api = APIRouter(tags=["Open Inference Protocol v2"])
+
+    @api.get("/v2/health/live")
+    async def live() -> dict:
+        return {"live": True}
+
+    @api.get("/v2/health/ready")
+    async def ready(response: Response) -> dict:
+        answers = await asyncio.gather(*(model.is_ready() for model in models.values()))
+        response.status_code = 200 if all(answers) else 503
+        return {"ready": all(answers)}
+
+    return api
+
+
+def router(models: Mapping[str, ServedModel], settings: Settings) -> APIRouter:
+    """Metadata and inference, with and without /versions/{version} in the path."""
+    api = APIRouter(tags=["Open Inference Protocol v2"])
+
+    @api.get("/v2")
+    async def server() -> dict:
+        return {"name": "yolov7_ray", "version": "2", "extensions": ["binary_tensor_data"]}
+
+    @api.get("/v2/models/{name}")
+    @api.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
+    async def model_metadata(name: str, version: str | None = None) -> dict:
+        return _metadata(_find(models, name, version).info)
+
+    @api.get("/v2/models/{name}/ready")
+    @api.get("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
+    async def model_ready(response: Response, name: str, version: str | None = None) -> dict:
+        ready = await _find(models, name, version).is_ready()
+        response.status_code = 200 if ready else 503
+        return {"name": name, "ready": ready}
+
+    @api.post("/v2/models/{name}/infer")
+    @api.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
+    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+        model = _find(models, name, version)
+        body = await read_body(request, settings.limits)
+        length = request.headers.get(JSON_LENGTH_HEADER)
+        asked, image = await asyncio.to_thread(_parse, body, length, settings.limits)  # megabytes of JSON take time
+        orientation = read_orientation(image, settings.limits) if isinstance(image, bytes) else 1
+        wanted = asked.parameters
+        options = Options(settings.confidence if wanted.confidence is None else wanted.confidence,
+                          settings.iou if wanted.iou is None else wanted.iou, wanted.max_detections)
+        return _answer(asked, model.info, await model.detect(image, orientation, options))
+
+    return api
+
+
+def _find(models: Mapping[str, ServedModel], name: str, version: str | None) -> ServedModel:
+    model = find_model(models, name)
+    if version not in (None, model.info.version):
+        raise RequestError(404, f"model '{name}'", f"version '{version}' is not served",
+                           f"served is version {model.info.version}")
+    return model
+
+
+def _metadata(info: ServedInfo) -> dict[str, Any]:
+    return {
+        "name": info.name, "versions": [info.version], "platform": "pytorch_yolov7",
+        "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, 3]}],
+        "outputs": [{"name": "boxes", "datatype": "FP32", "shape": [-1, 4]},
+                    {"name": "scores", "datatype": "FP32", "shape": [-1]},
+                    {"name": "labels", "datatype": "INT64", "shape": [-1]}],
+        "parameters": {"classes": list(info.classes), "architecture": info.architecture},
+    }
+
+
+def _parse(body: bytes, json_length: str | None, limits: Limits) -> tuple[InferRequest, bytes | np.ndarray]:
+    """The request and its image, encoded or as pixels (H, W, 3) uint8; RequestError 400 where it is malformed."""
+    if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
+        raise RequestError(400, JSON_LENGTH_HEADER, f"'{json_length}' does not fit a body of {len(body)} bytes",
+                           "give the length of the JSON part in bytes")
+    split = len(body) if json_length is None else int(json_length)
+    try:
+        asked = InferRequest.model_validate_json(body[:split])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise RequestError(400, where, first["msg"], "send an inference request of the Open Inference Protocol") from error
+    if [tensor.name for tensor in asked.inputs] != ["image"]:
+        raise RequestError(400, "inputs", f"are {[tensor.name for tensor in asked.inputs]}", "send one tensor named 'image'")
+    tensor, raw = asked.inputs[0], body[split:]
+    if "binary_data_size" in tensor.parameters and tensor.parameters["binary_data_size"] != len(raw):
+        raise RequestError(400, "image", f"says {tensor.parameters['binary_data_size']} bytes of data, {len(raw)} arrived",
+                           "let binary_data_size be the length of what follows the JSON")
+    data = raw if "binary_data_size" in tensor.parameters else tensor.data
+    return asked, (_encoded(tensor, data) if tensor.datatype == "BYTES" else _pixels(tensor, data, limits))
+
+
+def _encoded(tensor: Tensor, data: bytes | list | None) -> bytes:
+    """The one encoded image of a BYTES tensor."""
+    if isinstance(data, bytes):
+        if len(data) < 4 or struct.unpack("<I", data[:4])[0] != len(data) - 4:
+            raise RequestError(400, "image", "is no single BYTES element", "send 4 bytes of length, then one image")
+        return data[4:]
+    if not isinstance(data, list) or len(data) != 1 or not isinstance(data[0], str):
+        raise RequestError(400, "image", "data is not one string", "send one image as base64, shape [1]")
+    try:
+        return base64.b64decode(data[0], validate=True)
+    except binascii.Error as error:
+        raise RequestError(400, "image", f"is no base64 ({error})", "send one image as base64, shape [1]") from error
+
+
+def _pixels(tensor: Tensor, data: bytes | list | None, limits: Limits) -> np.ndarray:
+    """A pixel tensor as (H, W, 3) uint8."""
+    if tensor.datatype not in DTYPES:
+        raise RequestError(400, "image", f"datatype '{tensor.datatype}' is not supported", "send BYTES, UINT8 or FP32")
+    shape = tensor.shape[1:] if len(tensor.shape) == 4 and tensor.shape[0] == 1 else tensor.shape
+    if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+        raise RequestError(400, "image", f"shape {tensor.shape} does not fit", "send [H, W, 3] or [1, H, W, 3]")
+    check_pixels(shape[1], shape[0], limits)
+    dtype = DTYPES[tensor.datatype]
+    try:
+        flat = np.frombuffer(data, dtype) if isinstance(data, bytes) else np.asarray(data, dtype)
+        pixels = flat.reshape(shape)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RequestError(400, "image", f"data does not fit {tensor.datatype} {tensor.shape} ({error})",
+                           "send as many values as the shape has") from error
+    if tensor.datatype == "UINT8":
+        return pixels
+    if not np.isfinite(pixels).all():
+        raise RequestError(400, "image", "holds values that are not finite", "send FP32 in [0, 1]")
+    return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _answer(asked: InferRequest, info: ServedInfo, found: Detected) -> Response:
+    """The outputs that were asked for, each as JSON or raw behind the JSON."""
+    rows = np.ascontiguousarray(found.detections, np.float32)
+    tensors = {"boxes": ("FP32", rows[:, :4]), "scores": ("FP32", rows[:, 4]), "labels": ("INT64", rows[:, 5].astype("<i8"))}
+    wishes = asked.outputs or [Tensor(name=name) for name in tensors]
+    outputs, raw = [], []
+    for wish in wishes:
+        if wish.name not in tensors:
+            raise RequestError(400, "outputs", f"'{wish.name}' is unknown", f"choose from {', '.join(tensors)}")
+        datatype, values = tensors[wish.name]
+        output: dict[str, Any] = {"name": wish.name, "datatype": datatype, "shape": list(values.shape)}
+        if wish.parameters.get("binary_data", asked.parameters.binary_data_output):
+            raw.append(values.tobytes())
+            output["parameters"] = {"binary_data_size": len(raw[-1])}
+        else:
+            output["data"] = values.ravel().tolist()
+        outputs.append(output)
+    answer = {"model_name": info.name, "model_version": info.version, "outputs": outputs}
+    text = json.dumps(answer if asked.id is None else answer | {"id": asked.id}).encode()
+    if not raw:
+        return Response(text, media_type="application/json")
+    return Response(b"".join([text, *raw]), media_type="application/octet-stream",
+                    headers={JSON_LENGTH_HEADER: str(len(text))})

@@ -1,0 +1,148 @@
+"""The routes: what the endpoint answers. Plain FastAPI; where the models are does not matter here."""
+
+import asyncio
+import hashlib
+import hmac
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from yolov7_ray.serve import inference_protocol
+from yolov7_ray.serve.limits import FORMATS, RequestError, read_image, read_orientation
+from yolov7_ray.serve.schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
+from yolov7_ray.serve.served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
+
+PAGE_HEADERS = {
+    # The pages are whole in themselves: nothing is fetched from elsewhere, and no other site may frame them.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
+                               "script-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def build_api(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
+    """The application over `models` (name -> model, the first is the default)."""
+    api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
+                  description="Send an image, get the objects in it.")
+    authorized = [Depends(_bearer_check(settings.token_sha256))]
+    _add_errors(api)
+    _add_pages(api)
+    _add_health(api, models)
+    _add_detection(api, models, settings, authorized)
+    api.include_router(inference_protocol.health_router(models))
+    api.include_router(inference_protocol.router(models, settings), dependencies=authorized)
+    return api
+
+
+def _bearer_check(token_sha256: str | None) -> Callable:
+    scheme = HTTPBearer(auto_error=False)
+
+    def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
+        given = hashlib.sha256((credentials.credentials if credentials else "").encode()).hexdigest()
+        if not hmac.compare_digest(given, token_sha256):
+            raise RequestError(401, "authorization", "bearer token is wrong" if credentials else "bearer token is missing",
+                               "send the header `Authorization: Bearer TOKEN`")
+
+    return check if token_sha256 is not None else lambda: None
+
+
+def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Settings, authorized: list) -> None:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    form = {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}
+    body = {"required": True, "content": dict.fromkeys(FORMATS, binary) | {"multipart/form-data": form}}
+    errors = {status: {"model": ErrorResponse} for status in (400, 401, 404, 413, 415, 422, 503)}
+
+    @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, openapi_extra={"requestBody": body},
+              responses=errors | {200: {"content": {"image/png": binary}}})
+    async def detect(
+        request: Request,
+        model: Annotated[str | None, Query(description="Name of the model; default: the first")] = None,
+        confidence: Annotated[float, Query(ge=0, le=1, description="Leave out lower scores")] = settings.confidence,
+        iou: Annotated[float, Query(ge=0, le=1, description="Overlap at which the weaker of two is left out")]
+        = settings.iou,
+        max_detections: Annotated[int, Query(ge=1, le=MAX_DETECTIONS)] = MAX_DETECTIONS,
+        format: Annotated[Literal["json", "image"], Query(description="image: the drawn image as PNG")] = "json",
+    ):
+        """Detect the objects in a JPEG, PNG or WebP image."""
+        served = find_model(models, model)
+        image = await read_image(request, settings.limits)
+        orientation = read_orientation(image, settings.limits)
+        options = Options(confidence, iou, max_detections)
+        found = await served.detect(image, orientation, options, draw=format == "image")
+        if format == "image":
+            return Response(found.drawn_png, media_type="image/png")
+        return DetectResponse.of(served.info, found)
+
+    @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
+    async def list_models() -> ModelList:
+        """The models, with their classes."""
+        return ModelList(models=[
+            ModelDescription(name=info.name, version=info.version, ref=info.ref, architecture=info.architecture,
+                             image_size_px=info.image_size_px, classes=list(info.classes), default=number == 0)
+            for number, info in enumerate(model.info for model in models.values())
+        ])
+
+
+def _add_health(api: FastAPI, models: Mapping[str, ServedModel]) -> None:
+    @api.get("/healthz")
+    async def live() -> Health:
+        """The gateway lives."""
+        return Health(status="live")
+
+    @api.get("/readyz", responses={503: {"model": Health}})
+    async def ready(response: Response) -> Health:
+        """Ready: a replica of every model has made a real inference and answers."""
+        answers = await asyncio.gather(*(model.is_ready() for model in models.values()))
+        if not all(answers):
+            response.status_code = 503
+        return Health(status="ready" if all(answers) else "not ready", models=dict(zip(models, answers)))
+
+
+def _add_pages(api: FastAPI) -> None:
+    """The pages are open also where a token is required: they hold nothing, and ask for it themselves."""
+    pages = files("yolov7_ray.serve")
+    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
+        text = pages.joinpath(name).read_text(encoding="utf-8")
+        api.add_api_route(path, partial(HTMLResponse, text, headers=PAGE_HEADERS), include_in_schema=False)
+
+
+def _add_errors(api: FastAPI) -> None:
+    @api.exception_handler(RequestError)
+    async def request_error(request: Request, error: RequestError) -> JSONResponse:
+        headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s is not None else {}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return error_response(request, error, headers)
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        problem = f"{first.get('input')!r} does not fit: {first['msg']}"
+        return error_response(request, RequestError(422, where, problem, "see /docs"))
+
+    @api.exception_handler(HTTPException)
+    async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
+        where = f"{request.method} {request.url.path}"
+        return error_response(request, RequestError(error.status_code, where, str(error.detail), "see /docs"), error.headers)
+
+    @api.exception_handler(Exception)
+    async def our_fault(request: Request, error: Exception) -> JSONResponse:
+        where = f"{request.method} {request.url.path}"
+        return error_response(request, RequestError(500, where, "the server failed on this request",
+                                                    "try again; the server's log holds the cause"))
+
+
+def error_response(request: Request, error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The error as JSON; under /v2 as one string, which is that protocol's shape."""
+    detail = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
+    content = {"error": str(error) if request.url.path.startswith("/v2") else detail}
+    return JSONResponse(content, status_code=error.status, headers=dict(headers or {}))

@@ -1,0 +1,84 @@
+"""What the gateway knows: the served models, how to ask them, and how to answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from yolov7_ray.serve.limits import Limits, RequestError
+
+MAX_DETECTIONS = 300
+"""Most detections that one image is answered with."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one image is to be looked at."""
+
+    confidence: float
+    """Detections with a lower score are left out."""
+    iou: float
+    """Overlap at which the weaker of two detections of a class is left out."""
+    max_detections: int = MAX_DETECTIONS
+
+
+@dataclass(frozen=True, eq=False)
+class Detected:
+    """What a replica found in one image of n objects."""
+
+    detections: np.ndarray
+    """(n, 6) float32, best first: x1, y1, x2, y2 in pixels of the image, score, class index."""
+    size_hw: tuple[int, int]
+    """Height and width of the image."""
+    batch_size: int
+    """Images that were looked at together."""
+    inference_ms: float
+    """Time that the batch took in the model, NMS included."""
+    drawn_png: bytes | None = None
+    """The image with its detections, where it was asked for."""
+
+
+@dataclass(frozen=True)
+class ServedInfo:
+    """What is known about a served model."""
+
+    name: str
+    ref: str
+    """Exactly which model: NAME:VERSION or a URI."""
+    version: str
+    architecture: str
+    image_size_px: int
+    classes: tuple[str, ...]
+
+
+class ServedModel(Protocol):
+    """What the routes need of a model."""
+
+    info: ServedInfo
+
+    async def detect(
+        self, image: bytes | np.ndarray, orientation: int, options: Options, draw: bool = False
+    ) -> Detected: ...
+
+    async def is_ready(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the endpoint answers."""
+
+    limits: Limits
+    confidence: float
+    iou: float
+    token_sha256: str | None = None
+    """Digest of the bearer token, so that the token itself is stored nowhere; None: no authentication."""
+
+
+def find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:
+    """The model of that name, the first where none is named; RequestError 404 lists what there is."""
+    if name is None:
+        return next(iter(models.values()))
+    if name not in models:
+        raise RequestError(404, "model", f"'{name}' is unknown", f"served are {', '.join(models)}")
+    return models[name]

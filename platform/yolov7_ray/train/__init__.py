@@ -1,0 +1,1 @@
+"""Ray Train: Arrow dataset in, checkpoints out."""

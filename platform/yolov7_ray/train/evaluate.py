@@ -1,0 +1,83 @@
+"""Model x dataset split -> COCO AP, plots and results.json, over as many workers as the job asks."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import ray
+import torch
+
+from yolov7.engine import evaluate as evaluate_batches
+from yolov7.engine import resolve_precision
+from yolov7.metrics import CocoEvaluator
+
+from .. import storage
+from ..data.dataset import evaluation_loader
+from ..data.schema import load_manifest
+from ..errors import JobError
+from ..registry.model_source import load_model
+from ..spec import EvaluateSpec
+from .loop import figures, open_splits
+from .report import Samples, storage_name, write_page, write_plots
+
+
+def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
+    """Evaluate and write ``<storage>/<run_name>/results.json`` and ``report/index.html``."""
+    classes = check_classes(spec)
+    resources = spec.resources
+    task = ray.remote(evaluate_shard).options(
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_retries=resources.max_failures)
+    shards = ray.get([task.remote(spec.model_dump(mode="json"), rank, resources.workers)
+                      for rank in range(resources.workers)])
+    metrics = CocoEvaluator.merged(classes, [shard["state"] for shard in shards]).compute()
+    samples = Samples(classes)
+    samples.images = shards[0]["images"]
+    run = storage.join(spec.storage, run_name)
+    results = {"model": spec.model, "dataset": spec.dataset, "split": spec.split, "metrics": metrics.to_dict(),
+               "spec": spec.model_dump(mode="json")}
+    with tempfile.TemporaryDirectory() as directory:
+        pictures = Path(directory, "report")
+        pictures.mkdir()
+        write_plots(pictures, metrics, list(classes), samples)
+        overall = figures(metrics)
+        write_page(pictures, storage_name(run), {"model": spec.model, "dataset": spec.dataset} | {
+            key: "–" if value is None else f"{value:.4g}" for key, value in overall.items()}, metrics)
+        Path(directory, "results.json").write_text(json.dumps(results, indent=1))
+        storage.upload_directory(directory, run)
+    for key in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"):
+        print(f"{key:>10}  {'–' if overall[key] is None else format(overall[key], '.4f')}")
+    return {"run": run, "metrics": overall}
+
+
+def check_classes(spec: EvaluateSpec) -> tuple[str, ...]:
+    """The classes of model and dataset, which must be the same."""
+    manifest = load_manifest(spec.dataset)
+    manifest.split(spec.split)
+    loaded = load_model(spec.model, spec.registry)
+    if list(manifest.classes) != list(loaded.classes):
+        raise JobError(f"model {spec.model}", f"knows the classes {list(loaded.classes)}, "
+                       f"{spec.dataset} has {list(manifest.classes)}", "evaluate on a dataset with the same classes")
+    return tuple(manifest.classes)
+
+
+def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
+    """This worker's stride of the split: the evaluator's arrays and, from rank 0, a few drawn images."""
+    spec = EvaluateSpec.model_validate(config)
+    [dataset] = open_splits(spec.dataset, spec.data, spec.split)
+    loaded = load_model(spec.model, spec.registry)
+    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    samples = Samples(dataset.classes)
+    evaluator = evaluate_batches(
+        loaded.model.to(device),
+        evaluation_loader(dataset, size_px=spec.image_size_px or loaded.image_size_px, batch_size=spec.evaluation.batch_size or 16,
+                          rank=rank, world_size=world_size, processes=spec.data.loader_processes or 0),
+        map(dataset.truth, range(rank, len(dataset), world_size)),
+        CocoEvaluator(dataset.classes),
+        precision=resolve_precision(spec.precision, device),
+        confidence_threshold=spec.evaluation.confidence_threshold,
+        iou_threshold=spec.evaluation.iou_threshold,
+        on_batch=samples.add if rank == 0 else None,
+    )
+    return {"state": evaluator.state(), "images": samples.images}
+

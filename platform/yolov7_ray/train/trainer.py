@@ -1,0 +1,93 @@
+"""Train spec -> ray.train.torch.TorchTrainer."""
+
+import ray.train
+from ray.actor import ActorHandle
+from ray.train.torch import TorchTrainer
+
+from .. import storage
+from ..data.schema import load_manifest
+from ..errors import JobError, NotFound
+from ..spec import TrainSpec
+from .loop import train_loop
+from .progress import following
+
+MODEL_KEYS = ("architecture", "depth", "width")
+
+
+def train(spec: TrainSpec, run_name: str) -> dict:
+    """Train under ``<storage>/<run_name>``, going on from its last checkpoint if it has one."""
+    run = storage.join(spec.storage, run_name)
+    check_run(spec, run)
+    storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
+    with following() as board:
+        try:
+            build_trainer(spec, run_name, board).fit()
+        except ray.train.TrainingFailedError as error:
+            raise explain(error, run) from error
+    results = storage.read_json(storage.join(run, "results.json"))
+    return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": results["best"]}
+
+
+def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str = "",
+                  callbacks: list | None = None) -> TorchTrainer:
+    """The trainer that runs ``train_loop`` on every worker; ``label`` heads its lines of progress."""
+    path, filesystem = storage.ray_storage(spec.storage)
+    resources = spec.resources
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"spec": spec.model_dump(mode="json"), "run": storage.join(spec.storage, run_name),
+                           "board": board, "label": label},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker),
+        run_config=ray.train.RunConfig(
+            name=run_name, storage_path=path, storage_filesystem=filesystem, callbacks=callbacks,
+            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=spec.checkpoint.keep_best, checkpoint_score_attribute="score"),
+        ),
+    )
+
+
+def check_run(spec: TrainSpec, run: str) -> None:
+    """JobError, before any worker starts, where this run cannot go on: another model, other classes, bad data."""
+    manifest = load_manifest(spec.dataset)
+    for split in (spec.data.train_split, spec.data.val_split):
+        if manifest.split(split).num_rows == 0:
+            raise JobError(f"{spec.dataset}: split '{split}'", "has no images", "ingest some, or name another split")
+    try:
+        earlier = storage.read_json(storage.join(run, "spec.json"))
+    except NotFound:
+        return
+    for key in MODEL_KEYS:
+        now, then = getattr(spec.model, key), earlier["model"][key]
+        if now != then:
+            raise JobError(f"run {run}", f"its checkpoints are of model.{key} {then}, the job says {now}",
+                           "give the model of that run, or start a new run")
+    fingerprint = _earlier_fingerprint(run)
+    if fingerprint not in (None, manifest.fingerprint):
+        raise JobError(f"run {run}", f"was trained on data with fingerprint {fingerprint[:12]}, "
+                       f"{spec.dataset} has {manifest.fingerprint[:12]}", "give that dataset, or start a new run")
+
+
+def _earlier_fingerprint(run: str) -> str | None:
+    try:
+        return storage.read_json(storage.join(run, "results.json"))["dataset_fingerprint"]
+    except NotFound:
+        return None
+
+
+def explain(error: Exception, run: str) -> Exception:
+    """The job author's mistake inside a failed run as a JobError; any other failure as it is."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, JobError):
+            return cause
+        if isinstance(cause, (ValueError, FloatingPointError)):
+            return JobError(f"run {run}", str(cause), "")
+        if "out of memory" in str(cause).lower():
+            return JobError(f"run {run}", "a worker ran out of memory",
+                            "lower batch_size (nominal_batch_size keeps the recipe), data.image_size_px or model.width")
+    return error

@@ -1,0 +1,1 @@
+"""Ray Tune: search over hyperparameters and the architecture's scaling factors."""

@@ -1,0 +1,75 @@
+"""Trials, each a real train job: Ray Tune drives, Ray Train trains, storage remembers."""
+
+import os
+from collections.abc import Callable
+
+import ray
+from ray import tune as ray_tune
+from ray.actor import ActorHandle
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from .. import storage
+from ..admission import trials_at_once
+from ..spec import TuneSpec
+from ..train.progress import following
+from ..train.trainer import build_trainer, check_run
+from .report import Trial, write_report
+from .scheduler import scheduler, searcher
+from .space import search_space
+
+DRIVER_CPUS = 0.01  # a trial's driver only waits; a whole CPU each would starve the workers it waits for
+
+
+def tune(spec: TuneSpec, run_name: str) -> dict:
+    """Search, going on with the unfinished trials of an earlier ``run_name``; write report and best job file."""
+    run = storage.join(spec.storage, run_name)
+    check_run(spec.train, storage.join(run, "trials"))
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # so that a killed driver forgets a second, not minutes
+    with following() as board:
+        results = build_tuner(spec, run_name, board).fit()
+    trials = [read_trial(run, result) for result in results]
+    best = write_report(run, spec, trials)
+    return {"run": run, "best_job": storage.join(run, "best.yaml"), "best": best}
+
+
+def build_tuner(spec: TuneSpec, run_name: str, board: ActorHandle) -> ray_tune.Tuner:
+    """A new tuner, or the restored one where the run exists already."""
+    path, filesystem = storage.ray_storage(spec.storage)
+    trainable = ray_tune.with_resources(trial_driver(spec, storage.join(spec.storage, run_name), board),
+                                        {"CPU": DRIVER_CPUS})
+    earlier = f"{path}/{run_name}"
+    if ray_tune.Tuner.can_restore(earlier, storage_filesystem=filesystem):
+        return ray_tune.Tuner.restore(earlier, trainable, resume_unfinished=True, resume_errored=True,
+                                      param_space=search_space(spec.search), storage_filesystem=filesystem)
+    return ray_tune.Tuner(
+        trainable,
+        param_space=search_space(spec.search),
+        tune_config=ray_tune.TuneConfig(
+            search_alg=searcher(spec), scheduler=scheduler(spec), num_samples=spec.trials,
+            max_concurrent_trials=trials_at_once(spec, ray.cluster_resources()),
+        ),
+        run_config=ray_tune.RunConfig(name=run_name, storage_path=path, storage_filesystem=filesystem, verbose=0),
+    )
+
+
+def trial_driver(spec: TuneSpec, run: str, board: ActorHandle) -> Callable[[dict], None]:
+    """The function of one trial: its own train job under ``<run>/trials/<trial id>``, found again after a restart."""
+    document = spec.model_dump(mode="json")
+
+    def drive(values: dict) -> None:
+        spec = TuneSpec.model_validate(document)
+        trial = ray_tune.get_context().get_trial_id()
+        job = spec.trial(values).model_copy(update={"storage": storage.join(run, "trials")})
+        storage.write_json(storage.join(run, "trials", trial, "spec.json"), job.model_dump(mode="json"))
+        build_trainer(job, trial, board, label=f"trial {trial}  ", callbacks=[TuneReportCallback()]).fit()
+
+    return drive
+
+
+def read_trial(run: str, result: ray_tune.Result) -> Trial:
+    """What became of a trial, by its own results.json."""
+    trial = result.metrics.get("trial_id") or os.path.basename(result.path).split("_")[1]
+    uri = storage.join(run, "trials", trial)
+    path = storage.join(uri, "results.json")
+    return Trial(trial, result.config, uri, storage.read_json(path) if storage.exists(path) else None,
+                 str(result.error) if result.error else None)

@@ -1,0 +1,177 @@
+"""The only door: a job file in, a trained, tuned, published or served detector out.
+
+    python submit.py jobs/quickstart.yaml                       on this machine, with a Ray of its own
+    python submit.py jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
+    python submit.py jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
+    python submit.py list | logs ID | stop ID                   jobs on a cluster
+    python submit.py new KIND [FILE]                            a commented starter file
+    python submit.py schema                                     JSON Schema of job files, for editors
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent / "platform")]  # where yolov7_ray is, if it is not installed
+
+from yolov7_ray.errors import JobError
+
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
+EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line; without a command's name, the first word is a job file to run."""
+    parser = argparse.ArgumentParser(prog="submit.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="JOB.yaml | COMMAND")
+    cluster = argparse.ArgumentParser(add_help=False)
+    cluster.add_argument("--address", help="dashboard of a Ray cluster, e.g. http://HEAD:8265")
+    cluster.add_argument("--insecure", action="store_true", help="accept a remote cluster that asks for no token")
+
+    run_ = commands.add_parser("run", parents=[cluster], help="run a job file (the word may be left out)")
+    run_.add_argument("job", help="job file")
+    run_.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                      help="override a key, e.g. --set data.image_size_px=320 (the value is YAML; may be repeated)")
+    run_.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+    name = run_.add_mutually_exclusive_group()
+    name.add_argument("--name", help="name of the run (default: a unique one)")
+    name.add_argument("--resume", metavar="NAME", help="go on with this run where it stopped")
+    run_.add_argument("--detach", action="store_true", help="with --address: do not wait for the job")
+    run_.add_argument("--no-admission", action="store_true",
+                      help="do not check that the cluster is large enough (an autoscaler will make it so)")
+    run_.add_argument("--forward-aws-credentials", action="store_true",
+                      help="with --address: send this shell's AWS keys; whoever sees the dashboard can read them")
+    run_.add_argument("--verbose", action="store_true", help="show what Ray and the workers print, too")
+
+    commands.add_parser("list", parents=[cluster], help="jobs of a cluster")
+    logs_ = commands.add_parser("logs", parents=[cluster], help="what a job has printed")
+    logs_.add_argument("id")
+    logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
+    commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
+    new_ = commands.add_parser("new", help="write a commented starter file")
+    new_.add_argument("kind", help="ingest, train, evaluate, tune, publish, predict, serve or pipeline")
+    new_.add_argument("file", nargs="?", help="default: KIND.yaml; - for the terminal")
+    commands.add_parser("schema", help="print the JSON Schema of job files")
+    implied = words and words[0] not in (*commands.choices, "-h", "--help")
+    return parser.parse_args(["run", *words] if implied else words)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a job file here, or on a cluster."""
+    from yolov7_ray import jobfile, places
+
+    job = jobfile.load_job(arguments.job, arguments.overrides)
+    name = arguments.resume or arguments.name or jobfile.run_name(job)
+    if arguments.address:
+        places.require_shared(job, arguments.job)
+    else:
+        job = places.absolute(job)
+    if arguments.dry_run:
+        from yolov7_ray.plan import plan
+
+        print(plan(job))
+        return 0
+    if arguments.address:
+        return run_remotely(arguments, job, name)
+    from yolov7_ray.run import execute
+
+    try:
+        execute(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission, verbose=arguments.verbose)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; python submit.py {arguments.job} --resume {name} goes on where it stopped")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def run_remotely(arguments: argparse.Namespace, job, name: str) -> int:
+    """Submit to the cluster and follow; the exit status is the job's."""
+    from yolov7_ray.client import Cluster
+
+    cluster = Cluster(arguments.address, arguments.insecure)
+    job_id = cluster.submit(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission,
+                            verbose=arguments.verbose, forward_credentials=arguments.forward_aws_credentials)
+    print(f"submitted {job_id} to {cluster.address}", flush=True)
+    while not arguments.detach:
+        try:
+            return cluster.follow(job_id)
+        except KeyboardInterrupt:
+            answer = ask("\ns: stop the job; d: leave it running (default); c: go on following > ")
+            if answer == "s":
+                print(f"{job_id}: {cluster.stop(job_id)}")
+                return EXIT_INTERRUPTED
+            if answer != "c":
+                break
+    print(f"{job_id} goes on; python submit.py logs {job_id} --follow --address {cluster.address}")
+    return 0 if arguments.detach else EXIT_INTERRUPTED
+
+
+def ask(question: str) -> str:
+    """The user's answer; none (so the job is left running) where nobody is at a terminal."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return input(question).strip().lower()[:1]
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
+def manage(arguments: argparse.Namespace) -> int:
+    """list, logs, stop."""
+    from yolov7_ray.client import Cluster
+
+    cluster = Cluster(arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS", LOCAL_DASHBOARD), arguments.insecure)
+    if arguments.command == "list":
+        print(cluster.jobs())
+    elif arguments.command == "stop":
+        print(f"{arguments.id}: {cluster.stop(arguments.id)}")
+    elif arguments.follow:
+        cluster.info(arguments.id)  # says so if there is no such job
+        return cluster.follow(arguments.id)
+    else:
+        print(cluster.logs(arguments.id), end="")
+    return 0
+
+
+def new(arguments: argparse.Namespace) -> int:
+    """Write a starter file."""
+    from yolov7_ray.starter import new_job
+
+    text, path = new_job(arguments.kind), Path(arguments.file or f"{arguments.kind}.yaml")
+    if arguments.file == "-":
+        print(text, end="")
+        return 0
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise JobError(str(path), "exists already", "give another name") from None
+    print(f"wrote {path}; fill it in, then: python submit.py {path} --dry-run")
+    return 0
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    """Print the JSON Schema."""
+    import json
+
+    from yolov7_ray.jobfile import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = parse(sys.argv[1:] if words is None else words)
+    command = {"run": run, "new": new, "schema": schema}.get(arguments.command, manage)
+    try:
+        return command(arguments)
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What the tests of registry and endpoint share: a model whose detections are known, and a client."""
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from yolov7.model import YOLO, build_model
+from yolov7.reparameterize import reparameterize
+from yolov7.weights import save_model
+from yolov7_ray.registry.registry import Registry
+from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
+
+CLASSES = ["cat", "dog"]
+SIZE_PX = 64
+STRIDE_PX = 32
+
+
+def tiny_model(seed: int = 0) -> YOLO:
+    """A small training-form model with statistics as if trained."""
+    torch.manual_seed(seed)
+    from yolov7.architectures import architecture
+
+    model = build_model(architecture("yolov7-tiny").scaled(width=0.25, depth=0.33), len(CLASSES))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+@torch.no_grad()
+def blind_model(label: int = 1, seed: int = 0) -> YOLO:
+    """A folded model that sees one object of class `label` in every cell of the last level, whatever the image.
+
+    At 64 px these are 2 x 2 boxes: centred in their cells, as large as the level's first anchor, score 0.81.
+    """
+    model = reparameterize(tiny_model(seed))
+    for level, predictor in enumerate(model.head.lead_predictors):
+        predictor.weight.zero_()
+        bias = predictor.bias.view(model.head.num_anchors, -1)
+        bias[:, :4], bias[:, 4:] = 0, -20
+        if level == len(model.head.lead_predictors) - 1:
+            bias[0, 4] = bias[0, 5 + label] = torch.logit(torch.tensor(0.9))
+    model.anchors_px[-1, 0] = torch.tensor([16.0, 8.0])
+    return model
+
+
+def expected_boxes(height: int, width: int) -> np.ndarray:
+    """(4, 4) x1, y1, x2, y2 of the blind model's objects, in pixels of an image of that size, sorted."""
+    scale = min(SIZE_PX / height, SIZE_PX / width)
+    pad = np.array([SIZE_PX - round(width * scale), SIZE_PX - round(height * scale)]) / 2
+    centres = np.array([[x, y] for x in (16.0, 48.0) for y in (16.0, 48.0)])
+    boxes = np.concatenate([centres - [8, 4], centres + [8, 4]], axis=1)
+    boxes = (boxes - np.tile(pad, 2)) / scale
+    boxes = boxes.clip(0, [width, height, width, height])
+    return boxes[np.lexsort(boxes.T)]
+
+
+def register_blind_model(registry: str, directory: Path, name: str = "shapes", label: int = 1) -> ModelVersion:
+    """Register a blind model; its alias `latest` moves to it."""
+    model, path = blind_model(label), directory / f"{name}-{label}.safetensors"
+    save_model(path, model, CLASSES)
+    version = Registry(registry).register(name, {MODEL_FILE: path}, {
+        "architecture": model.architecture.to_dict(), "num_classes": len(CLASSES), "classes": CLASSES,
+        "image_size_px": SIZE_PX, "metrics": {}, "training_metrics": {}, "dataset_fingerprint": None, "spec": None,
+        "parity": {}, "source": "tests"})
+    Registry(registry).promote(name, "latest", version.version)
+    return version
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an endpoint answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.body)
+
+
+def ask(url: str, body: bytes | None = None, *, content_type: str = "image/jpeg", method: str | None = None,
+        **headers: str) -> Answer:
+    """GET, or POST where there is a body; an error status is an answer too."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if body is not None and content_type:
+        given["Content-Type"] = content_type
+    request = urllib.request.Request(url, body, given, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())

@@ -1,0 +1,113 @@
+"""What a model costs and what it is made of: parameters, FLOPs, and a table of its parts.
+
+FLOPs count a multiplication and an addition as two operations, in convolutions only, for one image.
+Everything runs on the meta device: shapes without numbers, so the largest model takes a moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .architectures import Architecture
+from .model import YOLO, build_model
+
+_PARTS = ("backbone.stem", "neck.pyramid_pooling")
+_PART_LISTS = (
+    "backbone.stages", "neck.top_down", "neck.bottom_up",
+    "head.lead_convs", "head.lead_predictors", "head.auxiliary_convs", "head.auxiliary_predictors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One part of the model: output shape (C, H, W), pixels per cell, parameters, FLOPs."""
+
+    name: str
+    shape: tuple[int, int, int]
+    stride: int
+    num_parameters: int
+    num_flops: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Count learned numbers (buffers such as running statistics excluded)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_flops(
+    model_or_architecture: YOLO | Architecture | str, image_size_px: int, num_classes: int = 80, *, folded: bool = False
+) -> int:
+    """Count the FLOPs of one square image.
+
+    An architecture is counted in training form (with its auxiliary head) unless `folded`; a model as
+    it is, whatever `num_classes` and `folded` say. ValueError if the size does not fit the strides.
+    """
+    if isinstance(model_or_architecture, YOLO):
+        model = model_or_architecture
+        model_or_architecture, num_classes, folded = model.architecture, model.num_classes, model.is_folded
+    return _run(_on_meta(model_or_architecture, num_classes, folded), image_size_px).get_total_flops()
+
+
+def part_costs(architecture: Architecture | str, image_size_px: int, num_classes: int = 80) -> list[PartCost]:
+    """List the parts of the training form in the order in which they run."""
+    model = _on_meta(architecture, num_classes, folded=False)
+    modules = {name: model.get_submodule(name) for name in _PARTS}
+    for parent in _PART_LISTS:
+        modules |= {f"{parent}.{name}": module for name, module in model.get_submodule(parent).named_children()}
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def remember(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+            first = output if isinstance(output, Tensor) else output[0]
+            shapes[name] = tuple(first.shape[1:])
+
+        return hook
+
+    for name, module in modules.items():
+        module.register_forward_hook(remember(name))
+    counts = _run(model, image_size_px).get_flop_counts()
+    return [
+        PartCost(
+            name, shape, image_size_px // shape[1], count_parameters(modules[name]),
+            sum(counts.get(f"YOLO.{name}", {}).values()),
+        )
+        for name, shape in shapes.items()
+    ]  # fmt: skip
+
+
+def describe(architecture: Architecture | str, num_classes: int = 80, image_size_px: int | None = None) -> str:
+    """Return a table of the parts and the totals of both forms, for people."""
+    model = _on_meta(architecture, num_classes, folded=False)
+    size_px = image_size_px or model.architecture.default_image_size_px
+    lines = [
+        f"{model.architecture.name}: {num_classes} classes, {size_px} px, strides {', '.join(map(str, model.strides))}",
+        "",
+        f"{'part':<30}{'output C x H x W':>18}{'stride':>8}{'parameters':>14}{'GFLOPs':>10}",
+    ]
+    for part in part_costs(architecture, size_px, num_classes):
+        shape = " x ".join(map(str, part.shape))
+        lines.append(
+            f"{part.name:<30}{shape:>18}{part.stride:>8}{part.num_parameters:>14,}{part.num_flops / 1e9:>10.3f}"
+        )
+    lines.append("")
+    for form, folded in (("training form", False), ("folded", True)):
+        num_parameters = count_parameters(_on_meta(architecture, num_classes, folded))
+        gflops = count_flops(architecture, size_px, num_classes, folded=folded) / 1e9
+        lines.append(f"{form:<56}{num_parameters:>14,}{gflops:>10.3f}")
+    return "\n".join(lines)
+
+
+def _on_meta(architecture: Architecture | str, num_classes: int, folded: bool) -> YOLO:
+    with torch.device("meta"):
+        return build_model(architecture, num_classes, folded=folded).train()
+
+
+def _run(model: YOLO, image_size_px: int) -> FlopCounterMode:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.empty(1, 3, image_size_px, image_size_px, device="meta"))
+    return counter

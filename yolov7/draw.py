@@ -1,0 +1,105 @@
+"""Boxes with their class and score drawn into images, and images laid out in a grid; OpenCV alone, no font files."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+#: Okabe and Ito's colours (RGB), told apart by colour-blind readers too. More classes reuse them: the text decides.
+PALETTE_RGB = (
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+    (240, 228, 66),
+)
+BACKGROUND = 114
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """The RGB colour of a class."""
+    return PALETTE_RGB[label % len(PALETTE_RGB)]
+
+
+def draw_detections(
+    image_rgb: NDArray, detections: Any, class_names: Sequence[str], max_detections: int = 100
+) -> NDArray:
+    """A copy of the image (H, W, 3) uint8 RGB with detections (n, 6): x1, y1, x2, y2 in its pixels, score, class.
+
+    The best `max_detections` are drawn, the best of them on top. An array or a tensor on any device will do.
+    """
+    if hasattr(detections, "detach"):
+        detections = detections.detach().cpu().float().numpy()
+    detections = np.asarray(detections, float).reshape(-1, 6)
+    best = np.argsort(-detections[:, 4], kind="stable")[:max_detections]
+    texts = [f"{_name(class_names, int(label))} {score:.2f}" for score, label in detections[best, 4:]]
+    return _draw(image_rgb, detections[best, :4], detections[best, 5].astype(int), texts)
+
+
+def draw_truth(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, class_names: Sequence[str]) -> NDArray:
+    """A copy of the image with its true objects: boxes (n, 4) in its pixels, labels (n,)."""
+    labels = np.asarray(labels, int).reshape(-1)
+    texts = [_name(class_names, int(label)) for label in labels]
+    return _draw(image_rgb, np.asarray(boxes_xyxy, float).reshape(-1, 4), labels, texts)
+
+
+def draw_grid(images_rgb: Sequence[NDArray], max_cell_px: int = 640) -> NDArray:
+    """One image of all images (H, W, 3) in reading order, as square a grid as they fill; any sizes, none enlarged."""
+    if not images_rgb:
+        raise ValueError("images: none given; a grid needs one or more")
+    cells = [_shrunk(image, max_cell_px) for image in images_rgb]
+    height, width = max(cell.shape[0] for cell in cells), max(cell.shape[1] for cell in cells)
+    num_columns = math.ceil(math.sqrt(len(cells)))
+    num_rows = math.ceil(len(cells) / num_columns)
+    grid = np.full((num_rows * height, num_columns * width, 3), BACKGROUND, np.uint8)
+    for i, cell in enumerate(cells):
+        top, left = i // num_columns * height, i % num_columns * width
+        grid[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return grid
+
+
+def _draw(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, texts: Sequence[str]) -> NDArray:
+    """Boxes in order of importance; all frames first, so that none crosses a text, the most important on top."""
+    image = np.ascontiguousarray(image_rgb).copy()
+    height, width = image.shape[:2]
+    thickness = max(1, round(math.sqrt(height * width) / 320))
+    drawable = np.isfinite(boxes_xyxy).all(axis=1).nonzero()[0][::-1]
+    corners = np.clip(np.round(np.nan_to_num(boxes_xyxy)), 0, [width - 1, height - 1] * 2).astype(int)
+    for i in drawable:
+        x1, y1, x2, y2 = corners[i].tolist()
+        cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), thickness, cv2.LINE_AA)
+    for i in drawable:
+        _draw_text(image, texts[i], corners[i].tolist(), class_color(int(labels[i])), thickness)
+    return image
+
+
+def _draw_text(image: NDArray, text: str, corners: list[int], color: tuple[int, int, int], thickness: int) -> None:
+    """A filled label above the box, or inside where there is no room, never outside the image."""
+    scale = 0.28 + 0.12 * thickness
+    stroke = max(1, round(thickness / 2))
+    (text_width, text_height), baseline = cv2.getTextSize(text, FONT, scale, stroke)
+    label_height = text_height + baseline + 2
+    left = max(0, min(corners[0], image.shape[1] - text_width - 4))
+    top = corners[1] - label_height if corners[1] >= label_height else corners[1]
+    cv2.rectangle(image, (left, top), (left + text_width + 3, top + label_height), color, cv2.FILLED)
+    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
+    cv2.putText(image, text, (left + 2, top + text_height + 1), FONT, scale, ink, stroke, cv2.LINE_AA)
+
+
+def _name(class_names: Sequence[str], label: int) -> str:
+    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
+
+
+def _shrunk(image: NDArray, max_px: int) -> NDArray:
+    ratio = max_px / max(image.shape[:2])
+    if ratio >= 1:
+        return image
+    size_wh = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
+    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,226 @@
+"""A sample: one image with its objects, and the letterbox that fits it into a network's input.
+
+Frame: x to the right, y down, in pixels measured from the image's corner, so that pixel i covers
+[i, i + 1) and a box over the whole image is (0, 0, width, height).
+
+n objects · H W pixels · k vertices
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+PAD_GREY = 114
+"""Grey level around letterboxed and augmented images."""
+
+REDUCED_DECODING = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""OpenCV's bit for decoding at 1/reduce, which colour flags join. JPEG reduces inside the inverse
+DCT and saves time; other formats are resized afterwards."""
+
+Polygons = list[list[np.ndarray]]
+"""Per object its rings, each (k, 2) float32 in pixels; an object without outline has no rings."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image and its n objects.
+
+    `boxes_xyxy` and `polygons` are in pixels of `image`, with one exception: an image that was
+    decoded at 1/reduce is smaller, while they stay in pixels of the full image, whose size is
+    `original_size_hw`.
+    """
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    boxes_xyxy: np.ndarray
+    """(n, 4) float32."""
+    labels: np.ndarray
+    """(n,) int64, index into the dataset's classes."""
+    iscrowd: np.ndarray
+    """(n,) bool: a region of many objects. Never a training target; evaluation forgives it."""
+    area: np.ndarray
+    """(n,) float32, the object's area as annotated: square pixels of the original image."""
+    polygons: Polygons | None
+    """Outlines where the dataset has them."""
+    image_id: int
+    file_name: str
+    original_size_hw: tuple[int, int]
+    """Height and width of the stored image."""
+
+    def select(self, keep: np.ndarray) -> "Sample":
+        """The sample with only the objects that `keep`, (n,) bool, marks; the image is shared."""
+        if keep.all():
+            return self
+        polygons = self.polygons
+        if polygons is not None:
+            polygons = [polygons[i] for i in np.flatnonzero(keep)]
+        return replace(
+            self,
+            boxes_xyxy=self.boxes_xyxy[keep],
+            labels=self.labels[keep],
+            iscrowd=self.iscrowd[keep],
+            area=self.area[keep],
+            polygons=polygons,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What evaluation knows of an image without decoding it: its n objects, in pixels of the stored image."""
+
+    image_id: int
+    size_hw: tuple[int, int]
+    boxes_xyxy: np.ndarray
+    """(n, 4) float32."""
+    labels: np.ndarray
+    """(n,) int64."""
+    iscrowd: np.ndarray
+    """(n,) bool."""
+    area: np.ndarray
+    """(n,) float32."""
+
+
+def encode_image(image_rgb: np.ndarray, extension: str = ".jpg") -> bytes:
+    """(H, W, 3) uint8 RGB -> the bytes of a .jpg, .png or .webp file."""
+    return cv2.imencode(extension, cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def decode_image(data, reduce: int = 1) -> np.ndarray:
+    """Decode JPEG, PNG, WebP, BMP, TIFF or GIF (first frame) to (H, W, 3) uint8 RGB.
+
+    `data` is bytes or any buffer. Grey, alpha, CMYK and 16-bit images become 8-bit RGB. The EXIF
+    orientation is ignored, because annotations refer to the pixels as they are stored. With
+    `reduce` 2, 4 or 8 the image is decoded at that fraction of its size, rounded up.
+    ValueError where the bytes are no image.
+    """
+    if reduce not in REDUCED_DECODING:
+        raise ValueError(f"decode_image: reduce={reduce!r} is not possible; choose 1, 2, 4 or 8")
+    flags = REDUCED_DECODING[reduce] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    encoded = np.frombuffer(data, np.uint8)
+    try:
+        image = cv2.imdecode(encoded, flags) if encoded.size else None
+    except cv2.error:  # OpenCV's own limit on pixels
+        image = None
+    if image is None:
+        raise ValueError(
+            f"decode_image: {encoded.size} bytes starting with {encoded[:8].tobytes()!r} are no "
+            "image that can be decoded; JPEG, PNG, WebP, BMP, TIFF and GIF work"
+        )
+    return image
+
+
+def read_sample(
+    *,
+    image,
+    height_px: int,
+    width_px: int,
+    boxes_xyxy,
+    labels,
+    iscrowd,
+    area,
+    image_id: int,
+    file_name: str,
+    polygons: Sequence | None = None,
+    reduce: int = 1,
+) -> Sample:
+    """Build a sample from one dataset row: the arguments are named as the Arrow columns.
+
+    `image` holds the encoded bytes, n arrays or nested lists describe the objects; a ring of
+    `polygons` is (k, 2) or flat x, y, x, y. ValueError, naming the file, where the image cannot be
+    decoded, has another size than the row says, or where the columns differ in length.
+    """
+    try:
+        pixels = decode_image(image, reduce)
+    except ValueError as error:
+        raise ValueError(f"{file_name}: {error}") from None
+    expected_hw = (-(-height_px // reduce), -(-width_px // reduce))
+    if pixels.shape[:2] != expected_hw and reduce == 1:
+        raise ValueError(
+            f"{file_name}: the image is {pixels.shape[1]}x{pixels.shape[0]} px, its row says "
+            f"{width_px}x{height_px} px; ingest the dataset again so that boxes fit the pixels"
+        )
+    boxes = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4)
+    lengths = {len(boxes), len(labels), len(iscrowd), len(area)}
+    if polygons is not None:
+        lengths.add(len(polygons))
+        polygons = [
+            [np.asarray(ring, np.float32).reshape(-1, 2) for ring in rings or ()]
+            for rings in polygons
+        ]
+    if len(lengths) > 1:
+        raise ValueError(
+            f"{file_name}: boxes, labels, iscrowd, area and polygons have lengths "
+            f"{sorted(lengths)}; every object needs one of each"
+        )
+    return Sample(
+        image=pixels,
+        boxes_xyxy=boxes,
+        labels=np.asarray(labels, np.int64),
+        iscrowd=np.asarray(iscrowd, bool),
+        area=np.asarray(area, np.float32),
+        polygons=polygons,
+        image_id=int(image_id),
+        file_name=file_name,
+        original_size_hw=(int(height_px), int(width_px)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How an image was fitted into a network's input: letterboxed = original * scale + pad."""
+
+    scale: float
+    pad_x: float
+    pad_y: float
+    original_size_hw: tuple[int, int]
+
+    def to_letterboxed(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Carry (..., 4) boxes from pixels of the original to pixels of the letterboxed image."""
+        pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
+        return np.asarray(boxes_xyxy, np.float32) * np.float32(self.scale) + pad
+
+    def to_original(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Carry (..., 4) boxes back to pixels of the original, clipped to it."""
+        height, width = self.original_size_hw
+        pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
+        boxes = (np.asarray(boxes_xyxy, np.float32) - pad) / np.float32(self.scale)
+        return boxes.clip(0, np.array([width, height] * 2, np.float32))
+
+
+def fitted_size_hw(
+    size_hw: tuple[int, int], into_hw: tuple[int, int], scale_up: bool = True
+) -> tuple[float, tuple[int, int]]:
+    """Scale and (height, width) of an image that keeps its shape and just fits into `into_hw`."""
+    scale = min(into_hw[0] / size_hw[0], into_hw[1] / size_hw[1])
+    if not scale_up:
+        scale = min(scale, 1.0)
+    return scale, (max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale)))
+
+
+def letterbox(
+    image: np.ndarray, size_hw: tuple[int, int], pad_value: int = PAD_GREY, scale_up: bool = True
+) -> tuple[np.ndarray, Letterbox]:
+    """Fit an (H, W, 3) uint8 image into `size_hw`, bilinearly, centred on a `pad_value` ground.
+
+    `scale_up=False` leaves small images at their size. Where the padding is odd, the image lies
+    half a pixel above (or left of) the centre that `Letterbox` records, as in the official
+    detector, whose published AP was measured so.
+    """
+    original_hw = image.shape[:2]
+    scale, (height, width) = fitted_size_hw(original_hw, size_hw, scale_up)
+    pad_x, pad_y = (size_hw[1] - width) / 2, (size_hw[0] - height) / 2
+    left, top = int(pad_x), int(pad_y)
+    canvas = np.full((*size_hw, 3), pad_value, np.uint8)
+    inside = canvas[top : top + height, left : left + width]
+    if original_hw == (height, width):
+        inside[...] = image
+    else:
+        inside[...] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return canvas, Letterbox(scale, pad_x, pad_y, original_hw)

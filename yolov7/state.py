@@ -1,0 +1,96 @@
+"""Everything that training changes, and how it is written down and taken up again.
+
+A saved state is a directory: ``model.safetensors`` (trained weights), ``ema.safetensors`` (their average, with the
+architecture in its metadata: a model file that explains itself) and ``state.pt`` (optimizer and counters, readable
+by ``torch.load(weights_only=True)``). Nothing in it needs pickle to execute.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .architectures import Architecture
+from .ema import EMA, EMAConfig
+from .model import build_model
+from .optim import Schedule, build_optimizer
+from .weights import load_weights, save_model
+
+
+@dataclass
+class TrainState:
+    """Model, average, optimizer and position of one training run."""
+
+    model: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    classes: list[str]
+    epoch: int = 0
+    """Epochs completed."""
+    history: list[dict] = field(default_factory=list)
+    """One row of metrics per completed epoch."""
+
+    @classmethod
+    def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
+              device: torch.device | str = "cpu", initial: dict[str, torch.Tensor] | None = None) -> "TrainState":
+        """A fresh state; ``initial`` weights replace the random ones wherever name and shape agree."""
+        model = build_model(architecture, num_classes=len(classes))
+        if initial is not None:
+            transfer_weights(model, initial)
+        model = model.to(device, memory_format=torch.channels_last)
+        return cls(model, EMA(model, ema), build_optimizer(model, schedule), schedule, list(classes))
+
+    def save(self, directory: str | Path) -> None:
+        """Write the state into ``directory``."""
+        directory = Path(directory)
+        save_model(directory / "model.safetensors", self.model, self.classes)
+        save_model(directory / "ema.safetensors", self.ema.model, self.classes)
+        torch.save(
+            {"optimizer": self.optimizer.state_dict(), "ema_updates": self.ema.num_updates,
+             "epoch": self.epoch, "history": self.history, "classes": self.classes},
+            directory / "state.pt",
+        )
+
+    def load(self, directory: str | Path) -> None:
+        """Take up the state saved in ``directory``; ValueError where it belongs to another model or classes."""
+        directory = Path(directory)
+        counters = torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
+        if counters["classes"] != self.classes:
+            raise ValueError(f"checkpoint {directory.name}: was trained for classes {counters['classes']}, "
+                             f"the dataset has {self.classes}; give the dataset of that run")
+        for model, name in ((self.model, "model.safetensors"), (self.ema.model, "ema.safetensors")):
+            load_exactly(model, load_weights(directory / name)[0], directory.name)
+        self.optimizer.load_state_dict(counters["optimizer"])
+        self.ema.num_updates = counters["ema_updates"]
+        self.epoch, self.history = counters["epoch"], counters["history"]
+
+
+def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Load ``weights`` into ``model``; ValueError that counts and names what does not fit."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    misshapen = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if missing or unexpected or misshapen:
+        problems = [f"{len(names)} {what} (e.g. {names[0]})" for names, what in
+                    ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape")) if names]
+        raise ValueError(f"checkpoint {where}: is of another architecture: {', '.join(problems)}; "
+                         "give model.architecture, depth and width of the run that wrote it")
+    model.load_state_dict(weights)
+
+
+def transfer_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> int:
+    """Copy every tensor whose name and shape agree and return how many did; ValueError when under half do.
+
+    Layers that depend on the class count stay as initialised, so a model can start from one trained on
+    other classes.
+    """
+    own = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if len(fitting) < len(own) / 2:
+        raise ValueError(f"model.weights: only {len(fitting)} of {len(own)} tensors fit this architecture; "
+                         "give weights of the same architecture, depth and width")
+    model.load_state_dict(own | fitting)
+    return len(fitting)
