@@ -1,4 +1,4 @@
-"""cluster/: what Ray's launcher, EC2, Ray's autoscaler, KubeRay and Serve themselves would accept. No cloud is asked."""
+"""cluster/: what Ray's launcher and autoscaler, EC2, KubeRay and Serve would accept. No cloud is asked."""
 
 import copy
 import importlib
@@ -192,7 +192,8 @@ def crd_validator(plural: str, version: str):
     if (plural, version) not in _validators:
         definition = yaml.load((folder / f"{plural}.yaml").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         schemas = {v["name"]: v["schema"]["openAPIV3Schema"] for v in definition["spec"]["versions"] if v["served"]}
-        _validators[plural, version] = CRDValidator(as_json_schema(schemas[version])), definition["spec"]["names"]["kind"]
+        kind = definition["spec"]["names"]["kind"]
+        _validators[plural, version] = CRDValidator(as_json_schema(schemas[version])), kind
     return _validators[plural, version]
 
 
@@ -218,8 +219,8 @@ def _typo(group, old, new):
     (lambda spec: spec["workerGroupSpecs"][0].update(minReplicas="none"), "none"),
     (lambda spec: spec["workerGroupSpecs"][0].pop("maxReplicas"), "maxReplicas"),
     (lambda spec: _typo(spec["headGroupSpec"]["template"]["spec"], "containers", "container"), "container"),
-    (lambda spec: spec["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"]["limits"].update(memory="16 GB"),
-     "16 GB"),
+    (lambda spec: spec["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"].update(
+        limits={"memory": "16 GB"}), "16 GB"),
     (lambda spec: spec["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"][0].pop("containerPort"),
      "containerPort"),
     (lambda spec: spec["workerGroupSpecs"][-1]["template"]["spec"]["volumes"].append(

@@ -19,7 +19,8 @@ LIBRARIES = {"ray.data": {"data", "predict"}, "ray.train": {"train"}, "ray.tune"
 OUTSIDE_THE_DETECTOR = {"ray", "pydantic", "boto3", "botocore", "s3fs", "fastapi", "starlette", "yaml", "yolov7_ray"}
 MAX_LINES = 400
 
-PLACES = ("platform", "yolov7", "jobs", "cluster", "tests", ".ci", "submit.py", "pyproject.toml", "README.md", ".gitignore")
+PLACES = ("platform", "yolov7", "jobs", "cluster", "tests", ".ci",
+          "submit.py", "pyproject.toml", "README.md", ".gitignore")
 FILES = sorted(path for place in PLACES for path in [ROOT / place, *(ROOT / place).rglob("*")]
                if path.is_file() and "__pycache__" not in path.parts)
 SOURCES = {".".join(path.relative_to(source_root).with_suffix("").parts).removesuffix(".__init__"): path
@@ -153,6 +154,10 @@ def test_file_is_short(module):
     assert num_lines <= MAX_LINES, f"{SOURCES[module].name} has {num_lines} lines; find its second noun"
 
 
+UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+UNSAFE_ARGUMENTS = {("weights_only", "False"), ("allow_pickle", "True")}
+
+
 def dangers(program: ast.Module) -> list[str]:
     """Calls and imports that would run what a file says."""
     safe_loaders = {"yaml.SafeLoader", "yaml.CSafeLoader"}
@@ -162,7 +167,7 @@ def dangers(program: ast.Module) -> list[str]:
     for node in ast.walk(program):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [n for n in names if n.split(".")[0] in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")]
+            found += [name for name in names if name.split(".")[0] in UNSAFE_MODULES]
         elif isinstance(node, ast.Call):
             called, keywords = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
             if called == "torch.load" and keywords.get("weights_only") != "True":
@@ -172,7 +177,7 @@ def dangers(program: ast.Module) -> list[str]:
                 found.append(called)
             if called == "yaml.load" and not arguments & safe_loaders:
                 found.append("yaml.load with a loader that builds objects")
-            found += [f"{k}={v}" for k, v in keywords.items() if (k, v) in (("weights_only", "False"), ("allow_pickle", "True"))]
+            found += [f"{name}={value}" for name, value in keywords.items() if (name, value) in UNSAFE_ARGUMENTS]
     return found
 
 
@@ -194,7 +199,10 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.suffix not in (".npz", ".gz", ".png", ".jpg", ".arrow")],
+BINARY = (".npz", ".gz", ".png", ".jpg", ".arrow", ".safetensors")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.suffix not in BINARY],
                          ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_of_one_machine_is_committed(path):
     text = path.read_text()

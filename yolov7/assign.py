@@ -161,7 +161,6 @@ def assign_ota(
     """
     if not len(candidates.target):
         return candidates.target
-    num_targets = len(targets)
     image, label = targets[:, 0].long(), targets[:, 1].long()
     members = candidates.table[image]
     valid = members >= 0
@@ -176,18 +175,7 @@ def assign_ota(
     most = min(num_ious, members.shape[1])
     dynamic_k = iou.topk(most).values.sum(1, keepdim=True).long().clamp(min=1)
     claimed = _cheapest(cost, dynamic_k, most) & valid
-
-    columns = image[:, None].expand_as(cost)
-    shape = candidates.table.shape
-    num_claims = cost.new_zeros(shape).scatter_add_(0, columns, claimed.to(cost.dtype))
-    lowest = cost.new_full(shape, float("inf")).scatter_reduce_(0, columns, cost, "amin")
-    serves = torch.where(num_claims[image] > 1, cost == lowest[image], claimed)
-    number = torch.arange(num_targets, device=cost.device)[:, None]
-    served = torch.where(serves, number, num_targets)
-    owner = torch.full_like(candidates.table, num_targets).scatter_reduce_(
-        0, columns, served, "amin"
-    )[candidates.image, candidates.column]
-    return torch.where(owner < num_targets, owner, -1)
+    return _settle(cost, claimed, image, candidates)
 
 
 def _cheapest(cost: Tensor, k: Tensor, most: int) -> Tensor:
@@ -200,6 +188,22 @@ def _cheapest(cost: Tensor, k: Tensor, most: int) -> Tensor:
     equal = cost == limit
     surplus = (cost <= limit).sum(1, keepdim=True) - k
     return (cost < limit) | (equal & (equal.cumsum(1) > surplus))
+
+
+def _settle(cost: Tensor, claimed: Tensor, image: Tensor, candidates: Candidates) -> Tensor:
+    """One target at most per candidate: costs and claims (N, M) to owners (K,), -1 for none.
+
+    Rows of one image (N,) are reduced together, as minima and sums over the candidate table (B, M).
+    """
+    columns = image[:, None].expand_as(cost)
+    shape, nobody = candidates.table.shape, len(cost)
+    num_claims = cost.new_zeros(shape).scatter_add_(0, columns, claimed.to(cost.dtype))
+    lowest = cost.new_full(shape, float("inf")).scatter_reduce_(0, columns, cost, "amin")
+    serves = torch.where(num_claims[image] > 1, cost == lowest[image], claimed)
+    target = torch.where(serves, torch.arange(nobody, device=cost.device)[:, None], nobody)
+    owner = torch.full_like(candidates.table, nobody).scatter_reduce_(0, columns, target, "amin")
+    owner = owner[candidates.image, candidates.column]
+    return torch.where(owner < nobody, owner, -1)
 
 
 def classification_cost(cells: Tensor, members: Tensor, label: Tensor) -> Tensor:

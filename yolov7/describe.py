@@ -6,14 +6,15 @@ Everything runs on the meta device: shapes without numbers, so the largest model
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .architectures import Architecture
 from .model import YOLO, build_model
+from .reparameterize import reparameterize
 
 _PARTS = ("backbone.stem", "neck.pyramid_pooling")
 _PART_LISTS = (
@@ -49,7 +50,7 @@ def count_flops(
     if isinstance(model_or_architecture, YOLO):
         model = model_or_architecture
         model_or_architecture, num_classes, folded = model.architecture, model.num_classes, model.is_folded
-    return _run(_on_meta(model_or_architecture, num_classes, folded), image_size_px).get_total_flops()
+    return sum(_flops_by_conv(_on_meta(model_or_architecture, num_classes, folded), image_size_px).values())
 
 
 def part_costs(architecture: Architecture | str, image_size_px: int, num_classes: int = 80) -> list[PartCost]:
@@ -60,7 +61,7 @@ def part_costs(architecture: Architecture | str, image_size_px: int, num_classes
         modules |= {f"{parent}.{name}": module for name, module in model.get_submodule(parent).named_children()}
     shapes: dict[str, tuple[int, int, int]] = {}
 
-    def remember(name: str):
+    def remember(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
             first = output if isinstance(output, Tensor) else output[0]
             shapes[name] = tuple(first.shape[1:])
@@ -69,22 +70,26 @@ def part_costs(architecture: Architecture | str, image_size_px: int, num_classes
 
     for name, module in modules.items():
         module.register_forward_hook(remember(name))
-    counts = _run(model, image_size_px).get_flop_counts()
+    flops = _flops_by_conv(model, image_size_px)
     return [
         PartCost(
-            name, shape, image_size_px // shape[1], count_parameters(modules[name]),
-            sum(counts.get(f"YOLO.{name}", {}).values()),
+            name=name,
+            shape=shape,
+            stride=image_size_px // shape[1],
+            num_parameters=count_parameters(modules[name]),
+            num_flops=sum(flops.get(module, 0) for module in modules[name].modules()),
         )
         for name, shape in shapes.items()
-    ]  # fmt: skip
+    ]
 
 
 def describe(architecture: Architecture | str, num_classes: int = 80, image_size_px: int | None = None) -> str:
     """Return a table of the parts and the totals of both forms, for people."""
-    model = _on_meta(architecture, num_classes, folded=False)
-    size_px = image_size_px or model.architecture.default_image_size_px
+    trained = _on_meta(architecture, num_classes, folded=False)
+    size_px = image_size_px or trained.architecture.default_image_size_px
+    strides = ", ".join(map(str, trained.strides))
     lines = [
-        f"{model.architecture.name}: {num_classes} classes, {size_px} px, strides {', '.join(map(str, model.strides))}",
+        f"{trained.architecture.name}: {num_classes} classes, {size_px} px, strides {strides}",
         "",
         f"{'part':<30}{'output C x H x W':>18}{'stride':>8}{'parameters':>14}{'GFLOPs':>10}",
     ]
@@ -94,10 +99,8 @@ def describe(architecture: Architecture | str, num_classes: int = 80, image_size
             f"{part.name:<30}{shape:>18}{part.stride:>8}{part.num_parameters:>14,}{part.num_flops / 1e9:>10.3f}"
         )
     lines.append("")
-    for form, folded in (("training form", False), ("folded", True)):
-        num_parameters = count_parameters(_on_meta(architecture, num_classes, folded))
-        gflops = count_flops(architecture, size_px, num_classes, folded=folded) / 1e9
-        lines.append(f"{form:<56}{num_parameters:>14,}{gflops:>10.3f}")
+    for form, model in (("training form", trained), ("folded", reparameterize(trained))):
+        lines.append(f"{form:<56}{count_parameters(model):>14,}{count_flops(model, size_px) / 1e9:>10.3f}")
     return "\n".join(lines)
 
 
@@ -106,8 +109,15 @@ def _on_meta(architecture: Architecture | str, num_classes: int, folded: bool) -
         return build_model(architecture, num_classes, folded=folded).train()
 
 
-def _run(model: YOLO, image_size_px: int) -> FlopCounterMode:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model(torch.empty(1, 3, image_size_px, image_size_px, device="meta"))
-    return counter
+def _flops_by_conv(model: YOLO, image_size_px: int) -> dict[nn.Module, int]:
+    flops: dict[nn.Module, int] = {}
+
+    def count(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+        flops[conv] = 2 * conv.weight[0].numel() * output[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():  # two images: batch normalisation refuses to train on a single value
+        model(torch.empty(2, 3, image_size_px, image_size_px, device="meta"))
+    return flops

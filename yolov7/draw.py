@@ -32,7 +32,7 @@ def draw_detections(
 ) -> NDArray:
     """A copy of the image (H, W, 3) uint8 RGB with detections (n, 6): x1, y1, x2, y2 in its pixels, score, class.
 
-    The best `max_detections` are drawn, the best of them on top. An array or a tensor on any device will do.
+    The best ``max_detections`` are drawn, the best of them on top. An array or a tensor on any device will do.
     """
     if hasattr(detections, "detach"):
         detections = detections.detach().cpu().float().numpy()
@@ -73,7 +73,7 @@ def _draw(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, texts: Seque
     corners = np.clip(np.round(np.nan_to_num(boxes_xyxy)), 0, [width - 1, height - 1] * 2).astype(int)
     for i in drawable:
         x1, y1, x2, y2 = corners[i].tolist()
-        cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), thickness, cv2.LINE_AA)
+        cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), thickness, cv2.LINE_8)
     for i in drawable:
         _draw_text(image, texts[i], corners[i].tolist(), class_color(int(labels[i])), thickness)
     return image
@@ -89,7 +89,7 @@ def _draw_text(image: NDArray, text: str, corners: list[int], color: tuple[int, 
     top = corners[1] - label_height if corners[1] >= label_height else corners[1]
     cv2.rectangle(image, (left, top), (left + text_width + 3, top + label_height), color, cv2.FILLED)
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
+    ink = (0, 0, 0) if luminance > 95 else (255, 255, 255)
     cv2.putText(image, text, (left + 2, top + text_height + 1), FONT, scale, ink, stroke, cv2.LINE_AA)
 
 

@@ -64,10 +64,9 @@ def train_one_epoch(
         with clock("step"):
             step = first + steps
             state.schedule.apply(state.optimizer, step)
-            batch = batch.to(device, non_blocking=True)
             with autocast(device, precision):
-                outputs = network(normalize(batch.images))
-            loss = criterion(outputs, batch.targets)
+                outputs = network(normalize(batch.images.to(device, non_blocking=True)))
+            loss = criterion(outputs, batch.targets)  # targets stay on the host, where anchors are matched
             (loss.total * (world_size if share else 0)).backward()
             since_update += 1
             if state.schedule.updates_after(step, since_update):

@@ -142,9 +142,9 @@ class Criterion(nn.Module):
         """
         num_levels, config = len(self.strides), self.config
         lead, auxiliary = list(outputs[:num_levels]), list(outputs[num_levels:])
+        self._check(len(outputs), targets)
         if config.auxiliary == "none":
             auxiliary = []
-        self._check(lead, auxiliary, targets)
         host_targets = self._in_pixels(targets, lead)
         targets = send(host_targets, lead[0].device)
         num_ious = NUM_IOUS_AUXILIARY if auxiliary else NUM_IOUS
@@ -167,13 +167,13 @@ class Criterion(nn.Module):
             terms = terms + config.auxiliary_gain * head_terms
         return LossTerms(len(lead[0]) * terms.sum(), *terms.detach())
 
-    def _check(self, lead: list[Tensor], auxiliary: list[Tensor], targets: Tensor) -> None:
+    def _check(self, num_outputs: int, targets: Tensor) -> None:
         """Raise ValueError unless outputs and targets are what this criterion can work with."""
         num_levels = len(self.strides)
-        if len(lead) != num_levels or len(auxiliary) not in (0, num_levels):
+        if num_outputs not in (num_levels, 2 * num_levels):
             raise ValueError(
-                f"criterion: {len(lead) + len(auxiliary)} outputs arrived; a model of {num_levels} "
-                f"levels gives {num_levels}, or {2 * num_levels} with its auxiliary head"
+                f"criterion: {num_outputs} outputs arrived; a model of {num_levels} levels gives "
+                f"{num_levels}, or {2 * num_levels} with its auxiliary head"
             )
         if targets.ndim != 2 or targets.shape[1] != 6:
             raise ValueError(

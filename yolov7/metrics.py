@@ -67,7 +67,7 @@ class PrecisionRecall(NamedTuple):
 class Metrics:
     """COCO's twelve figures and their detail; None where no object lets a figure be defined.
 
-    `confusion` is (C+1, C+1): true class down, predicted class across, background last, counted at
+    ``confusion`` is (C+1, C+1): true class down, predicted class across, background last, counted at
     confidence 0.25 and IoU 0.45. Crowds are no objects there.
     """
 

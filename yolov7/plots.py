@@ -1,6 +1,6 @@
 """Pictures of a run: losses, AP over epochs, precision-recall curves, confusion matrix; PNG by matplotlib.
 
-Figures are built without pyplot: no window system, no global state, safe in any thread. A `path` may be
+Figures are built without pyplot: no window system, no global state, safe in any thread. A ``path`` may be
 anything that matplotlib writes to, an open binary file too.
 """
 
@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 def plot_losses(rows: Sequence[Row], path: Any) -> None:
     """Loss terms per epoch, training beside validation, one panel per term.
 
-    Rows are the run's log, one dict per epoch; `train/box`, `val/box`, `train/objectness` and so on are drawn.
+    Rows are the run's log, one dict per epoch; ``train/box``, ``val/box``, ``train/objectness`` and so on are drawn.
     """
     terms: dict[str, dict[str, str]] = {}
     for key in _logged(rows):
@@ -57,7 +57,7 @@ def plot_losses(rows: Sequence[Row], path: Any) -> None:
 
 
 def plot_ap(rows: Sequence[Row], path: Any) -> None:
-    """Average precision per epoch; keys `ap`, `ap50`, `ap75`, `ap_small`, ... (or `val/ap`, ...) are drawn."""
+    """Average precision per epoch; keys ``ap``, ``ap50``, ``ap75``, ``ap_small``, ... (or ``val/ap``, ...)."""
     keys = {match["name"]: key for key in _logged(rows) if (match := AP_KEY.fullmatch(key))}
     looks = {
         "ap": ("AP", BLUE, "-", 2.4),
@@ -114,26 +114,26 @@ def plot_confusion(metrics: Metrics, class_names: Sequence[str], path: Any) -> N
     counts = metrics.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [*class_names, "background"]
-    side = float(np.clip(2.2 + 0.42 * len(names), 4, 14))
+    side = float(np.clip(2.2 + 0.42 * len(names), 4, 12))
     figure = _figure(width=side + 1, height=side)
     axes = figure.add_subplot()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, fraction=0.04, label="share of the row")
     step = -(-len(names) // MAX_TICK_LABELS)
-    ticks = range(0, len(names), step)
+    ticks = sorted({*range(0, len(names) - step, step), len(names) - 1})
     axes.set_xticks(ticks, [names[i] for i in ticks], rotation=90)
     axes.set_yticks(ticks, [names[i] for i in ticks])
     if len(class_names) <= MAX_NUMBERED_CLASSES:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                ink = "white" if shares[row, column] > 0.5 else "black"
+                ink = "white" if shares[row, column] > 0.6 else "black"
                 axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true", title="confusion at confidence 0.25, IoU 0.45")
     figure.savefig(path, format="png")
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def _say(figure: Figure, text: str) -> None:
@@ -153,7 +153,7 @@ def _logged(rows: Sequence[Row]) -> list[str]:
 
 
 def _draw_series(axes: Axes, rows: Sequence[Row], key: str, **look: Any) -> None:
-    """The values under `key` against their epoch; epochs without one (not evaluated) are passed over."""
+    """The values under ``key`` against their epoch; epochs without one (not evaluated) are passed over."""
     points = [(row.get("epoch", i), float(row[key])) for i, row in enumerate(rows) if row.get(key) is not None]
     axes.plot(*zip(*points), marker="o" if len(points) < 15 else None, markersize=3.5, **look)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

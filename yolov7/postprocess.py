@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-#: Rows whose candidates are tried first; nearly always they already fill `max_detections`.
+#: Rows whose candidates are tried first; nearly always they already fill ``max_detections``.
 NUM_FIRST_ROWS = 1024
 #: Candidates compared at once with each other and with the detections found before them.
 CHUNK = 1024
@@ -36,8 +36,8 @@ def postprocess(
     score first: x1, y1, x2, y2 in pixels of the network's input, score, class.
 
     A score is objectness times class probability (objectness alone where there is one class) and counts
-    when greater than `confidence_threshold`. With `multi_label` one box may stand for several classes.
-    Boxes of different classes suppress each other only if `class_agnostic`. Equal scores keep the order
+    when greater than ``confidence_threshold``. With ``multi_label`` one box may stand for several classes.
+    Boxes of different classes suppress each other only if ``class_agnostic``. Equal scores keep the order
     of the predictions. A prediction with a NaN or an infinity in it is dropped.
     """
     if predictions.ndim != 3 or predictions.shape[2] < 6:
@@ -78,7 +78,7 @@ def _scored(predictions: Tensor, confidence_threshold: float, multi_label: bool)
 
 
 def _floors(scores: Tensor, confidence_threshold: float) -> Iterator[float]:
-    """Thresholds to try, the highest first; the last is `confidence_threshold` itself.
+    """Thresholds to try, the highest first; the last is ``confidence_threshold`` itself.
 
     Suppression runs from the best score down, so what it does with the candidates above any floor does
     not depend on those below. When they suffice, hundreds of thousands of weak ones are never touched.
@@ -91,7 +91,7 @@ def _floors(scores: Tensor, confidence_threshold: float) -> Iterator[float]:
 
 
 def _candidates(boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, floor: float, max_candidates: int) -> Tensor:
-    """Detections (K, 6) before suppression: the best scores above `floor`, best first, ties in order of rows."""
+    """Detections (K, 6) before suppression: the best scores above ``floor``, best first, ties in order of rows."""
     strong = (scores.amax(dim=1) > floor).nonzero()[:, 0]
     rows, columns = (scores[strong] > floor).nonzero(as_tuple=True)
     rows = strong[rows]
@@ -106,7 +106,7 @@ def _candidates(boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, floor: float
 
 
 def _suppress(candidates: Tensor, iou_threshold: float, class_agnostic: bool, max_detections: int) -> Tensor:
-    """Positions of the best `max_detections` of the sorted candidates (K, 6) that no better one of a class covers."""
+    """Positions of the best ``max_detections`` of the sorted candidates (K, 6) that no better one of a class covers."""
     boxes_xyxy = candidates[:, :4] if class_agnostic or not len(candidates) else _apart(candidates)
     kept = torch.zeros(0, dtype=torch.int64, device=candidates.device)
     for chunk in torch.arange(len(candidates), device=candidates.device).split(CHUNK):

@@ -11,7 +11,7 @@ from yolov7.describe import count_flops, count_parameters
 from yolov7.model import build_model
 
 from . import admission, places, storage
-from .data.schema import Manifest, load_manifest
+from .data.schema import MANIFEST, Manifest, load_manifest
 from .data.shapes import SHAPE_CLASSES
 from .errors import JobError
 from .registry.model_source import LoadedModel, load_model
@@ -86,7 +86,7 @@ def _ingest(job: IngestSpec, upcoming: Upcoming) -> list[Line]:
                 raise JobError(f"source.splits.{split}", f"{path} does not exist",
                                "set source.uri to the root of the data, and source.splits to what lies below it")
         lines = [("source", f"{source.format} at {source.uri}: {', '.join(source.splits)}")]
-    there = storage.exists(storage.join(job.dataset, "dataset.json"))
+    there = storage.exists(storage.join(job.dataset, MANIFEST))
     state = "exists; it will be replaced" if there and job.overwrite else "exists already" if there else "will be written"
     return [*lines, ("dataset", f"{job.dataset} {state}")]
 
@@ -162,7 +162,8 @@ def _dataset(uri: str, splits: tuple[str, ...], upcoming: Upcoming) -> tuple[dic
         classes = upcoming.datasets[uri].classes or getattr(source, "classes", None) or \
             (SHAPE_CLASSES if generated else None)
         images = dict(source.splits) if generated else {}
-        return images, classes and tuple(classes), [("dataset", f"{uri}, made by an earlier step")]
+        where = upcoming.datasets[uri].dataset
+        return images, classes and tuple(classes), [("dataset", f"{where}, made by an earlier step")]
     if upcoming.makes(uri):
         return {}, None, [("dataset", f"{uri}, made by an earlier step")]
     manifest = load_manifest(uri)

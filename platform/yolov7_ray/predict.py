@@ -6,6 +6,7 @@ and decodes its images itself, in threads, while the model looks at those before
 B images · n detections
 """
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import ray.data
+import ray.exceptions
 import torch
 from torch import Tensor
 
@@ -82,8 +84,8 @@ class DatasetImages:
         return len(self.dataset)
 
     def read(self, index: int) -> Picture:
-        sample = self.dataset.read(index)
-        return Picture(sample.image_id, sample.file_name, sample.image)
+        truth = self.dataset.truth(index)
+        return Picture(truth.image_id, truth.file_name, decoded(self.dataset.image_bytes(index), truth.file_name))
 
 
 class FolderImages:
@@ -102,11 +104,15 @@ class FolderImages:
 
     def read(self, index: int) -> Picture:
         path = self.paths[index]
-        data = storage.read_bytes(storage.join(self.uri, path))
-        try:
-            return Picture(index, path, decode_image(data))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return Picture(index, path, decoded(storage.read_bytes(storage.join(self.uri, path)), path))
+
+
+def decoded(data: bytes, file_name: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB; ValueError, naming the file, where the bytes are no image."""
+    try:
+        return decode_image(data)
+    except ValueError as error:
+        raise ValueError(f"{file_name}: {error}") from None
 
 
 def images_of(spec: PredictSpec) -> Images:
@@ -240,6 +246,7 @@ def _results(images: Images, source: ModelSource, spec: PredictSpec) -> Iterator
     # Blocks that exist already: reading them takes no task, hence no CPU, of which the actors may hold all.
     blocks = [pa.table({"index": np.arange(start, min(start + rows, len(images)))})
               for start in range(0, len(images), rows)]
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # progress is told below, in one line
     dataset = ray.data.from_arrow(blocks)
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True
@@ -247,7 +254,12 @@ def _results(images: Images, source: ModelSource, spec: PredictSpec) -> Iterator
         Predictor, batch_size=None, batch_format="pyarrow", fn_constructor_args=(images, source, spec),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=spec.resources.cpus_per_worker, num_gpus=spec.resources.gpus_per_worker or None)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, JobError):
+            raise error.cause from None
+        raise
 
 
 def _write(results: Iterator[pa.Table], write: Callable[[pa.Table], None], folder: Path, total: int) -> dict[str, Any]:

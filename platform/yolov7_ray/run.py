@@ -39,8 +39,8 @@ def execute(spec: JobSpec, run_name: str, *, resume: bool = False, address: str 
     check_run_name(spec, run_name, resume)
     print(f"{run_name}: {'resuming' if resume else 'starting'} ({spec.kind})", flush=True)
     with session.start_ray(address, verbose):
-        if admit:
-            nodes = session.nodes()
+        nodes = session.nodes(address) if admit else None
+        if nodes is not None:
             admission.check(spec, session.total(nodes), nodes)
         outputs = run(spec, run_name)
     print(summary(spec, run_name, outputs, time.monotonic() - started), flush=True)

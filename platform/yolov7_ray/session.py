@@ -3,12 +3,17 @@
 import os
 import secrets
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+
+from .errors import JobError
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -16,9 +21,9 @@ LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else a short epoch waits up to 2 s for its report to be fetched
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # a busy machine may need more than Ray's 60 s
 }
-"""Set before Ray is imported, where the user has not set them."""
+"""For a Ray of our own, where the user has not set them."""
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on a head node: the kinds of nodes that its autoscaler may add."""
@@ -31,52 +36,67 @@ SMALL_OBJECT_STORE_BYTES = 256 << 20
 def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[None]:
     """Ray while the block runs: a private one on this machine, or (``address="auto"``) the one this process is in.
 
-    The private one has its own token and temporary directory, no dashboard and a bounded object store. Its
-    logs are kept only if the block fails. ``verbose`` shows what the workers print.
+    The private one listens on 127.0.0.1 alone, with its own token and temporary directory, no dashboard and a
+    bounded object store. Its logs are kept only if the block fails. ``verbose`` shows what the workers print.
     """
-    os.environ.update({key: value for key, value in LOCAL_ENVIRONMENT.items() if key not in os.environ})
-    if address is not None:
-        import ray
-
-        ray.init(address=address, log_to_driver=True, logging_level="info" if verbose else "warning")
-        try:
-            yield
-        finally:
-            ray.shutdown()
-        return
-    os.environ.pop("RAY_ADDRESS", None)  # else Ray would join that cluster; --address is the way to it
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), PYTHONPATH=_python_path())
-    directory = tempfile.mkdtemp(prefix="yolov7-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    directory = None if address else _prepare_own_ray()
     import ray
 
-    done = False
+    shown = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
+    keep_logs = True
     try:
-        ray.init(address="local", include_dashboard=False, object_store_memory=_object_store_bytes(),
-                 _temp_dir=directory, log_to_driver=verbose, logging_level="info" if verbose else "error")
+        if address:
+            ray.init(address=address, **shown)
+        else:
+            ray.init(address="local", include_dashboard=False, object_store_memory=_object_store_bytes(),
+                     _temp_dir=directory, **shown)
+        _exit_at_sigterm()
         yield
-        done = True
+        keep_logs = False
+    except (JobError, KeyboardInterrupt, SystemExit):
+        keep_logs = False
+        raise
     finally:
         ray.shutdown()
-        if done:
-            shutil.rmtree(directory, ignore_errors=True)
-        else:
+        if directory and keep_logs:
             print(f"Ray's logs are kept in {directory}", flush=True)
+        elif directory:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def nodes() -> list[dict[str, float]]:
-    """The resources of every node that is alive or that the autoscaler may add."""
+def _prepare_own_ray() -> str:
+    """Set the environment that Ray reads when it is imported; return its directory, short as socket paths must be."""
+    os.environ.update({key: value for key, value in LOCAL_ENVIRONMENT.items() if key not in os.environ})
+    os.environ.pop("RAY_ADDRESS", None)  # else Ray would join that cluster; --address is the way to it
+    os.environ["PYTHONPATH"] = _python_path()
+    if "ray" not in sys.modules:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32),
+                          RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")  # all its ports on 127.0.0.1, on Linux too
+    return tempfile.mkdtemp(prefix="yolov7-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+
+
+def _exit_at_sigterm() -> None:
+    """Unwind, so that endpoints and workers are shut down; Ray's own handler ends the process where it stands."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def nodes(address: str | None = None) -> list[dict[str, float]] | None:
+    """Resources of every node that is alive or may be added; None where an autoscaler keeps that to itself."""
     import ray
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     alive = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    return alive + _nodes_to_come()
-
-
-def _nodes_to_come() -> list[dict[str, float]]:
-    """Nodes that the cluster launcher's autoscaler may add to this cluster; none where there is no launcher."""
     path = LAUNCHER_CONFIG.expanduser()
-    if not path.is_file():
-        return []
-    config = yaml.safe_load(path.read_text())
+    if address is None:
+        return alive
+    if path.is_file():
+        return alive + _nodes_to_come(yaml.safe_load(path.read_text()))
+    return None if is_autoscaler_v2(fetch_from_server=True) else alive  # KubeRay's limits are in its own resource
+
+
+def _nodes_to_come(config: dict) -> list[dict[str, float]]:
+    """Nodes that the cluster launcher's autoscaler may add to its head."""
     limit = int(config.get("max_workers", 0))
     kinds = config.get("available_node_types", {})
     return [dict(kind.get("resources", {})) for name, kind in kinds.items() if name != config.get("head_node_type")

@@ -1,5 +1,6 @@
 """Suppression against the goldens, against a plain oracle, and on inputs that are out of the ordinary."""
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from yolov7.postprocess import postprocess
+
+MODULE = import_module("yolov7.postprocess")  # the package offers the function under the same name
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "nms.npz")
 CASES = [
@@ -43,7 +46,7 @@ def golden_input() -> Tensor:
 @pytest.mark.parametrize(("confidence", "iou", "multi_label", "agnostic"), CASES)
 def test_rows_are_identical_to_the_goldens(golden_input, monkeypatch, confidence, iou, multi_label, agnostic, lazy):
     if not lazy:
-        monkeypatch.setattr("yolov7.postprocess.NUM_FIRST_ROWS", 10**9)
+        monkeypatch.setattr(MODULE, "NUM_FIRST_ROWS", 10**9)
     found = postprocess(golden_input, confidence, iou, multi_label, agnostic)
     for i, detections in enumerate(found):
         key = f"conf{confidence}_iou{iou}_ml{int(multi_label)}_agn{int(agnostic)}_{i}"
@@ -94,16 +97,18 @@ def iou_of(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 def random_predictions(seed: int, num_boxes: int, num_classes: int, size_px: float = 640.0) -> Tensor:
     random = np.random.default_rng(seed)
     centers, group = random.random((12, 2)) * size_px, random.integers(0, 12, num_boxes)
-    boxes = centers[group] + random.normal(0, size_px / 60, (num_boxes, 2)), random.uniform(0.1, 0.2, (num_boxes, 2)) * size_px
-    return torch.from_numpy(np.concatenate((*boxes, random.random((num_boxes, 1 + num_classes))), 1).astype(np.float32))
+    xy = centers[group] + random.normal(0, size_px / 60, (num_boxes, 2))
+    wh = random.uniform(0.1, 0.2, (num_boxes, 2)) * size_px
+    scores = random.random((num_boxes, 1 + num_classes))
+    return torch.from_numpy(np.concatenate((xy, wh, scores), axis=1).astype(np.float32))
 
 
 @pytest.mark.parametrize("size_px", [640.0, 20_000.0], ids=["usual", "wider than a plane"])
 @pytest.mark.parametrize("num_classes", [2, 7, 1500])
 @pytest.mark.parametrize("max_detections", [5, 300])
 def test_agrees_with_one_box_at_a_time(monkeypatch, num_classes, size_px, max_detections):
-    monkeypatch.setattr("yolov7.postprocess.NUM_FIRST_ROWS", 16)
-    monkeypatch.setattr("yolov7.postprocess.CHUNK", 10)
+    monkeypatch.setattr(MODULE, "NUM_FIRST_ROWS", 16)
+    monkeypatch.setattr(MODULE, "CHUNK", 10)
     predictions = random_predictions(num_classes, 60, num_classes, size_px)
     threshold = 0.3 if num_classes < 100 else 0.9
     [found] = postprocess(predictions[None], threshold, 0.5, max_detections=max_detections)
@@ -148,6 +153,15 @@ def test_bfloat16_is_taken():
     [found] = postprocess(predictions, 0.3)
     assert found.dtype == torch.float32
     assert torch.equal(found, postprocess(predictions.float(), 0.3)[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_cuda_finds_what_the_cpu_finds(golden_input, agnostic):
+    found = postprocess(golden_input.cuda(), class_agnostic=agnostic)
+    for on_cuda, on_cpu in zip(found, postprocess(golden_input, class_agnostic=agnostic)):
+        torch.testing.assert_close(on_cuda.cpu(), on_cpu)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

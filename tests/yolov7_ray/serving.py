@@ -3,17 +3,22 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from yolov7.architectures import architecture
 from yolov7.model import YOLO, build_model
 from yolov7.reparameterize import reparameterize
+from yolov7.sample import encode_image
 from yolov7.weights import save_model
 from yolov7_ray.registry.registry import Registry
 from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
+from yolov7_ray.spec import ServeSpec
 
 CLASSES = ["cat", "dog"]
 SIZE_PX = 64
@@ -23,8 +28,6 @@ STRIDE_PX = 32
 def tiny_model(seed: int = 0) -> YOLO:
     """A small training-form model with statistics as if trained."""
     torch.manual_seed(seed)
-    from yolov7.architectures import architecture
-
     model = build_model(architecture("yolov7-tiny").scaled(width=0.25, depth=0.33), len(CLASSES))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -98,3 +101,30 @@ def ask(url: str, body: bytes | None = None, *, content_type: str = "image/jpeg"
             return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
+
+
+def picture(height: int = 96, width: int = 128, extension: str = ".jpg") -> bytes:
+    """An encoded image with something on it."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([x * 2, y * 2, (x + y) % 50 * 5], axis=-1).clip(0, 255).astype(np.uint8)
+    return encode_image(image, extension)
+
+
+@contextmanager
+def deployed(registry: str, **settings) -> Iterator[str]:
+    """The URL of a real endpoint on the running Ray with the models `shapes` and `cars`; shut down afterwards."""
+    from ray import serve as ray_serve
+
+    from yolov7_ray.serve.app import serve
+
+    try:
+        yield serve(endpoint_spec(registry, **settings), "test")["url"]
+    finally:
+        ray_serve.shutdown()
+
+
+def endpoint_spec(registry: str, **settings) -> ServeSpec:
+    """A serve job on a free port that returns once ready."""
+    models = {"shapes": {"model": "shapes@latest"}, "cars": {"model": "cars:1"}}
+    return ServeSpec.model_validate({"kind": "serve", "models": models, "registry": registry, "port": 0, "wait": False,
+                                     "cpus_per_replica": 0.5, "max_request_mb": 1, "max_image_megapixels": 4} | settings)

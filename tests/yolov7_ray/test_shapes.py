@@ -22,8 +22,8 @@ def test_row_is_a_function_of_seed_and_index():
 def test_pixels_and_labels_are_pinned():
     row = generate_shape_image(0, 0)
     labels = repr((row["boxes_xyxy"], row["labels"], row["area"], row["polygons"]))
-    assert hashlib.sha256(labels.encode()).hexdigest()[:16] == "11730d10d928ae2e"
-    assert hashlib.sha256(row["image"]).hexdigest()[:16] == "1db6fd3b72384236"
+    assert hashlib.sha256(labels.encode()).hexdigest()[:16] == "c9b31246c0ad4f3c"
+    assert hashlib.sha256(row["image"]).hexdigest()[:16] == "6a43b9e8e0c39cb1"
 
 
 @pytest.mark.parametrize("size_px", [64, 128, 160, 320])
@@ -38,7 +38,7 @@ def test_rows_are_consistent(size_px):
         boxes = sample.boxes_xyxy
         assert (boxes >= 0).all() and (boxes <= size_px).all()
         sides = boxes[:, 2:] - boxes[:, :2]
-        assert (sides > 0.08 * size_px).all() and (sides < 0.45 * size_px).all()
+        assert (sides > 0.1 * size_px).all() and (sides < 0.46 * size_px).all()
         for box, area, (ring,) in zip(boxes, sample.area, sample.polygons, strict=True):
             assert np.allclose(box, [*ring.min(0), *ring.max(0)])
             assert area == pytest.approx(cv2.contourArea(ring), rel=1e-4)
@@ -68,7 +68,8 @@ def test_boxes_fit_what_is_drawn():
         saturation = image.max(2) - image.min(2)
         ys, xs = np.nonzero(saturation > 130)  # the ground stays below 105
         drawn = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-        assert np.abs(drawn - box).max() <= 3  # star tips fade into their dark rim
+        is_pointed = SHAPE_CLASSES[row["labels"][0]] in ("star", "triangle")
+        assert np.abs(drawn - box).max() <= (4 if is_pointed else 2)  # the dark rim fills the tips
         checked += 1
     assert checked >= 5
 

@@ -1,16 +1,34 @@
-"""Shards → samples: random access to one split of an Arrow dataset, by mapped files."""
+"""Shards → this rank's samples and batches, in an order that depends on (seed, epoch) alone.
 
+Which sample stands at which position of an epoch, and in which global batch, is a function of (seed, epoch);
+how it is augmented, of (seed, epoch, position). The number of workers, loader processes and restarts decides
+only who makes a batch, so a resumed or resized job goes on with the very batches it would have seen.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-import pyarrow as pa
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-from yolov7.sample import Polygons, Sample, read_sample
+from yolov7.augment import AugmentConfig, augmented_sample
+from yolov7.batch import Batch, collate, evaluation_sample
+from yolov7.sample import Sample, read_sample
 
 from .. import storage
-from ..errors import Corrupt
+from ..errors import Corrupt, JobError
 from .cache import NodeCache
+from .mapped import MappedShard
 from .schema import Manifest, load_manifest
+
+PREFETCHED_BATCHES = 3
+"""Batches that each loader process keeps ready."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +56,7 @@ class ArrowDataset:
         self.manifest: Manifest = load_manifest(self.uri)
         self.split = self.manifest.split(split)
         self._ends = np.cumsum([shard.num_rows for shard in self.split.shards])
-        self._open: dict[int, _MappedShard] = {}
+        self._open: dict[int, MappedShard] = {}
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_open": {}}
@@ -78,52 +96,173 @@ class ArrowDataset:
         shard, row = self._locate(index)
         return shard.image(row).to_pybytes()
 
-    def _locate(self, index: int) -> tuple["_MappedShard", int]:
+    def _locate(self, index: int) -> tuple[MappedShard, int]:
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"{self.uri} {self.split_name}: index {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         if number not in self._open:
             shard = self.split.shards[number]
-            self._open[number] = _MappedShard(str(self.cache.path(self.uri, shard)))
+            self._open[number] = MappedShard(self.cache.path(self.uri, shard))
         first = int(self._ends[number - 1]) if number else 0
         return self._open[number], index - first
 
 
-class _MappedShard:
-    """The rows of one mapped Arrow file."""
+# --- order --------------------------------------------------------------------------------------------
 
-    def __init__(self, path: str):
-        reader = pa.ipc.open_file(pa.memory_map(path))
-        self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        self.ends = np.cumsum([batch.num_rows for batch in self.batches])
 
-    def _cell(self, row: int, column: str) -> pa.Scalar:
-        number = int(np.searchsorted(self.ends, row, side="right"))
-        batch = self.batches[number]
-        return batch.column(column)[row - int(self.ends[number]) + batch.num_rows]
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainStep:
+    """This rank's share of one global batch."""
 
-    def image(self, row: int) -> pa.Buffer:
-        """The encoded image, not copied."""
-        return self._cell(row, "image").as_buffer()
+    batch: Batch
+    num_samples: int
+    """0: the share is empty, and the batch, one image, is only there to keep ranks in step; weigh it 0."""
 
-    def values(self, row: int) -> dict:
-        """All columns but image and polygons, under their names."""
-        def array(column: str, dtype: type) -> np.ndarray:
-            return self._cell(row, column).values.to_numpy(zero_copy_only=False).astype(dtype)
+    def pin_memory(self) -> "TrainStep":
+        """Called by torch's DataLoader."""
+        return TrainStep(self.batch.pin_memory(), self.num_samples)
 
-        return {
-            "image_id": self._cell(row, "image_id").as_py(), "file_name": self._cell(row, "file_name").as_py(),
-            "height_px": self._cell(row, "height_px").as_py(), "width_px": self._cell(row, "width_px").as_py(),
-            "boxes_xyxy": self._cell(row, "boxes_xyxy").values.flatten().to_numpy().reshape(-1, 4).copy(),
-            "labels": array("labels", np.int64), "iscrowd": array("iscrowd", np.bool_),
-            "area": array("area", np.float32),
-        }
 
-    def polygons(self, row: int) -> Polygons:
-        """Per object its rings, (k, 2) float32."""
-        objects = self._cell(row, "polygons").values
-        of_object, rings = objects.offsets.to_numpy(), objects.values
-        of_ring, xy = rings.offsets.to_numpy(), rings.values.to_numpy()
-        return [[xy[of_ring[ring]:of_ring[ring + 1]].reshape(-1, 2) for ring in range(first, last)]
-                for first, last in zip(of_object[:-1], of_object[1:], strict=True)]
+def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Sample index at each position of the epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(num_samples)
+
+
+def epoch_positions(num_samples: int, batch_size: int) -> list[np.ndarray]:
+    """Positions of each global batch; sizes differ by at most one, so no update is noisier than another."""
+    return np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
+
+
+def epoch_batches(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Sample indices of each global batch: every sample exactly once."""
+    order = epoch_order(num_samples, seed, epoch)
+    return [order[positions] for positions in epoch_positions(num_samples, batch_size)]
+
+
+def rank_share(batch: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """The part of a global batch that `rank` works on; may be empty."""
+    return np.array_split(batch, world_size)[rank]
+
+
+def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig, batch_size: int, seed: int,
+                 epoch: int, rank: int, world_size: int, first_step: int = 0,
+                 processes: int = 0) -> Iterable[TrainStep]:
+    """This rank's steps of one epoch, from `first_step` on; `batch_size` is that of the global batch."""
+    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch, rank, world_size)
+    return _load(steps, range(first_step, len(steps)), processes)
+
+
+def evaluation_loader(dataset: ArrowDataset, *, size_px: int, batch_size: int, rank: int, world_size: int,
+                      processes: int = 0) -> Iterable[Batch]:
+    """This rank's letterboxed images, every one once over all ranks; `batch_size` is per rank."""
+    batches = _EvaluationBatches(dataset, size_px, np.arange(rank, len(dataset), world_size), batch_size)
+    return _load(batches, range(len(batches)), processes)
+
+
+@dataclass(eq=False)
+class _TrainSteps(Dataset):
+    """Random access to the steps of one epoch."""
+
+    dataset: ArrowDataset
+    size_px: int
+    augment: AugmentConfig
+    batch_size: int
+    seed: int
+    epoch: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        self.order = epoch_order(len(self.dataset), self.seed, self.epoch)
+        self.positions = epoch_positions(len(self.dataset), self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, step: int) -> TrainStep:
+        share = rank_share(self.positions[step], self.rank, self.world_size)
+        shown = share if len(share) else self.positions[step][:1]
+        return TrainStep(collate([self._sample(position) for position in shown]), len(share))
+
+    def _sample(self, position: int) -> Sample:
+        rng = np.random.default_rng((self.seed, self.epoch, int(position)))
+        return augmented_sample(self.dataset.read, len(self.dataset), int(self.order[position]), self.size_px,
+                                self.augment, rng)
+
+
+@dataclass(eq=False)
+class _EvaluationBatches(Dataset):
+    """Random access to the batches of one rank."""
+
+    dataset: ArrowDataset
+    size_px: int
+    indices: np.ndarray
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Batch:
+        indices = self.indices[number * self.batch_size:(number + 1) * self.batch_size]
+        fitted = [evaluation_sample(self.dataset.read(index), self.size_px) for index in indices]
+        return collate([sample for sample, _ in fitted], [letterbox for _, letterbox in fitted])
+
+
+# --- processes ------------------------------------------------------------------------------------------
+
+
+def _load(items: Dataset, order: Sequence[int], processes: int) -> Iterator:
+    """`items[i]` for i in `order`, in that order, made here or in `processes` of their own."""
+    if processes == 0:
+        return (items[number] for number in order)
+    loader = DataLoader(_Guarded(items), batch_size=None, sampler=order, num_workers=processes,
+                        prefetch_factor=PREFETCHED_BATCHES, pin_memory=torch.cuda.is_available(),
+                        worker_init_fn=_start_process, multiprocessing_context=_context())
+    return _delivered(loader, processes)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """A fork server: loader processes start at once, without copying the threads of Ray, CUDA and OpenMP."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_process(_: int) -> None:
+    """One core per loader process: they are the parallelism. None outlives the process that reads from it."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """torch watches the fork server instead, which lives as long as its children do."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@dataclass(eq=False)
+class _Guarded(Dataset):
+    """Hands a JobError over as a value: torch would raise it again as another type, with a traceback."""
+
+    items: Dataset
+
+    def __getitem__(self, number: int) -> object:
+        try:
+            return self.items[number]
+        except JobError as error:
+            return error
+
+
+def _delivered(loader: DataLoader, processes: int) -> Iterator:
+    try:
+        for item in loader:
+            if isinstance(item, JobError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise JobError("data.loader_processes", f"one of {processes} loader processes died ({error})",
+                       "most often memory ran out: use fewer loader processes or a smaller batch_size") from error

@@ -6,7 +6,9 @@ The manifest comes last. Memory is bounded by a record batch per running task, p
 """
 
 import hashlib
+import itertools
 import json
+import logging
 import pickle
 import re
 import time
@@ -34,9 +36,8 @@ def ingest(spec, run_name: str) -> dict:
     storage.check_access(uri, write=True)
     begun = time.monotonic()
     source = read_source(spec.source)
-    if spec.strict:
-        for record in (record for records in source.problems.values() for record in records):
-            raise strict_error(record)
+    if spec.strict and (first := next(itertools.chain(*source.problems.values()), None)):
+        raise strict_error(first)
     classes, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
     if not spec.overwrite and (present := _present(uri, digest)):
@@ -139,8 +140,8 @@ def _run(tasks: list[ShardTask]) -> Iterator[dict]:
         return
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours is one line
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the plan of each execution, and that bars are off
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(_write_row).iter_rows():
         outcome = pickle.loads(row["outcome"])

@@ -11,6 +11,9 @@ from .sources import Annotation, Item, Problem, Raw
 TOLERANCE_PX = 0.05
 """A box that leaves the image by less is the rounding of its source, and is clipped without a word."""
 
+CLIPPED = "box clipped to the image"
+"""The one problem whose object is kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -70,7 +73,3 @@ def _add_object(row: Row, annotation: Annotation, label: int, unit: np.ndarray) 
     row.polygons.append([(np.reshape(ring, (-1, 2)) * unit).astype(np.float32).ravel()
                          for ring in annotation.polygons])
     return Problem(CLIPPED, described) if np.abs(clipped - box).max() > TOLERANCE_PX else None
-
-
-CLIPPED = "box clipped to the image"
-"""The one problem whose object is kept."""

@@ -17,7 +17,7 @@ SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 DEFAULT_SIZE_PX = 160
 MAX_SHAPES = 6
-MIN_SIDE, MAX_SIDE = 0.125, 0.44
+MIN_SIDE, MAX_SIDE = 0.16, 0.45
 """Diameter of the circle around a shape, as a part of the image's side."""
 
 MIN_VISIBLE_PART = 0.4

@@ -1,10 +1,9 @@
 """Planning and writing shards: which items go into which, and each shard's bytes, depend on the input alone."""
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from collections import deque
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -63,7 +62,7 @@ def write_shard(task: ShardTask) -> dict:
     """
     receipt = {"split": task.split, "number": task.number, "path": None, "num_rows": 0, "num_bytes": 0,
                "sha256": "", "objects_per_class": [0] * task.num_classes, "problems": [], "image_bytes": 0}
-    with storage.staged() as (file, path):
+    with storage.staged(None if storage.is_remote(task.dataset) else task.receipts) as (file, path):
         _write_rows(task, file, receipt)
         file.flush()
         if receipt["num_rows"]:

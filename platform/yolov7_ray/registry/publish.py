@@ -72,7 +72,8 @@ def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
 def _open_dataset(spec: PublishSpec, classes: list[str]) -> ArrowDataset | None:
     if spec.dataset is None:
         return None
-    dataset = ArrowDataset(spec.dataset, spec.split, NodeCache.of(spec.data))
+    cache = NodeCache(spec.data.cache_dir, spec.data.cache_gb * 1e9)
+    dataset = ArrowDataset(spec.dataset, spec.split, cache)
     if list(dataset.classes) != classes:
         raise JobError(spec.dataset, f"its classes are {_listed(dataset.classes)}, those of {spec.model} are "
                        f"{_listed(classes)}", "give the dataset that the model was trained on, or leave `dataset` out")

@@ -33,6 +33,8 @@ READY_TIMEOUT_S = 900
 """How long nodes may take to come up and models to load."""
 
 REQUEST_TIMEOUT_S = 120
+"""How long a request may take, and so how long a replica that is replaced may finish what it has begun."""
+
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -81,6 +83,7 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
             num_replicas=spec.replicas,
             max_ongoing_requests=2 * spec.max_batch_size,  # while one batch is looked at, the next is decoded
             max_queued_requests=spec.max_queued_requests,
+            graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
             ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
         ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
@@ -90,6 +93,7 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
         num_replicas=spec.replicas,
         max_ongoing_requests=2 * most_in_flight,  # the models' own queues are full first, and say so as JSON
         max_queued_requests=most_in_flight,
+        graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
     ).bind(infos, settings, *replicas)
@@ -154,8 +158,8 @@ def _deploy(application: ray_serve.Application) -> None:
     ray_serve.run_many([target], wait_for_applications_running=False)
     deadline, next_word = time.monotonic() + READY_TIMEOUT_S, time.monotonic() + 30
     while (status := ray_serve.status().applications[APPLICATION]).status != "RUNNING":
-        deployments = "; ".join(f"{name}: {deployment.status.value} {deployment.message}".strip()
-                                for name, deployment in status.deployments.items())
+        deployments = "; ".join(f"{name} {deployment.status.value}: {_gist(deployment.message)}"
+                                for name, deployment in status.deployments.items() if deployment.status != "HEALTHY")
         if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise JobError("serve", f"the application cannot start ({deployments or status.message})",
                            "the logs of Ray Serve hold the whole story")
@@ -166,6 +170,12 @@ def _deploy(application: ray_serve.Application) -> None:
             print(f"serve: waiting for {deployments}")
             next_word += 30
         time.sleep(0.2)
+
+
+def _gist(message: str) -> str:
+    """The line of a message that says what is wrong: the last of a traceback, else the first."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["starting"]
+    return lines[-1 if any("Traceback" in line or line.startswith("File ") for line in lines) else 0]
 
 
 def _wait_until_ready(url: str) -> None:

@@ -70,12 +70,14 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
     except Exception as error:  # starlette's and python-multipart's errors for a malformed form
         raise RequestError(400, "body", f"is no readable multipart form ({getattr(error, 'detail', error)})",
                            "send one file, as `curl -F file=@image.jpg` does") from error
-    async with form:
+    try:
         for value in form.values():
             if isinstance(value, UploadFile):
                 if data := await value.read():
                     return data
                 raise RequestError(400, "file", "is empty", "send the bytes of a JPEG, PNG or WebP image")
+    finally:
+        await form.close()
     raise RequestError(400, "body", "the form holds no file", "send one file, as `curl -F file=@image.jpg` does")
 
 

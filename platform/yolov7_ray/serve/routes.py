@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.resources import files
 from typing import Annotated, Literal
 
@@ -108,10 +107,17 @@ def _add_health(api: FastAPI, models: Mapping[str, ServedModel]) -> None:
 
 def _add_pages(api: FastAPI) -> None:
     """The pages are open also where a token is required: they hold nothing, and ask for it themselves."""
-    pages = files("yolov7_ray.serve")
     for path, name in (("/", "page.html"), ("/docs", "docs.html")):
-        text = pages.joinpath(name).read_text(encoding="utf-8")
-        api.add_api_route(path, partial(HTMLResponse, text, headers=PAGE_HEADERS), include_in_schema=False)
+        api.add_api_route(path, _page(name), include_in_schema=False)
+
+
+def _page(name: str) -> Callable:
+    text = files("yolov7_ray.serve").joinpath(name).read_text(encoding="utf-8")
+
+    async def answer() -> HTMLResponse:
+        return HTMLResponse(text, headers=PAGE_HEADERS)
+
+    return answer
 
 
 def _add_errors(api: FastAPI) -> None:

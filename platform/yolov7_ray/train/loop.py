@@ -22,7 +22,7 @@ from ..data.dataset import ArrowDataset, evaluation_loader, train_loader
 from ..registry.model_source import load_model
 from ..spec import Reading, TrainSpec
 from .checkpoint import restore, save
-from .progress import Reporter
+from .board import Reporter
 from .report import RunLog, Samples
 
 
@@ -89,7 +89,7 @@ def train_loop(config: dict) -> dict:
 
 def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]:
     """The named splits, read through this node's cache."""
-    cache = NodeCache.of(data)
+    cache = NodeCache(data.cache_dir, data.cache_gb * 1e9)
     return [ArrowDataset(dataset, split, cache) for split in splits]
 
 
@@ -120,11 +120,12 @@ def build_criterion(spec: TrainSpec, model: nn.Module) -> Criterion:
 
 def epoch_batches(spec: TrainSpec, train_set: ArrowDataset, epoch: int, worker: Worker):
     """This rank's share of every global batch of ``epoch``."""
-    return train_loader(
+    steps = train_loader(
         train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
         seed=spec.seed, epoch=epoch, rank=worker.rank, world_size=worker.world_size,
         processes=worker.loader_processes,
     )
+    return ((step.batch, step.num_samples) for step in steps)
 
 
 def validate(spec: TrainSpec, state: TrainState, val_set: ArrowDataset, worker: Worker, clock: Clock,
@@ -178,8 +179,9 @@ def average_losses(fit: dict[str, float], worker: Worker) -> dict[str, float]:
 
 
 def figures(metrics: Metrics | None) -> dict[str, float | None]:
-    """The overall figures; empty on ranks that hold none."""
-    return {} if metrics is None else {k: v for k, v in metrics.to_dict().items() if k != "per_class"}
+    """COCO's twelve figures; empty on ranks that hold none."""
+    overall = {} if metrics is None else metrics.to_dict()["overall"]
+    return {name: value for name, value in overall.items() if name.startswith(("ap", "ar"))}
 
 
 def scalars(row: dict) -> dict[str, float]:

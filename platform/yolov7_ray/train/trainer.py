@@ -8,8 +8,9 @@ from .. import storage
 from ..data.schema import load_manifest
 from ..errors import JobError, NotFound
 from ..spec import TrainSpec
+from .board import following
+from .failure import StopOnMistake, explain
 from .loop import train_loop
-from .progress import following
 
 MODEL_KEYS = ("architecture", "depth", "width")
 
@@ -29,7 +30,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
 
 
 def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str = "",
-                  callbacks: list | None = None) -> TorchTrainer:
+                  callbacks: tuple = ()) -> TorchTrainer:
     """The trainer that runs ``train_loop`` on every worker; ``label`` heads its lines of progress."""
     path, filesystem = storage.ray_storage(spec.storage)
     resources = spec.resources
@@ -43,7 +44,8 @@ def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker),
         run_config=ray.train.RunConfig(
-            name=run_name, storage_path=path, storage_filesystem=filesystem, callbacks=callbacks,
+            name=run_name, storage_path=path, storage_filesystem=filesystem,
+            callbacks=[StopOnMistake(board, label), *callbacks],
             failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=spec.checkpoint.keep_best, checkpoint_score_attribute="score"),
@@ -78,16 +80,3 @@ def _earlier_fingerprint(run: str) -> str | None:
     except NotFound:
         return None
 
-
-def explain(error: Exception, run: str) -> Exception:
-    """The job author's mistake inside a failed run as a JobError; any other failure as it is."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        cause = getattr(failure, "cause", None) or failure
-        if isinstance(cause, JobError):
-            return cause
-        if isinstance(cause, (ValueError, FloatingPointError)):
-            return JobError(f"run {run}", str(cause), "")
-        if "out of memory" in str(cause).lower():
-            return JobError(f"run {run}", "a worker ran out of memory",
-                            "lower batch_size (nominal_batch_size keeps the recipe), data.image_size_px or model.width")
-    return error

@@ -11,7 +11,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from .. import storage
 from ..admission import trials_at_once
 from ..spec import TuneSpec
-from ..train.progress import following
+from ..train.board import following
 from ..train.trainer import build_trainer, check_run
 from .report import Trial, write_report
 from .scheduler import scheduler, searcher
@@ -61,7 +61,7 @@ def trial_driver(spec: TuneSpec, run: str, board: ActorHandle) -> Callable[[dict
         trial = ray_tune.get_context().get_trial_id()
         job = spec.trial(values).model_copy(update={"storage": storage.join(run, "trials")})
         storage.write_json(storage.join(run, "trials", trial, "spec.json"), job.model_dump(mode="json"))
-        build_trainer(job, trial, board, label=f"trial {trial}  ", callbacks=[TuneReportCallback()]).fit()
+        build_trainer(job, trial, board, label=f"trial {trial}  ", callbacks=(TuneReportCallback(),)).fit()
 
     return drive
 

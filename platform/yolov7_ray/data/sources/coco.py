@@ -16,13 +16,17 @@ def read(spec) -> RawSource:
     inputs = tuple(storage.digest(text.encode()) for text in texts.values())
     documents = {split: _document(texts.pop(split), storage.join(spec.uri, files.annotations))
                  for split, files in spec.splits.items()}
-    names = _categories(documents, spec.uri)
-    class_ids = tuple(sorted(names))
-    class_index = {category_id: index for index, category_id in enumerate(class_ids)}
-    items, problems = {}, {}
-    for split, files in spec.splits.items():
-        images = storage.join(spec.uri, files.images)
-        items[split], problems[split] = _read_split(split, images, documents.pop(split), class_index)
+    try:
+        names = _categories(documents, spec.uri)
+        class_ids = tuple(sorted(names))
+        class_index = {category_id: index for index, category_id in enumerate(class_ids)}
+        items, problems = {}, {}
+        for split, files in spec.splits.items():
+            images = storage.join(spec.uri, files.images)
+            items[split], problems[split] = _read_split(split, images, documents.pop(split), class_index)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise JobError(spec.uri, f"an annotation file has an entry that is not COCO's ({error!r})",
+                       "every image needs id and file_name, every category id and name") from None
     return RawSource(tuple(names[i] for i in class_ids), class_ids, items, problems, inputs)
 
 

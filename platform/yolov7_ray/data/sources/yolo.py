@@ -95,7 +95,7 @@ def _image_paths(uri: str, place: str, files: dict[str, FileInfo]) -> list[str]:
 
 def labels_path(image_path: str) -> str:
     """``…/images/…/x.jpg`` -> ``…/labels/…/x.txt``; without such a directory, beside the image."""
-    swapped = re.sub(r"(^|.*/)images/", r"\1labels/", image_path, count=1)
+    swapped = re.sub(r"^(.*/)?images/", r"\1labels/", image_path)
     return swapped.rsplit(".", 1)[0] + ".txt"
 
 

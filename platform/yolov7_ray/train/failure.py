@@ -1,0 +1,59 @@
+"""Failures of workers: which are worth another try, and how they are told to the user.
+
+A lost worker is replaced and goes on from the last checkpoint. A mistake would only repeat itself, at the price
+of a new worker group each time, so it ends the run at once.
+"""
+
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.train import UserCallback
+
+from ..errors import JobError
+
+PASSING = (RayError, RuntimeError, OSError, EOFError)
+"""A worker that died, and what its peers see of that; CUDA and storage faults."""
+
+
+def original(error: BaseException) -> BaseException:
+    """The exception that the training function raised, out of Ray's wrapping."""
+    return getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error
+
+
+def worth_retrying(error: BaseException) -> bool:
+    """Whether the same run may well succeed with new workers."""
+    return isinstance(original(error), PASSING) and not out_of_memory(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the node ran out of memory."""
+    return "out of memory" in str(original(error)).lower() or "OutOfMemory" in type(original(error)).__name__
+
+
+class StopOnMistake(UserCallback):
+    """Tells failures as they happen, and ends the run when it is no use to try again (runs in the controller)."""
+
+    def __init__(self, board: ActorHandle, label: str) -> None:
+        self.board, self.label = board, label
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in worker_exceptions.items():
+            if not worth_retrying(error):
+                raise original(error)
+        rank, error = next(iter(worker_exceptions.items()))
+        reason = (str(original(error)).strip() or type(original(error)).__name__).splitlines()[0]
+        self.board.write.remote(f"{self.label}worker {rank} was lost ({reason}); going on from the last checkpoint")
+
+
+def explain(error: Exception, run: str) -> Exception:
+    """The job author's mistake inside a failed run as a JobError; any other failure as it is."""
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
+    for cause in (original(failure) for failure in failures if failure is not None):
+        if isinstance(cause, JobError):
+            return cause
+        if out_of_memory(cause):
+            return JobError(f"run {run}", "a worker ran out of memory",
+                            "lower batch_size (nominal_batch_size keeps the recipe), data.image_size_px or model.width")
+        if isinstance(cause, (ValueError, FloatingPointError)):
+            problem, _, remedy = str(cause).partition("; ")
+            return JobError(f"run {run}", problem, remedy)
+    return error

@@ -1,0 +1,47 @@
+"""Evaluation is the same on any number of workers, and refuses a dataset of other classes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from yolov7.architectures import ARCHITECTURES
+from yolov7.model import build_model
+from yolov7.weights import save_model
+from yolov7_ray.data.schema import load_manifest
+from yolov7_ray.errors import JobError
+from yolov7_ray.spec import JOB
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def model_file(shapes_dataset, tmp_path) -> str:
+    classes = list(load_manifest(shapes_dataset).classes)
+    path = tmp_path / "model.safetensors"
+    save_model(path, build_model(ARCHITECTURES["yolov7-tiny"].scaled(depth=0.5, width=0.25), len(classes)), classes)
+    return str(path)
+
+
+def evaluate(model: str, dataset: str, storage_uri: str, workers: int) -> dict:
+    from yolov7_ray.train.evaluate import evaluate
+
+    job = {"kind": "evaluate", "model": model, "dataset": dataset, "storage": storage_uri, "image_size_px": 64,
+           "resources": {"workers": workers}, "evaluation": {"batch_size": 4}}
+    return evaluate(JOB.validate_python(job), f"evaluate-{workers}")
+
+
+def test_workers_share_the_work_and_agree(ray_session, shapes_dataset, model_file, tmp_path, capfd):
+    one = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 1)
+    two = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 2)
+    results = [json.loads(Path(outputs["run"], "results.json").read_text())["metrics"] for outputs in (one, two)]
+    assert results[0] == results[1] and results[0]["overall"]["num_images"] == 8
+    assert Path(two["run"], "report/index.html").exists()
+    assert "ap50" in capfd.readouterr().out
+
+
+def test_other_classes_are_refused(shapes_dataset, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_model(path, build_model(ARCHITECTURES["yolov7-tiny"].scaled(depth=0.5, width=0.25), 2), ["cat", "dog"])
+    with pytest.raises(JobError, match=r"knows the classes \['cat', 'dog'\].*same classes"):
+        evaluate(str(path), shapes_dataset, str(tmp_path), 1)

@@ -1,0 +1,190 @@
+"""Training on a real local Ray: what a run leaves behind, and that killed and resumed equals uninterrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from yolov7.state import load_weights
+from yolov7_ray import storage
+from yolov7_ray.errors import JobError
+from yolov7_ray.registry.model_source import load_model
+from yolov7_ray.spec import JOB
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 180
+
+
+def train_job(dataset: str, storage_uri: str, **changes) -> dict:
+    """A job that trains a very small detector on CPU in a few seconds."""
+    return {
+        "kind": "train", "dataset": dataset, "storage": storage_uri, "recipe": "tiny", "epochs": 2, "batch_size": 8,
+        "nominal_batch_size": 8, "precision": "fp32",
+        "model": {"architecture": "yolov7-tiny", "depth": 0.5, "width": 0.25}, "data": {"image_size_px": 64},
+        "resources": {"workers": 1, "max_failures": 2},
+    } | changes
+
+
+def train(job: dict, name: str) -> dict:
+    from yolov7_ray.train.trainer import train
+
+    return train(JOB.validate_python(job), name)
+
+
+def wait_for(path: Path) -> None:
+    """Until ``path`` exists."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear within {DEADLINE_S} s"
+        time.sleep(0.05)
+
+
+def processes(name: str) -> list[int]:
+    """Pids of the processes whose command line holds ``name``."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if name in directory.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+                found.append(int(directory.name))
+        except OSError:
+            continue
+    return found
+
+
+def final_state(run: str) -> tuple[dict, dict, dict]:
+    """Weights, average and counters of a run's last checkpoint."""
+    last = Path(run, json.loads(Path(run, "results.json").read_text())["last_checkpoint"])
+    return (load_weights(last / "model.safetensors")[0], load_weights(last / "ema.safetensors")[0],
+            torch.load(last / "state.pt", weights_only=True))
+
+
+def assert_same_training(one: str, other: str) -> None:
+    """Bitwise equal weights, averages, optimizer and counters; every epoch once."""
+    for a, b in zip(final_state(one)[:2], final_state(other)[:2]):
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    counters, others = final_state(one)[2], final_state(other)[2]
+    assert counters["ema_updates"] == others["ema_updates"]
+    for a, b in zip(counters["optimizer"]["state"].values(), others["optimizer"]["state"].values()):
+        assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
+    history, other_history = counters["history"], others["history"]
+    assert [row["epoch"] for row in history] == [row["epoch"] for row in other_history]
+    for row, other_row in zip(history, other_history):
+        assert {k: row[k] for k in ("train/box", "ap", "learning_rate")} == \
+               {k: other_row[k] for k in ("train/box", "ap", "learning_rate")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(ray_session, shapes_dataset, tmp_path_factory) -> str:
+    """A run of four epochs that nothing disturbed."""
+    job = train_job(shapes_dataset, str(tmp_path_factory.mktemp("runs")), epochs=4)
+    return train(job, "uninterrupted")["run"]
+
+
+def test_two_workers_leave_checkpoints_results_events_plots_and_a_page(ray_session, shapes_dataset, tmp_path, capfd):
+    job = train_job(shapes_dataset, str(tmp_path), epochs=3, batch_size=7,
+                    resources={"workers": 2}, checkpoint={"keep_best": 1})
+    outputs = train(job, "two-workers")
+    run = Path(outputs["run"])
+    results = json.loads((run / "results.json").read_text())
+    assert [row["epoch"] for row in results["epochs"]] == [1, 2, 3]
+    assert all(row["num_images"] == 24 for row in results["epochs"]), "every sample exactly once per epoch"
+    assert results["metrics"]["overall"]["num_images"] == 8, "validation is shared without repeating an image"
+    assert {"fetch", "step", "evaluate/fetch", "evaluate/detect"} <= set(results["epochs"][-1]["seconds"])
+    kept = sorted(path.name for path in run.glob("checkpoint-epoch-*"))
+    assert results["last_checkpoint"] == "checkpoint-epoch-0003" and results["last_checkpoint"] in kept
+    assert results["best_checkpoint"] in kept and len(kept) <= 2
+    assert list(run.glob("tensorboard/events*"))
+    for picture in ("losses.png", "ap.png", "pr-curves.png", "confusion-matrix.png", "detections.jpg"):
+        assert (run / "report" / picture).stat().st_size > 1000 and picture in (run / "report/index.html").read_text()
+    loaded = load_model(str(run))
+    assert loaded.image_size_px == 64 and loaded.classes == results["classes"]
+    assert "epoch 3/3" in capfd.readouterr().out
+
+
+def test_a_run_lives_in_s3(ray_session, shapes_dataset, s3):
+    outputs = train(train_job(shapes_dataset, s3, epochs=1), "in-s3")
+    assert outputs["run"] == f"{s3}/in-s3"
+    assert load_model(outputs["checkpoint"]).image_size_px == 64
+    assert storage.exists(storage.join(outputs["run"], "report/index.html"))
+
+
+def test_a_killed_worker_changes_nothing(uninterrupted, shapes_dataset, tmp_path):
+    job = train_job(shapes_dataset, str(tmp_path), epochs=4)
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            train(job, "worker-killed")
+        except BaseException as error:  # noqa: BLE001  (handed to the test's thread)
+            failure.append(error)
+
+    before = set(processes("ray::RayTrainWorker"))
+    runner = threading.Thread(target=body, daemon=True)
+    runner.start()
+    wait_for(tmp_path / "worker-killed" / "checkpoint-epoch-0002" / "state.pt")
+    victims = set(processes("ray::RayTrainWorker")) - before
+    assert victims, "no worker to kill"
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    runner.join(DEADLINE_S)
+    assert not runner.is_alive() and not failure, failure
+    assert_same_training(uninterrupted, str(tmp_path / "worker-killed"))
+
+
+def submit(*arguments: str, **options) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        environment.pop(name, None)
+    return subprocess.Popen([sys.executable, str(ROOT / "submit.py"), *arguments], cwd=ROOT, env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options)
+
+
+def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, shapes_dataset, tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=4)))
+    mine = set(processes("ray"))
+    driver = submit(str(job), "--name", "driver-killed")
+    wait_for(tmp_path / "runs/driver-killed/checkpoint-epoch-0002/state.pt")
+    started = set(processes("ray")) - mine - {driver.pid}
+    driver.kill()
+    driver.communicate(timeout=30)
+    deadline = time.monotonic() + 60
+    while alive := {pid for pid in started if Path(f"/proc/{pid}").exists()}:
+        assert time.monotonic() < deadline, f"orphans of the killed driver: {alive}"
+        time.sleep(0.2)
+    resumed = submit(str(job), "--resume", "driver-killed")
+    output, _ = resumed.communicate(timeout=DEADLINE_S)
+    assert resumed.returncode == 0, output
+    assert "resumed after epoch" in output
+    assert_same_training(uninterrupted, str(tmp_path / "runs/driver-killed"))
+
+
+def test_a_resumed_run_refuses_another_model_and_other_data(uninterrupted, shapes_dataset):
+    runs, name = uninterrupted.rsplit("/", 1)
+    other = train_job(shapes_dataset, runs, epochs=4, model={"architecture": "yolov7-tiny", "width": 0.5})
+    with pytest.raises(JobError, match="its checkpoints are of model.depth 0.5, the job says None"):
+        train(other, name)
+
+
+def test_training_starts_from_given_weights(uninterrupted, ray_session, shapes_dataset, tmp_path):
+    model = {"architecture": "yolov7-tiny", "depth": 0.5, "width": 0.25, "weights": uninterrupted}
+    outputs = train(train_job(shapes_dataset, str(tmp_path), epochs=1, model=model), "transfer")
+    first = json.loads(Path(outputs["run"], "results.json").read_text())["epochs"][0]
+    scratch = json.loads(Path(uninterrupted, "results.json").read_text())["epochs"][0]
+    assert first["train/objectness"] < scratch["train/objectness"]
+
+
+def test_a_split_without_images_and_a_missing_dataset_are_refused_before_any_worker(shapes_dataset, tmp_path):
+    with pytest.raises(JobError, match="holds no dataset|no dataset"):
+        train(train_job(str(tmp_path / "nowhere"), str(tmp_path)), "x")
+    with pytest.raises(JobError, match="train.*val"):
+        train(train_job(shapes_dataset, str(tmp_path), data={"image_size_px": 64, "val_split": "test"}), "x")
