@@ -1,6 +1,6 @@
 """The YOLOv7 family as data: frozen dataclasses and one scaling rule.
 
-Paper: arXiv:2207.02696, section 4.2 (model scaling for concatenation-based models) and appendix A.
+Paper: arXiv:2207.02696, section 3.2 (model scaling for concatenation-based models).
 Channel counts are absolute; feature levels are listed from fine (small stride) to coarse.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-import typing
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from .plain import from_plain
 
 Activation = Literal["silu", "leaky-relu"]
 Downsample = Literal["conv", "pool", "pool-conv", "down-c"]
@@ -30,7 +30,7 @@ def scaled_channels(channels: int, factor: float) -> int:
 
 @dataclass(frozen=True)
 class Elan:
-    """Shape of an efficient layer aggregation network block (section 4.1, figure 2).
+    """Shape of an efficient layer aggregation network block (section 3.1, figure 2).
 
     Two pointwise branches enter; `num_steps` steps of `convs_per_step` 3x3 convolutions follow the
     second one; all are concatenated and fused by one pointwise convolution. `narrow` halves the
@@ -177,7 +177,7 @@ class Architecture:
         return dataclasses.replace(self, **changes)
 
     def scaled(self, depth: float | None = None, width: float | None = None) -> Architecture:
-        """Scale depth and width (section 4.2).
+        """Scale depth and width (section 3.2).
 
         `depth` alone is the compound scaling: blocks get deeper, their hidden channels stay, and all
         that lies between blocks widens as their concatenation does. `width` widens every channel
@@ -219,46 +219,11 @@ class Architecture:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
         """Rebuild from `to_dict()`, also after a trip through JSON; ValueError names the wrong field."""
-        return _from_plain(cls, data, "architecture")
+        return from_plain(cls, data, "architecture")
 
 
 def _scaled_all(channels: tuple[int, ...], factor: float) -> tuple[int, ...]:
     return tuple(scaled_channels(c, factor) for c in channels)
-
-
-def _from_plain(kind: Any, value: Any, where: str) -> Any:
-    """Turn plain data into `kind` (a dataclass, tuple, Literal, optional or scalar type)."""
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_from_plain(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # X | None
-        return None if value is None else _from_plain(arguments[0], value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where}: {value!r} is unknown; choose {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(_from_plain(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
-    elif kind is float and type(value) in (int, float):
-        return float(value)
-    elif type(value) is kind:
-        return value
-    raise ValueError(f"{where}: {value!r} does not fit; give {kind}")
-
-
-def _dataclass_from_plain(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: {value!r} does not fit; give a mapping of {kind.__name__}'s fields")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(value) - set(hints))
-    missing = sorted(
-        f.name for f in dataclasses.fields(kind) if f.name not in value and f.default is dataclasses.MISSING
-    )
-    if unknown or missing:
-        raise ValueError(f"{where}: unknown fields {unknown}, missing fields {missing}; {kind.__name__} has {list(hints)}")
-    return kind(**{name: _from_plain(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 
 
 TINY_ANCHORS_PX: Anchors = (

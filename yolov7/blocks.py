@@ -43,7 +43,7 @@ class ConvBlock(nn.Module):
 
 
 class RepConvBlock(nn.Module):
-    """Planned re-parameterised convolution, RepConvN (section 4.3): 3x3 plus 1x1, without identity.
+    """Planned re-parameterised convolution, RepConvN (section 4.1): 3x3 plus 1x1, without identity.
 
     Both branches are linear up to the activation, so they fold into a single 3x3 convolution.
     """
@@ -59,7 +59,7 @@ class RepConvBlock(nn.Module):
 
 
 class ElanBlock(nn.Module):
-    """Efficient layer aggregation (section 4.1): every step's output reaches the fusing convolution."""
+    """Efficient layer aggregation (section 3.1): every step's output reaches the fusing convolution."""
 
     def __init__(
         self, in_channels: int, hidden_channels: int, out_channels: int, elan: Elan, activation: Activation
@@ -87,7 +87,7 @@ class ElanBlock(nn.Module):
 
 
 class ExtendedElanBlock(nn.Module):
-    """E-ELAN (section 4.1, appendix): two ELAN blocks side by side, merged by their sum.
+    """E-ELAN (section 3.1): two ELAN blocks side by side, merged by their sum.
 
     It equals group convolution with two groups, shuffled and merged in cardinality.
     """

@@ -88,7 +88,7 @@ class DetectionHead(nn.Module):
         return self._predict(features, self.auxiliary_convs, self.auxiliary_predictors)
 
     def _predict(self, features: list[Tensor], convs: nn.ModuleList, predictors: nn.ModuleList) -> list[Tensor]:
-        """Return one view (B, A, H, W, 5+C) per level; contiguous in its last axis for channels-last input."""
+        """Return one view (B, A, H, W, 5+C) per level, without a copy (so not contiguous in general)."""
         outputs = []
         for feature, conv, predictor in zip(features, convs, predictors):
             output = predictor(conv(feature))

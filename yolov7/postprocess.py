@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 #: Rows whose candidates are tried first; nearly always they already fill ``max_detections``.
 NUM_FIRST_ROWS = 1024
@@ -107,6 +106,8 @@ def _candidates(boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, floor: float
 
 def _suppress(candidates: Tensor, iou_threshold: float, class_agnostic: bool, max_detections: int) -> Tensor:
     """Positions of the best ``max_detections`` of the sorted candidates (K, 6) that no better one of a class covers."""
+    from torchvision.ops import nms  # here: importing torchvision takes longer than importing torch
+
     boxes_xyxy = candidates[:, :4] if class_agnostic or not len(candidates) else _apart(candidates)
     kept = torch.zeros(0, dtype=torch.int64, device=candidates.device)
     for chunk in torch.arange(len(candidates), device=candidates.device).split(CHUNK):

@@ -1,4 +1,4 @@
-"""Re-parameterisation: the trained model as plain convolutions, with the same outputs (section 4.3).
+"""Re-parameterisation: the trained model as plain convolutions, with the same outputs (sections 4.1, 4.3).
 
 Batch normalisation folds into its convolution, RepConv into one 3x3 convolution, implicit knowledge
 into the predicting convolution; the auxiliary head, which only training needs, is left out.

@@ -76,6 +76,7 @@ class Truth:
     """What evaluation knows of an image without decoding it: its n objects, in pixels of the stored image."""
 
     image_id: int
+    file_name: str
     size_hw: tuple[int, int]
     boxes_xyxy: np.ndarray
     """(n, 4) float32."""

@@ -51,7 +51,8 @@ def load_official_state_dict(model: YOLO, state_dict: Mapping[str, Tensor]) -> N
         if own[own_key].shape != state_dict[key].shape:
             raise ValueError(
                 f"official weights: {key} has shape {tuple(state_dict[key].shape)}; "
-                f"{own_key} of {model.architecture.name} with {model.num_classes} classes needs {tuple(own[own_key].shape)}"
+                f"{own_key} of {model.architecture.name} with {model.num_classes} classes "
+                f"needs {tuple(own[own_key].shape)}"
             )
     loaded = {own_key: state_dict[key] for own_key, key in zip(own_keys, keys)}
     loaded["anchors_px"] = state_dict[grids[0]].reshape(model.anchors_px.shape)
@@ -83,13 +84,17 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(f"{os.fspath(path)}: not a readable safetensors file ({error}); write it with save_weights") from error
+        raise ValueError(
+            f"{os.fspath(path)}: not a readable safetensors file ({error}); give a file of save_weights"
+        ) from error
 
 
 def save_model(path: str | os.PathLike, model: YOLO, classes: list[str]) -> None:
     """Write a model, trained or folded, with its architecture and class names into one file."""
     if len(classes) != model.num_classes:
-        raise ValueError(f"{os.fspath(path)}: {len(classes)} class names for {model.num_classes} classes; give one each")
+        raise ValueError(
+            f"{os.fspath(path)}: {len(classes)} class names for {model.num_classes} classes; give one each"
+        )
     metadata = {
         "format": FORMAT,
         "architecture": json.dumps(model.architecture.to_dict()),

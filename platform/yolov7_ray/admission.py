@@ -90,7 +90,7 @@ def check(spec: Job, available: Amounts, nodes: Sequence[Amounts] = ()) -> None:
         for key, amount in wanted.total.items():
             if amount + standing[key] > available.get(key, 0) + 1e-6:
                 beside = f" beside {_amounts(standing)} that earlier steps keep" if standing[key] else ""
-                raise JobError(where, f"asks for {_asks(wanted)}{beside}, but the cluster has {_amounts(available)}",
+                raise JobError(where, f"asks for {_asks(wanted)}{beside}, but there are {_amounts(available)}",
                                _remedy(wanted, name, available))
         if nodes and wanted.count > sum(_capacity(wanted.each, node) for node in nodes):
             largest = {key: max(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}

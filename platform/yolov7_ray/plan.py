@@ -110,8 +110,10 @@ def _train(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
 
 
 def _tune(job: TuneSpec, upcoming: Upcoming) -> list[Line]:
-    searched = [("search", f"{path}: {next(iter(d.model_dump().items()))}".replace("'", ""))
-                for path, d in job.search.items()]
+    searched = []
+    for path, distribution in job.search.items():
+        [(name, values)] = distribution.model_dump().items()
+        searched.append(("search", f"{path}: {name} {', '.join(map(str, values))}"))
     return [("trials", f"{job.trials}, of at most {job.train.epochs} epochs"), *searched, *_train(job.train, upcoming)]
 
 

@@ -45,7 +45,7 @@ def test_survives_json(name):
         assert Architecture.from_dict(json.loads(json.dumps(ours.to_dict()))) == ours
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(name=NAMES, depth=st.none() | DEPTHS, width=st.none() | WIDTHS)
 def test_every_scaling_builds_and_runs(name, depth, width):
     scaled = architecture(name).scaled(depth=depth, width=width)
@@ -58,7 +58,7 @@ def test_every_scaling_builds_and_runs(name, depth, width):
     assert all(c % 8 == 0 and c > 0 for group in channels for c in group)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(name=NAMES, depths=st.tuples(DEPTHS, DEPTHS), widths=st.tuples(WIDTHS, WIDTHS))
 def test_more_depth_or_width_never_costs_less(name, depths, widths):
     base = architecture(name)

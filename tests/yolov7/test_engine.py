@@ -51,7 +51,7 @@ def evaluation_batches(num_images: int, batch_size: int = 4):
 def truths(num_images: int):
     for i in range(num_images):
         s = painted(i)
-        yield Truth(s.image_id, (SIZE_PX, SIZE_PX), s.boxes_xyxy, s.labels, s.iscrowd, s.area)
+        yield Truth(s.image_id, s.file_name, (SIZE_PX, SIZE_PX), s.boxes_xyxy, s.labels, s.iscrowd, s.area)
 
 
 def build(epochs: int, steps_per_epoch: int, batch_size: int = 8, seed: int = 0, **optimizer) -> TrainState:

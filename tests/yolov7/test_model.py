@@ -61,8 +61,8 @@ def test_shapes_and_a_gradient_everywhere(name):
     for output, stride in zip(outputs, model.strides * 2):
         assert output.shape == (2, 3, 128 // stride, 64 // stride, 9)
     sum(output.square().mean() for output in outputs).backward()
-    dead = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
-    assert dead == []
+    gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+    assert [key for key, g in gradients.items() if g is None or not g.isfinite().all() or not g.any()] == []
     with torch.no_grad():
         predictions = model.eval()(torch.rand(2, 3, 128, 64))
     assert predictions.shape == (2, sum(3 * (128 // s) * (64 // s) for s in model.strides), 9)

@@ -22,13 +22,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from serving import CLASSES, SIZE_PX, ask, blind_model, deployed, endpoint_spec, expected_boxes, picture, register_blind_model
+from conftest import coco_source, make_coco
+from serving import (
+    CLASSES, SIZE_PX, ask, blind_model, deployed, endpoint_spec, expected_boxes, picture, register_blind_model, tiny_model,
+)
 
 from yolov7.sample import decode_image
+from yolov7_ray.data.ingest import ingest
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.registry.model_source import LoadedModel
 from yolov7_ray.serve.limits import Limits, RequestError, read_orientation, upright
+from yolov7_ray.serve.probe import ProbeImage
 from yolov7_ray.serve.served import Options
+from yolov7_ray.spec import IngestSpec, Probe
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=4_000_000)
 SCORE = 0.81
@@ -152,6 +158,23 @@ def test_api_description_and_pages_need_no_network(endpoint):
         page = ask(f"{endpoint}{path}")
         assert page.headers["content-type"].startswith("text/html")
         assert not re.findall(rb"""(?:src|href|url|import)\s*[=(]\s*["']?(?:https?:)?//""", page.body)
+
+
+@pytest.mark.ray
+def test_probe_sends_a_held_out_image_and_keeps_what_came_back(endpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("YOLOV7_CACHE_DIR", str(tmp_path / "cache"))
+    dataset, output = str(tmp_path / "dataset"), tmp_path / "probe"
+    source = coco_source(make_coco(tmp_path / "coco", num_images=2, splits=("val",)), splits=("val",))
+    ingest(IngestSpec(kind="ingest", source=source, dataset=dataset), "test")
+    ProbeImage.of(Probe(dataset=dataset, index=1, output=str(output))).run(endpoint)
+    answer = json.loads((output / "detections.json").read_text())
+    np.testing.assert_allclose(boxes(answer), expected_boxes(96, 128), atol=0.3)
+    assert decode_image((output / "image.jpg").read_bytes()).shape == (96, 128, 3)
+    assert decode_image((output / "drawn.png").read_bytes()).shape == (96, 128, 3)
+    said = capsys.readouterr().out
+    assert "4 detections, 2 objects in its annotation" in said and said.count("dog") == 4
+    with pytest.raises(JobError, match="probe.index: 2 is past the end of split 'val' .*; it has 2 images"):
+        ProbeImage.of(Probe(dataset=dataset, index=2, output=str(output)))
 
 
 # --- errors ---------------------------------------------------------------------------------------------
@@ -365,8 +388,6 @@ def test_batch_gives_what_single_images_give():
 
 
 def test_trained_model_is_folded_before_it_is_served():
-    from serving import tiny_model
-
     from yolov7_ray.serve.detector import Detector
 
     detector = Detector(LoadedModel(tiny_model(), CLASSES, SIZE_PX, "here", {}), SIZE_PX, torch.device("cpu"))

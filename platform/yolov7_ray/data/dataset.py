@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from yolov7.augment import AugmentConfig, augmented_sample
 from yolov7.batch import Batch, collate, evaluation_sample
-from yolov7.sample import Sample, read_sample
+from yolov7.sample import Sample, Truth, read_sample
 
 from .. import storage
 from ..errors import Corrupt, JobError
@@ -29,23 +29,6 @@ from .schema import Manifest, load_manifest
 
 PREFETCHED_BATCHES = 3
 """Batches that each loader process keeps ready."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """The objects of one image, in pixels of the stored image; its pixels are not decoded."""
-
-    image_id: int
-    file_name: str
-    size_hw: tuple[int, int]
-    boxes_xyxy: np.ndarray
-    """(n, 4) float32."""
-    labels: np.ndarray
-    """(n,) int64."""
-    iscrowd: np.ndarray
-    """(n,) bool."""
-    area: np.ndarray
-    """(n,) float32."""
 
 
 class ArrowDataset:
@@ -90,6 +73,11 @@ class ArrowDataset:
         values = shard.values(row)
         size_hw = values.pop("height_px"), values.pop("width_px")
         return Truth(size_hw=size_hw, **values)
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Height and width of sample `index`, without decoding it."""
+        shard, row = self._locate(index)
+        return shard.size_hw(row)
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image, byte for byte as it came."""
@@ -188,7 +176,7 @@ class _TrainSteps(Dataset):
     def _sample(self, position: int) -> Sample:
         rng = np.random.default_rng((self.seed, self.epoch, int(position)))
         return augmented_sample(self.dataset.read, len(self.dataset), int(self.order[position]), self.size_px,
-                                self.augment, rng)
+                                self.augment, rng, self.dataset.size_hw)
 
 
 @dataclass(eq=False)

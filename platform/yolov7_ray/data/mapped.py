@@ -25,6 +25,10 @@ class MappedShard:
         """The encoded image, not copied."""
         return self._cell(row, "image").as_buffer()
 
+    def size_hw(self, row: int) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self._cell(row, "height_px").as_py(), self._cell(row, "width_px").as_py()
+
     def values(self, row: int) -> dict:
         """All columns but image and polygons, under their names."""
         def array(column: str, dtype: type) -> np.ndarray:

@@ -34,8 +34,8 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
     authorized = [Depends(_bearer_check(settings.token_sha256))]
     _add_errors(api)
     _add_pages(api)
-    _add_health(api, models)
     _add_detection(api, models, settings, authorized)
+    _add_health(api, models)
     api.include_router(inference_protocol.health_router(models))
     api.include_router(inference_protocol.router(models, settings), dependencies=authorized)
     return api

@@ -10,7 +10,7 @@ from yolov7.recipes import RECIPES
 
 from .parts import (
     EMA, URI, Augment, Checkpointing, Data, Distribution, Evaluation, Fraction, ImageSize, Loss, Model, Name,
-    Optimizer, Part, Positive, Probe, Reading, Resources, ServedModel, ShapesSource, Source,
+    Optimizer, Part, Positive, Probe, Reading, Resources, Seed, ServedModel, ShapesSource, Source,
 )
 
 
@@ -58,7 +58,7 @@ class TrainSpec(Job):
     """Gradients are accumulated up to about this many images per update."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs and on CPUs with bf16 units, else fp32."""
-    seed: int = 0
+    seed: Seed = 0
     optimizer: Optimizer = Optimizer()
     loss: Loss = Loss()
     augment: Augment = Augment()
@@ -131,7 +131,7 @@ class TuneSpec(Job):
     """ASHA stops no trial before this epoch."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """ASHA keeps one in so many at each rung."""
-    seed: int = 0
+    seed: Seed = 0
 
     def trial(self, values: dict[str, Any]) -> TrainSpec:
         """The train job with the values of one trial set, validated anew."""

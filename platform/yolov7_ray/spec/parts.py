@@ -34,6 +34,7 @@ EMA = _embedded(EMAConfig)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 ImageSize = Annotated[int, Field(ge=32, le=4096)]
 
 
@@ -107,7 +108,7 @@ class ShapesSource(Part):
     """Split name -> number of images."""
     image_size_px: ImageSize = 160
     """Side of the square images."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed, another data set."""
 
 

@@ -1,0 +1,73 @@
+"""Every job file is valid, as it is and as its own header says to run it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import submit
+from yolov7_ray.admission import requested
+from yolov7_ray.jobfile import load_job, to_json
+from yolov7_ray.spec import KINDS, PipelineSpec, TuneSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "jobs").glob("*.yaml"))
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words after `python submit.py` of every command in a file's header, continuation lines joined."""
+    header = "\n".join(line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
+    header = header.replace("\\\n", " ")
+    return [shlex.split(match, comments=True) for match in re.findall(r"^python submit\.py (.*)$", header, re.MULTILINE)]
+
+
+@each_file
+def test_file_is_valid(path):
+    job = load_job(path)
+    assert job.name == path.stem
+    assert load_job(to_json(job)) == job
+
+
+@each_file
+def test_name_says_the_kind(path):
+    job = load_job(path)
+    assert path.stem == "quickstart" and job.kind == "pipeline" or path.stem.startswith(f"{job.kind}-")
+
+
+@each_file
+def test_header_says_how_to_run_it(path):
+    found = commands(path)
+    assert found, "the header shows no command"
+    for words in found:
+        arguments = submit.parse(words)
+        assert (ROOT / arguments.job) == path
+        assert load_job(path, arguments.overrides).kind == load_job(path).kind
+
+
+@each_file
+def test_file_takes_overrides(path):
+    job = load_job(path, ["name=other"])
+    assert job.name == "other"
+    trained = {"train": "", "tune": "train.", "pipeline": "steps.train."}
+    if job.kind in trained:
+        section = trained[job.kind]
+        job = load_job(path, [f"{section}epochs=2", f"{section}model.architecture=yolov7-tiny",
+                              f"{section}optimizer.learning_rate=1e-3"])
+        train = job.train if isinstance(job, TuneSpec) else job.steps["train"] if isinstance(job, PipelineSpec) else job
+        assert (train.epochs, train.model.architecture, train.optimizer.learning_rate) == (2, "yolov7-tiny", 1e-3)
+
+
+def test_every_kind_and_the_required_files_are_there():
+    kinds = {load_job(file).kind for file in FILES}
+    assert kinds == set(KINDS)
+    assert {"quickstart", "ingest-coco", "ingest-yolo", "ingest-voc", "train-yolov7-coco", "train-yolov7-w6-coco",
+            "train-yolov7-tiny-bccd", "tune-hyperparameters", "tune-scaling"} <= {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize(("name", "num_gpus"), [
+    ("train-yolov7-coco", 8), ("train-yolov7-w6-coco", 32), ("train-yolov7-tiny-bccd", 0)])
+def test_jobs_of_the_paper_ask_for_the_gpus_that_they_name(name, num_gpus):
+    assert requested(load_job(ROOT / "jobs" / f"{name}.yaml"))["GPU"] == num_gpus
