@@ -75,12 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.address:
         return run_remotely(arguments, job, name)
-    from yolov7_ray.run import execute
+    from yolov7_ray.run import after_interrupt, execute
 
     try:
         execute(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission, verbose=arguments.verbose)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; python submit.py {arguments.job} --resume {name} goes on where it stopped")
+        print(f"\ninterrupted; {after_interrupt(job, name, arguments.job)}", flush=True)
         return EXIT_INTERRUPTED
     return 0
 

@@ -6,6 +6,7 @@ in ``env_vars`` can be read by everyone who may see the cluster's dashboard.
 
 import asyncio
 import ipaddress
+import logging
 import os
 import secrets
 import shlex
@@ -15,15 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 
-from . import places
 from .errors import JobError
-from .jobfile import to_json
-from .spec import JobSpec
+
+if TYPE_CHECKING:  # list, logs and stop answer sooner without the specification and torch behind it
+    from .spec import JobSpec
 
 TIMEOUT_S = 5
 """For each of reaching the cluster and its first answer."""
@@ -67,6 +68,9 @@ class Cluster:
             os.environ.pop(variable, None)
         from ray.job_submission import JobSubmissionClient
 
+        for module in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(module).setLevel(logging.WARNING)  # else each upload is announced
+
         class Client(JobSubmissionClient):
             def _do_request(self, *args, **kwargs):  # Ray's own waits for ever
                 return super()._do_request(*args, **({"timeout": REQUEST_TIMEOUT_S} | kwargs))
@@ -102,9 +106,12 @@ class Cluster:
                            "check that the cluster is up and its dashboard's port is open to this machine "
                            "(an ssh -L or kubectl port-forward tunnel is the safe way)") from None
 
-    def submit(self, job: JobSpec, run_name: str, *, resume: bool = False, admit: bool = True,
+    def submit(self, job: "JobSpec", run_name: str, *, resume: bool = False, admit: bool = True,
                verbose: bool = False, forward_credentials: bool = False) -> str:
         """Send code and job to the cluster and start it there; return the id of the submission."""
+        from . import places
+        from .jobfile import to_json
+
         places.require_shared(job, job.name or job.kind)
         submission = f"{run_name}-{secrets.token_hex(2)}" if resume else run_name
         command = ["python", "-m", "yolov7_ray", "job.json", "--resume" if resume else "--run-name", run_name]

@@ -62,15 +62,22 @@ def check_run_name(spec: JobSpec, run_name: str, resume: bool) -> None:
     if directory is None:
         if resume:
             raise JobError(f"--resume {run_name}", f"a job of kind {spec.kind} keeps no state to go on from",
-                           "run the job again: what it has finished it does not repeat")
+                           "run it again")
         return
-    exists = bool(storage.list_files(directory))
+    exists = storage.exists(directory)
     if resume and not exists:
-        raise JobError(f"--resume {run_name}", f"there is no run in {directory}", "give the name that the run printed "
-                                                                                  "when it started")
+        raise JobError(f"--resume {run_name}", f"there is no run in {directory}",
+                       "give the name that the run printed when it started")
     if exists and not resume:
         raise JobError(f"--name {run_name}", f"{directory} exists already",
                        f"go on with it by --resume {run_name}, or choose another name")
+
+
+def after_interrupt(spec: JobSpec, run_name: str, job_file: str) -> str:
+    """How to go on with a job that was interrupted."""
+    if run_directory(spec, run_name) is None:
+        return f"run it again: a job of kind {spec.kind} keeps no state"
+    return f"python submit.py {job_file} --resume {run_name} (and the same --set) goes on where it stopped"
 
 
 def summary(spec: JobSpec, run_name: str, outputs: dict[str, Any], seconds: float) -> str:

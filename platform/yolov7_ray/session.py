@@ -72,7 +72,7 @@ def _prepare_own_ray() -> str:
     if "ray" not in sys.modules:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32),
                           RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")  # all its ports on 127.0.0.1, on Linux too
-    return tempfile.mkdtemp(prefix="yolov7-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    return tempfile.mkdtemp(prefix="yolov7-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
 
 
 def _exit_at_sigterm() -> None:

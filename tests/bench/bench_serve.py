@@ -24,7 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 
 
 def photo(height: int = 480, width: int = 640) -> bytes:
-    """A JPEG of about 100 kB."""
+    """A JPEG of about 190 kB."""
     from yolov7.sample import encode_image
 
     noise = np.random.default_rng(0).normal(128, 30, (height // 4, width // 4, 3)).clip(0, 255).astype(np.uint8)

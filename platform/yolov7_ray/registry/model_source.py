@@ -107,7 +107,8 @@ def _checkpoint(uri: str, results: dict[str, Any]) -> ModelSource:
     if not storage.exists(storage.join(uri, EMA_FILE)):
         raise NotFound(uri, f"checkpoint has no {EMA_FILE}", "it was removed or never completed; give another one")
     spec = _read_if_there(storage.join(uri, "spec.json"))
-    return ModelSource(ref=uri, uri=storage.join(uri, EMA_FILE), image_size_px=spec.get("data", {}).get("image_size_px"),
+    return ModelSource(ref=uri, uri=storage.join(uri, EMA_FILE),
+                       image_size_px=spec.get("data", {}).get("image_size_px"),
                        record={"spec": spec or None, "metrics": _read_if_there(storage.join(uri, "metrics.json")),
                                "dataset_fingerprint": results.get("dataset_fingerprint")})
 

@@ -126,7 +126,8 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
     if client is not None:
         host, port = client.http_config.host, client.http_config.port
         if (host, port) != (spec.host, spec.port) and spec.port:
-            print(f"serve: Ray Serve already listens at {host}:{port} on this cluster; {spec.host}:{spec.port} is ignored")
+            print(f"serve: Ray Serve already listens at {host}:{port} on this cluster; "
+                  f"{spec.host}:{spec.port} is ignored")
         return False, _url(host, port)
     port = _free_port(spec.host, spec.port)
     ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
@@ -188,7 +189,8 @@ def _wait_until_ready(url: str) -> None:
         except (urllib.error.URLError, OSError) as error:
             answer = str(error)
         time.sleep(0.2)
-    raise JobError(url, f"is not ready after {READY_TIMEOUT_S} s ({answer})", "the logs of Ray Serve hold the whole story")
+    raise JobError(url, f"is not ready after {READY_TIMEOUT_S} s ({answer})",
+                   "the logs of Ray Serve hold the whole story")
 
 
 def _curl(spec: ServeSpec, url: str) -> str:

@@ -138,14 +138,16 @@ def _parse(body: bytes, json_length: str | None, limits: Limits) -> tuple[InferR
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise RequestError(400, where, first["msg"], "send an inference request of the Open Inference Protocol") from error
-    if [tensor.name for tensor in asked.inputs] != ["image"]:
-        raise RequestError(400, "inputs", f"are {[tensor.name for tensor in asked.inputs]}", "send one tensor named 'image'")
+        raise RequestError(400, where, first["msg"],
+                           "send an inference request of the Open Inference Protocol") from error
+    if (names := [tensor.name for tensor in asked.inputs]) != ["image"]:
+        raise RequestError(400, "inputs", f"are {names}", "send one tensor named 'image'")
     tensor, raw = asked.inputs[0], body[split:]
-    if "binary_data_size" in tensor.parameters and tensor.parameters["binary_data_size"] != len(raw):
-        raise RequestError(400, "image", f"says {tensor.parameters['binary_data_size']} bytes of data, {len(raw)} arrived",
+    declared = tensor.parameters.get("binary_data_size")
+    if declared not in (None, len(raw)):
+        raise RequestError(400, "image", f"says {declared} bytes of data, {len(raw)} arrived",
                            "let binary_data_size be the length of what follows the JSON")
-    data = raw if "binary_data_size" in tensor.parameters else tensor.data
+    data = tensor.data if declared is None else raw
     return asked, (_encoded(tensor, data) if tensor.datatype == "BYTES" else _pixels(tensor, data, limits))
 
 
@@ -188,7 +190,8 @@ def _pixels(tensor: Tensor, data: bytes | list | None, limits: Limits) -> np.nda
 def _answer(asked: InferRequest, info: ServedInfo, found: Detected) -> Response:
     """The outputs that were asked for, each as JSON or raw behind the JSON."""
     rows = np.ascontiguousarray(found.detections, np.float32)
-    tensors = {"boxes": ("FP32", rows[:, :4]), "scores": ("FP32", rows[:, 4]), "labels": ("INT64", rows[:, 5].astype("<i8"))}
+    tensors = {"boxes": ("FP32", rows[:, :4]), "scores": ("FP32", rows[:, 4]),
+               "labels": ("INT64", rows[:, 5].astype("<i8"))}
     wishes = asked.outputs or [Tensor(name=name) for name in tensors]
     outputs, raw = [], []
     for wish in wishes:

@@ -47,8 +47,8 @@ def _bearer_check(token_sha256: str | None) -> Callable:
     def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
         given = hashlib.sha256((credentials.credentials if credentials else "").encode()).hexdigest()
         if not hmac.compare_digest(given, token_sha256):
-            raise RequestError(401, "authorization", "bearer token is wrong" if credentials else "bearer token is missing",
-                               "send the header `Authorization: Bearer TOKEN`")
+            problem = "bearer token is wrong" if credentials else "bearer token is missing"
+            raise RequestError(401, "authorization", problem, "send the header `Authorization: Bearer TOKEN`")
 
     return check if token_sha256 is not None else lambda: None
 
@@ -138,7 +138,8 @@ def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
-        return error_response(request, RequestError(error.status_code, where, str(error.detail), "see /docs"), error.headers)
+        refusal = RequestError(error.status_code, where, str(error.detail), "see /docs")
+        return error_response(request, refusal, error.headers)
 
     @api.exception_handler(Exception)
     async def our_fault(request: Request, error: Exception) -> JSONResponse:
