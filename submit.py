@@ -121,7 +121,8 @@ def manage(arguments: argparse.Namespace) -> int:
     """list, logs, stop."""
     from yolov7_ray.client import Cluster
 
-    cluster = Cluster(arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS", LOCAL_DASHBOARD), arguments.insecure)
+    address = arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS", LOCAL_DASHBOARD)
+    cluster = Cluster(address, arguments.insecure)
     if arguments.command == "list":
         print(cluster.jobs())
     elif arguments.command == "stop":

@@ -72,7 +72,7 @@ def train_one_epoch(
             if state.schedule.updates_after(step, since_update):
                 state.optimizer.step()
                 state.optimizer.zero_grad(set_to_none=True)
-                state.ema.update(state.model)
+                state.ema.update()
                 since_update = 0
             if share:
                 sums += torch.stack([loss.box, loss.objectness, loss.classification]) * share

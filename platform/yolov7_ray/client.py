@@ -83,7 +83,8 @@ class Cluster:
         if status == 200:
             if not insecure and not _is_loopback(self.address):
                 raise JobError(self.address, "accepts jobs from anyone who can reach it",
-                               "start the cluster with RAY_AUTH_MODE=token, or give --insecure if its network is closed")
+                               "start the cluster with RAY_AUTH_MODE=token, or give --insecure where its network "
+                               "is closed")
             return None
         if status not in (401, 403):
             raise JobError(self.address, f"answers {status}, so it is no Ray dashboard",

@@ -54,7 +54,8 @@ def _without_other_options(details: list[dict], document: Any) -> list[dict]:
     kept: list[dict] = []
     for detail in details:
         location = detail["loc"]
-        option = next((i for i, part in enumerate(location) if part in _DISTRIBUTIONS and "search" in location[:i]), None)
+        option = next((i for i, part in enumerate(location)
+                       if part in _DISTRIBUTIONS and "search" in location[:i]), None)
         if option is None:
             kept.append(detail)
             continue

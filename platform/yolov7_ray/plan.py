@@ -87,7 +87,9 @@ def _ingest(job: IngestSpec, upcoming: Upcoming) -> list[Line]:
                                "set source.uri to the root of the data, and source.splits to what lies below it")
         lines = [("source", f"{source.format} at {source.uri}: {', '.join(source.splits)}")]
     there = storage.exists(storage.join(job.dataset, MANIFEST))
-    state = "exists; it will be replaced" if there and job.overwrite else "exists already" if there else "will be written"
+    state = "will be written"
+    if there:
+        state = "exists; it will be replaced" if job.overwrite else "exists already"
     return [*lines, ("dataset", f"{job.dataset} {state}")]
 
 
@@ -140,7 +142,8 @@ def _serve(job: ServeSpec, upcoming: Upcoming) -> list[Line]:
     lines = [line for served in job.models.values() for line in _used_model(served.model, job.registry, upcoming)]
     if job.probe:
         lines += _dataset(job.probe.dataset, (job.probe.split,), upcoming)[2]
-    return [*lines, ("endpoint", f"http://{job.host}:{job.port}, {'bearer token' if job.token_env else 'no'} authentication")]
+    authentication = "bearer token" if job.token_env else "no"
+    return [*lines, ("endpoint", f"http://{job.host}:{job.port}, {authentication} authentication")]
 
 
 _LINES: dict[str, Callable[[Job, Upcoming], list[Line]]] = {

@@ -1,5 +1,6 @@
 """The Ray under a job: one started in this process and kept to this machine, or the cluster's."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -41,6 +42,9 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
     """
     directory = None if address else _prepare_own_ray()
     import ray
+
+    if not verbose:  # Serve sets its own level when it starts
+        logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
 
     shown = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
     keep_logs = True
