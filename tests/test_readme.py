@@ -26,7 +26,7 @@ def test_every_submission_parses_and_its_job_file_validates(command):
     import submit
     from yolov7_ray.jobfile import load_job
 
-    arguments = submit.parse(shlex.split(command.split("&&")[0])[1:])
+    arguments = submit.parse(shlex.split(re.split("&&|>", command)[0])[1:])
     if arguments.command == "run" and arguments.job.startswith("jobs/"):
         load_job(str(ROOT / arguments.job), arguments.overrides)
 

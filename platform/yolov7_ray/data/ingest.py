@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import logging
-import pickle
 import re
 import time
 from collections import Counter
@@ -142,21 +141,24 @@ def _run(tasks: list[ShardTask]) -> Iterator[dict]:
 
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours is one line
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the plan of each execution, and that bars are off
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
-    for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(_write_row).iter_rows():
-        outcome = pickle.loads(row["outcome"])
-        if isinstance(outcome, JobError):
-            raise outcome
+    references = [ray.put(task) for task in tasks]
+    rows = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(_write_row, fn_args=(references,))
+    for row in rows.iter_rows():
+        outcome = json.loads(row["outcome"])
+        if "mistake" in outcome:
+            raise JobError(*outcome["mistake"])
         yield outcome
 
 
-def _write_row(row: dict) -> dict:
+def _write_row(row: dict, references: list) -> dict:
     """What Ray Data maps; a JobError comes back as a value, so that it reaches the user as it is."""
+    import ray
+
     try:
-        outcome = write_shard(pickle.loads(row["task"]))
+        outcome = write_shard(ray.get(references[row["id"]]))
     except JobError as error:
-        outcome = error
-    return {"outcome": pickle.dumps(outcome)}
+        outcome = {"mistake": error.args}
+    return {"outcome": json.dumps(outcome)}
 
 
 # --- after ----------------------------------------------------------------------------------------------
