@@ -46,7 +46,7 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
         storage.upload_directory(directory, run)
     for key in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"):
         print(f"{key:>10}  {'–' if overall[key] is None else format(overall[key], '.4f')}")
-    return {"run": run, "metrics": overall}
+    return {"run": run, "metrics": overall, "report": storage.join(run, "report", "index.html")}
 
 
 def check_classes(spec: EvaluateSpec) -> tuple[str, ...]:

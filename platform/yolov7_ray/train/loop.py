@@ -76,7 +76,7 @@ def train_loop(config: dict) -> dict:
         if last or state.epoch % spec.evaluation.every_epochs == 0:
             metrics = validate(spec, state, val_set, worker, clock, samples if last else None)
             row |= figures(metrics)
-        row["seconds"] = dict(clock.seconds)
+        row["seconds"] = clock.seconds
         state.history.append(row)
         if last or state.epoch % spec.checkpoint.every_epochs == 0:
             with clock("save"):

@@ -26,7 +26,8 @@ def train(spec: TrainSpec, run_name: str) -> dict:
         except ray.train.TrainingFailedError as error:
             raise explain(error, run) from error
     results = storage.read_json(storage.join(run, "results.json"))
-    return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": results["best"]}
+    return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": results["best"],
+            "report": storage.join(run, "report", "index.html")}
 
 
 def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str = "",
