@@ -28,15 +28,19 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 
 def draw_detections(
-    image_rgb: NDArray, detections: Any, class_names: Sequence[str], max_detections: int = 100
+    image_rgb: NDArray, detections: Any, class_names: Sequence[str], max_detections: int = 100, min_side_px: int = 0
 ) -> NDArray:
     """A copy of the image (H, W, 3) uint8 RGB with detections (n, 6): x1, y1, x2, y2 in its pixels, score, class.
 
     The best ``max_detections`` are drawn, the best of them on top. An array or a tensor on any device will do.
+    An image whose longer side is under ``min_side_px`` is enlarged by a whole factor, so that texts can be read.
     """
     if hasattr(detections, "detach"):
         detections = detections.detach().cpu().float().numpy()
     detections = np.asarray(detections, float).reshape(-1, 6)
+    factor = max(1, -(-min_side_px // max(image_rgb.shape[:2])))
+    image_rgb = np.repeat(np.repeat(image_rgb, factor, axis=0), factor, axis=1)
+    detections = detections * [factor, factor, factor, factor, 1, 1]
     best = np.argsort(-detections[:, 4], kind="stable")[:max_detections]
     texts = [f"{_name(class_names, int(label))} {score:.2f}" for score, label in detections[best, 4:]]
     return _draw(image_rgb, detections[best, :4], detections[best, 5].astype(int), texts)

@@ -86,3 +86,11 @@ def test_grid_shrinks_large_images_alone():
     assert draw_grid([grey(1000, 500), grey(50, 40)], max_cell_px=100).shape == (100, 2 * 50, 3)
     with pytest.raises(ValueError, match="images: none given"):
         draw_grid([])
+
+
+def test_a_small_image_is_enlarged_with_its_boxes():
+    image = np.zeros((100, 80, 3), np.uint8)
+    drawn = draw_detections(image, [[10, 60, 60, 90, 0.9, 0]], ["cat"], min_side_px=320)
+    assert drawn.shape == (400, 320, 3)
+    assert tuple(drawn[360, 150]) == class_color(0) and not drawn[300, 150].any(), "the frame lies four times as far out"
+    assert draw_detections(image, [], ["cat"], min_side_px=100).shape == image.shape

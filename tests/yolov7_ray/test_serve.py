@@ -170,7 +170,7 @@ def test_probe_sends_a_held_out_image_and_keeps_what_came_back(endpoint, tmp_pat
     answer = json.loads((output / "detections.json").read_text())
     np.testing.assert_allclose(boxes(answer), expected_boxes(96, 128), atol=0.3)
     assert decode_image((output / "image.jpg").read_bytes()).shape == (96, 128, 3)
-    assert decode_image((output / "drawn.png").read_bytes()).shape == (96, 128, 3)
+    assert decode_image((output / "drawn.png").read_bytes()).shape == (4 * 96, 4 * 128, 3), "enlarged for people"
     said = capsys.readouterr().out
     assert "4 detections, 2 objects in its annotation" in said and said.count("dog") == 4
     with pytest.raises(JobError, match="probe.index: 2 is past the end of split 'val' .*; it has 2 images"):

@@ -6,6 +6,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from yolov7.draw import draw_detections
 from yolov7.sample import Sample, encode_image
 from yolov7_ray import storage
 from yolov7_ray.data.dataset import ArrowDataset
@@ -13,6 +14,7 @@ from yolov7_ray.errors import JobError
 from yolov7_ray.spec import Probe
 
 TIMEOUT_S = 120
+DRAWN_SIDE_PX = 480
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class ProbeImage:
         """Send the image; print the detections as a table; write image.jpg, detections.json and drawn.png."""
         image = encode_image(self.sample.image, ".jpg")
         answer = json.loads(post_image(f"{url}/v1/detect", image, token))
-        drawn = post_image(f"{url}/v1/detect?format=image", image, token)
+        rows = [[*found["box_xyxy"], found["score"], found["label"]] for found in answer["detections"]]
+        drawn = encode_image(draw_detections(self.sample.image, rows, self.classes, min_side_px=DRAWN_SIDE_PX), ".png")
         storage.write_bytes(storage.join(self.output, "image.jpg"), image)
         storage.write_json(storage.join(self.output, "detections.json"), answer)
         storage.write_bytes(storage.join(self.output, "drawn.png"), drawn)

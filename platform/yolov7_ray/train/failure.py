@@ -5,13 +5,13 @@ of a new worker group each time, so it ends the run at once.
 """
 
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
 from ray.train import UserCallback
 
-from ..errors import JobError
+from ..errors import JobError, StorageError
 
-PASSING = (RayError, RuntimeError, OSError, EOFError)
-"""A worker that died, and what its peers see of that; CUDA and storage faults."""
+MISTAKES = (JobError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError,
+            ValueError)
+"""What comes back however often one tries. All else passes: a worker that died, what its peers see of that, CUDA."""
 
 
 def original(error: BaseException) -> BaseException:
@@ -21,7 +21,9 @@ def original(error: BaseException) -> BaseException:
 
 def worth_retrying(error: BaseException) -> bool:
     """Whether the same run may well succeed with new workers."""
-    return isinstance(original(error), PASSING) and not out_of_memory(error)
+    cause = original(error)
+    unreachable = type(cause) is StorageError  # its subclasses say that the bytes themselves are wrong
+    return unreachable or not isinstance(cause, MISTAKES) and not out_of_memory(cause)
 
 
 def out_of_memory(error: BaseException) -> bool:

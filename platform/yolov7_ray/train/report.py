@@ -22,6 +22,7 @@ from .checkpoint import checkpoint_name
 
 NUM_DRAWN = 16
 DRAWN_CONFIDENCE = 0.25
+DRAWN_SIDE_PX = 320
 
 
 class Samples:
@@ -37,7 +38,8 @@ class Samples:
             if len(self.images) == NUM_DRAWN:
                 return
             strong = detections[detections[:, 4] >= DRAWN_CONFIDENCE].float().cpu().numpy()
-            self.images.append(draw_detections(image.permute(1, 2, 0).numpy(), strong, self.class_names))
+            self.images.append(draw_detections(image.permute(1, 2, 0).numpy(), strong, self.class_names,
+                                               min_side_px=DRAWN_SIDE_PX))
 
 
 def write_plots(directory: Path, metrics: Metrics, class_names: list[str], samples: Samples,
