@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import signal
 import sys
 import tempfile
@@ -37,7 +38,7 @@ SMALL_OBJECT_STORE_BYTES = 256 << 20
 def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[None]:
     """Ray while the block runs: a private one on this machine, or (``address="auto"``) the one this process is in.
 
-    The private one listens on 127.0.0.1 alone, with its own token and temporary directory, no dashboard and a
+    The private one listens on 127.0.0.1 alone, with its own token, temporary directory and dashboard and a
     bounded object store. Its logs are kept only if the block fails. ``verbose`` shows what the workers print.
     """
     directory = None if address else _prepare_own_ray()
@@ -52,8 +53,8 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
         if address:
             ray.init(address=address, **shown)
         else:
-            ray.init(address="local", include_dashboard=False, object_store_memory=_object_store_bytes(),
-                     _temp_dir=directory, **shown)
+            ray.init(address="local", dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
+                     object_store_memory=_object_store_bytes(), _temp_dir=directory, **shown)
         _exit_at_sigterm()
         yield
         keep_logs = False
@@ -62,10 +63,25 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
         raise
     finally:
         ray.shutdown()
+        if directory:
+            os.environ.pop("RAY_API_SERVER_ADDRESS", None)
         if directory and keep_logs:
             print(f"Ray's logs are kept in {directory}", flush=True)
         elif directory:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def announce_dashboard() -> int:
+    """A free port for the dashboard, named in the environment of all of Ray's processes.
+
+    Ray Train asks it whether a controller still lives. Without an answer the resources of a trial that was
+    stopped early are never freed, and the next trial waits for them for ever.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return port
 
 
 def _prepare_own_ray() -> str:

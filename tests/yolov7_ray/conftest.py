@@ -114,12 +114,14 @@ def ray_session(request):
     path = os.pathsep.join([str(root / "platform"), str(root)])
     os.environ["PYTHONPATH"] = path + os.pathsep + os.environ.get("PYTHONPATH", "")
     import ray
+    from yolov7_ray.session import announce_dashboard
 
     directory = tempfile.mkdtemp(prefix="ray-")  # short: socket paths are limited to 107 characters
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20,
+    ray.init(num_cpus=2, dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(), log_to_driver=False, object_store_memory=200 << 20,
              logging_level="error", _temp_dir=directory)
     yield ray
     ray.shutdown()
+    os.environ.pop("RAY_API_SERVER_ADDRESS")
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -103,7 +103,7 @@ def test_unreachable_cluster(dataset, capsys):
 
 def test_more_gpus_than_the_cluster_has():
     job = JOB.validate_python(train_job("data", "runs", resources={"workers": 4, "gpus_per_worker": 1}))
-    with pytest.raises(JobError, match="asks for 4 CPU and 4 GPU .*the cluster has 8 CPU and 1 GPU; lower"):
+    with pytest.raises(JobError, match="asks for 4 CPU and 4 GPU .*there are 8 CPU and 1 GPU; lower"):
         admission.check(job, {"CPU": 8, "GPU": 1})
 
 

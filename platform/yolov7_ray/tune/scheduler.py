@@ -14,9 +14,9 @@ def searcher(spec: TuneSpec) -> OptunaSearch:
 
 
 def scheduler(spec: TuneSpec) -> ASHAScheduler:
-    """Asynchronous successive halving over epochs."""
+    """Asynchronous successive halving over epochs; a trial that is never stopped ends by itself, its record written."""
     return ASHAScheduler(
-        time_attr="epoch", metric="score", mode="max", max_t=max(spec.train.epochs, spec.grace_epochs),
+        time_attr="epoch", metric="score", mode="max", max_t=spec.train.epochs + 1,
         grace_period=min(spec.grace_epochs, spec.train.epochs), reduction_factor=spec.reduction_factor,
     )
 
