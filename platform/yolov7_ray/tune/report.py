@@ -41,7 +41,7 @@ class Trial:
 
 def write_report(run: str, spec: TuneSpec, trials: list[Trial]) -> dict:
     """Write trials.json, best.yaml and front.png into ``run``, print the table and return the best trial's row."""
-    scored = sorted((t for t in trials if t.ap is not None), key=lambda t: -t.ap)
+    scored = sorted((t for t in trials if t.ap is not None), key=lambda t: (-t.ap, t.trial_id))
     if not scored:
         errors = [t.error.strip().splitlines()[-1] for t in trials if t.error]
         raise JobError(f"run {run}", f"none of {len(trials)} trials reached an evaluation",
