@@ -39,8 +39,9 @@ def test_from_raw_images_to_predictions(ray_session, place, tmp_path, ingest, so
 
     evaluated = run(job("evaluate-detector.yaml", model=trained["run"], dataset=dataset, storage=runs, split="val"),
                     "walk-evaluate")
-    in_training = results["metrics"]["overall"]
-    assert evaluated["metrics"]["num_objects"] == in_training["num_objects"] > 0
+    again = storage.read_json(storage.join(evaluated["run"], "results.json"))
+    counted = [run["metrics"]["overall"]["num_objects"] for run in (results, again)]
+    assert counted[0] == counted[1] > 0
 
     published = run(job("publish-detector.yaml", model=trained["run"], registry=registry, dataset=dataset), "walk-publish")
     version = Registry(registry).resolve(published["model"])
