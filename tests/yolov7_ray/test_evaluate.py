@@ -1,6 +1,7 @@
 """Evaluation is the same on any number of workers, and refuses a dataset of other classes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,12 @@ def test_other_classes_are_refused(shapes_dataset, tmp_path):
     save_model(path, build_model(ARCHITECTURES["yolov7-tiny"].scaled(depth=0.5, width=0.25), 2), ["cat", "dog"])
     with pytest.raises(JobError, match=r"knows the classes \['cat', 'dog'\].*same classes"):
         evaluate(str(path), shapes_dataset, str(tmp_path), 1)
+
+
+def test_a_damaged_shard_is_one_message_without_traceback(ray_session, shapes_dataset, model_file, tmp_path):
+    dataset = Path(shutil.copytree(shapes_dataset, tmp_path / "damaged"))
+    shard = next((dataset / "val").glob("*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(JobError, match="truncated") as caught:
+        evaluate(model_file, str(dataset), str(tmp_path / "runs"), 1)
+    assert "Traceback" not in str(caught.value)

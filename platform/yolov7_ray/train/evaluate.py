@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ray
 import torch
+from ray.exceptions import RayTaskError
 
 from yolov7.engine import evaluate as evaluate_batches
 from yolov7.engine import resolve_precision
@@ -17,6 +18,7 @@ from ..data.schema import load_manifest
 from ..errors import JobError
 from ..registry.model_source import load_model
 from ..spec import EvaluateSpec
+from .failure import original
 from .loop import figures, open_splits
 from .report import Samples, storage_name, write_page, write_plots
 
@@ -27,8 +29,11 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
     resources = spec.resources
     task = ray.remote(evaluate_shard).options(
         num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_retries=resources.max_failures)
-    shards = ray.get([task.remote(spec.model_dump(mode="json"), rank, resources.workers)
-                      for rank in range(resources.workers)])
+    try:
+        shards = ray.get([task.remote(spec.model_dump(mode="json"), rank, resources.workers)
+                          for rank in range(resources.workers)])
+    except RayTaskError as error:  # its text is a traceback; a mistake is told as itself
+        raise original(error) if isinstance(original(error), JobError) else error
     metrics = CocoEvaluator.merged(classes, [shard["state"] for shard in shards]).compute()
     samples = Samples(classes)
     samples.images = shards[0]["images"]
