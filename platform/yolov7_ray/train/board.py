@@ -3,10 +3,11 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 POLL_S = 0.5
 PRINT_EVERY_S = 5.0
@@ -34,8 +35,9 @@ def following() -> Iterator[ActorHandle]:
     done = threading.Event()
 
     def print_lines() -> None:
-        for line in ray.get(board.take.remote(), timeout=10):
-            print(line, flush=True)
+        with suppress(RayError):  # when Ray itself is ending, the lines that are left go with it
+            for line in ray.get(board.take.remote(), timeout=10):
+                print(line, flush=True)
 
     def follow() -> None:
         while not done.wait(POLL_S):
