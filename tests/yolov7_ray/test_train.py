@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,17 @@ def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, sh
     assert resumed.returncode == 0, output
     assert "resumed after epoch" in output
     assert_same_training(uninterrupted, str(tmp_path / "runs/driver-killed"))
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_report_gets_the_report(uninterrupted, shapes_dataset, tmp_path):
+    run = tmp_path / "cut-short"
+    shutil.copytree(uninterrupted, run)
+    shutil.rmtree(run / "report")
+    (run / "results.json").unlink()
+    train(train_job(shapes_dataset, str(tmp_path), epochs=4), "cut-short")
+    assert_same_training(uninterrupted, str(run))
+    whole, completed = (json.loads(Path(path, "results.json").read_text()) for path in (uninterrupted, run))
+    assert completed["metrics"] == whole["metrics"] and (run / "report/index.html").exists()
 
 
 def test_a_resumed_run_refuses_another_model_and_other_data(uninterrupted, shapes_dataset):

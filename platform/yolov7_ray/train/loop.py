@@ -60,6 +60,11 @@ def train_loop(config: dict) -> dict:
             "gflops": count_flops(state.model.architecture, spec.data.image_size_px, state.model.num_classes) / 1e9}
     if state.epoch:
         reporter.say(f"resumed after epoch {state.epoch}")
+    if state.epoch == spec.epochs:  # killed between its last checkpoint and its report
+        samples = Samples(train_set.classes)
+        metrics = validate(spec, state, val_set, worker, Clock(), samples)
+        if log is not None:
+            log.write(state, metrics, samples, cost)
 
     for epoch in range(state.epoch, spec.epochs):
         clock, start = Clock(), time.perf_counter()
