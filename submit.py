@@ -4,6 +4,7 @@
     python submit.py jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
     python submit.py jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
     python submit.py list | logs ID | stop ID                   jobs on a cluster
+    python submit.py doctor URI --output DIR                    what is wrong with an ingested dataset
     python submit.py new KIND [FILE]                            a commented starter file
     python submit.py schema                                     JSON Schema of job files, for editors
 """
@@ -18,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent / "platform")]  # where yolo
 from yolov7_ray.errors import JobError
 
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
-EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+EXIT_UNSOUND, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -50,6 +51,15 @@ def parse(words: list[str]) -> argparse.Namespace:
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
+    doctor_ = commands.add_parser("doctor", help="examine every image and object of an ingested dataset", description=(
+        "Examine every image and object of an ingested dataset, on a Ray of its own. Exit status 1: there are errors. "
+        "Raw sources are checked when they are ingested."))
+    doctor_.add_argument("uri", help="Arrow dataset: a local directory or s3://bucket/prefix")
+    doctor_.add_argument("--architecture", default="yolov7", help="whose anchors are to fit (default: yolov7)")
+    doctor_.add_argument("--image-size", type=int, metavar="PX", help="side at which the detector will see the images "
+                                                                       "(default: the architecture's)")
+    doctor_.add_argument("--output", metavar="DIR", help="write a page with pictures, and JSON, into this directory")
+    doctor_.add_argument("--json", metavar="FILE", help="write JSON into this file")
     new_ = commands.add_parser("new", help="write a commented starter file")
     new_.add_argument("kind", help="ingest, train, evaluate, tune, publish, predict, serve or pipeline")
     new_.add_argument("file", nargs="?", help="default: KIND.yaml; - for the terminal")
@@ -135,6 +145,14 @@ def manage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine a dataset."""
+    from yolov7_ray.data.doctor.report import doctor
+
+    sound = doctor(arguments.uri, arguments.architecture, arguments.image_size, arguments.output, arguments.json)
+    return 0 if sound else EXIT_UNSOUND
+
+
 def new(arguments: argparse.Namespace) -> int:
     """Write a starter file."""
     from yolov7_ray.starter import new_job
@@ -164,7 +182,7 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def main(words: list[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if words is None else words)
-    command = {"run": run, "new": new, "schema": schema}.get(arguments.command, manage)
+    command = {"run": run, "doctor": doctor, "new": new, "schema": schema}.get(arguments.command, manage)
     try:
         return command(arguments)
     except JobError as error:

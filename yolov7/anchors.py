@@ -10,7 +10,6 @@ RATIO_THRESHOLD = 4.0
 MAX_SIZES = 5_000
 """Sizes that the search looks at: enough for 1 % of recall, and seconds for any dataset."""
 
-
 RECALL_WEIGHT = 0.1
 """What recall counts beside fitness in the evolution."""
 
@@ -44,6 +43,21 @@ def anchor_fitness(
     return float((best * (best > 1 / ratio_threshold)).mean()) if len(best) else 0.0
 
 
+def fit_anchors(
+    sizes_px: ArrayLike,
+    num_levels: int,
+    anchors_per_level: int = 3,
+    ratio_threshold: float = RATIO_THRESHOLD,
+    generations: int = 1000,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Anchors (num_levels, anchors_per_level, 2) for these sizes, ordered by area: the smallest for
+    the finest level. ValueError with fewer sizes than anchors."""
+    num_anchors = num_levels * anchors_per_level
+    anchors = kmeans_anchors(sizes_px, num_anchors, ratio_threshold, generations, seed)
+    return anchors.reshape(num_levels, anchors_per_level, 2)
+
+
 def kmeans_anchors(
     sizes_px: ArrayLike,
     num_anchors: int = 9,
@@ -53,8 +67,7 @@ def kmeans_anchors(
 ) -> NDArray[np.float32]:
     """Anchors (num_anchors, 2) for these sizes, ordered by area: k-means, then evolution.
 
-    The first anchors belong to the finest level: reshape to (levels, anchors, 2). The same
-    arguments give the same anchors. ValueError with fewer sizes than anchors.
+    The same arguments give the same anchors. ValueError with fewer sizes than anchors.
     """
     sizes = np.asarray(sizes_px, np.float64).reshape(-1, 2)
     sizes = sizes[(sizes > 0).all(axis=1)]

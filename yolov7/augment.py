@@ -8,33 +8,17 @@ makes the same sample.
 n objects · S side of the output in pixels
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from yolov7 import paste
-from yolov7.sample import PAD_GREY, REDUCED_DECODING, Sample, fitted_size_hw
-from yolov7.warp import (
-    areas,
-    bounding_box,
-    clip_boxes,
-    clip_ring,
-    magnification,
-    project,
-    project_boxes,
-    rotation,
-    scaling,
-    shearing,
-    translation,
-    warp_into,
-)
-
-MIN_SIDE_PX = 2.0
-MIN_VISIBLE_PART = 0.1
-MAX_ASPECT_RATIO = 20.0
-"""An object stays a target while its box passes these three after warping."""
+from yolov7.mosaic import places_of_four, places_of_nine
+from yolov7.sample import PAD_GREY, Sample, fitted_size_hw, reduction
+from yolov7.tile import draw_tile, gathered
+from yolov7.warp import rotation, scaling, shearing, translation
 
 MIXUP_BETA = 8.0
 """Both parameters of the beta distribution of mixup's weight: near one half, rarely near 0 or 1."""
@@ -45,7 +29,12 @@ class AugmentConfig:
     """Probabilities (0 to 1) and ranges of the augmentation; defaults are the P5 recipe's."""
 
     mosaic: float = 1.0
-    """Probability that four images share the canvas; otherwise one image is letterboxed."""
+    """Probability that several images share the canvas; otherwise one image is letterboxed."""
+    mosaic_nine: float = 0.0
+    """Part of the mosaics that are made of nine images (0.2 in the official loader)."""
+    partner_window: int = 32
+    """Mosaic, mixup and paste-in draw among about this many neighbours in the epoch's order, so that
+    an image decoded once serves several samples; 0: among the whole dataset."""
     mixup: float = 0.15
     """Probability that the image is blended with a second one made the same way."""
     hsv_hue: float = 0.015
@@ -74,8 +63,8 @@ class AugmentConfig:
     """Probability, per outlined object, that its mirror image is pasted into a free place."""
 
     def __post_init__(self) -> None:
-        for name in ("mosaic", "mixup", "flip_vertical", "flip_horizontal", "paste_in",
-                     "copy_paste", "translate"):
+        for name in ("mosaic", "mosaic_nine", "mixup", "flip_vertical", "flip_horizontal",
+                     "paste_in", "copy_paste", "translate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name}: {getattr(self, name)!r} is not within 0 to 1")
         if not 0 <= self.hsv_hue <= 0.4:
@@ -83,6 +72,11 @@ class AugmentConfig:
         for name in ("scale", "hsv_saturation", "hsv_value"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"augment.{name}: {getattr(self, name)!r} is not in [0, 1)")
+        if self.partner_window < 0 or 0 < self.partner_window < 4:
+            raise ValueError(
+                f"augment.partner_window: {self.partner_window!r} is neither 0, the whole dataset, "
+                "nor at least 4, a mosaic"
+            )
         if not 0 <= self.shear_degrees < 45:
             raise ValueError(
                 f"augment.shear_degrees: {self.shear_degrees!r} is not from 0 to below 45"
@@ -98,7 +92,7 @@ class AugmentConfig:
 
 def augmented_sample(
     read: Callable[..., Sample],
-    num_samples: int,
+    partners: Sequence[int],
     index: int,
     size_px: int,
     config: AugmentConfig,
@@ -107,35 +101,41 @@ def augmented_sample(
 ) -> Sample:
     """The training sample of `index`: an image of (size_px, size_px, 3) and its objects.
 
-    `read(index)` gives any of `num_samples` samples, for mosaic and mixup draw partners among all
-    of them. Where `size_hw(index)` can tell an image's height and width without decoding it,
-    `read(index, reduce)` is called instead, with reduce 1, 2, 4 or 8, and images that the view
-    leaves out are never read. The result's `image_id` is `index`: a mosaic is no single file.
+    `read(index)` gives any sample; mosaic, mixup and paste-in draw theirs among `partners`. Where
+    `size_hw(index)` can tell an image's height and width without decoding it, `read(index, reduce)`
+    is called instead, with reduce 1, 2, 4 or 8, and images that the view leaves out are never read.
+    The result's `image_id` is `index`: a mosaic is no single file.
     """
-    source = _Source(read, num_samples, size_hw)
+    source = _Source(read, partners, size_hw)
     sample = _view_of(source, index, size_px, config, rng)
     if rng.random() < config.mixup:
-        other = _view_of(source, source.draw(rng), size_px, config, rng)
+        [other] = source.draw(1, index, rng)
+        other = _view_of(source, other, size_px, config, rng)
         sample = mixup(sample, other, float(rng.beta(MIXUP_BETA, MIXUP_BETA)))
     if config.copy_paste > 0:
         sample = paste.copy_paste(sample, config.copy_paste, rng)
     if rng.random() < config.paste_in:
-        donor_index = source.draw(rng)
+        [donor] = source.draw(1, index, rng)
         magnify = 1 + rng.uniform(-config.scale, config.scale)
-        full_hw, fetch = source.open(donor_index)
+        full_hw, fetch = source.open(donor)
         scale = magnify * fitted_size_hw(full_hw, (size_px, size_px))[0]
-        sample = paste.paste_in(sample, fetch(_reduction(scale)), scale, rng)
+        sample = paste.paste_in(sample, fetch(reduction(scale)), scale, rng)
     return replace(sample, image=jitter_hsv(sample.image, config, rng))
 
 
 class _Source:
     """The samples to draw from, and how much is known about them before they are decoded."""
 
-    def __init__(self, read, num_samples, size_hw):
-        self.read, self.num_samples, self.size_hw = read, num_samples, size_hw
+    def __init__(self, read, partners, size_hw):
+        self.read, self.partners, self.size_hw = read, partners, size_hw
 
-    def draw(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(self.num_samples))
+    def draw(self, count: int, index: int, rng: np.random.Generator) -> list[int]:
+        """`count` different partners; they repeat where there are too few, and are `index` where none."""
+        available = len(self.partners)
+        if not available:
+            return [index] * count
+        drawn = rng.choice(available, count, replace=available < count)
+        return [int(self.partners[i]) for i in drawn]
 
     def open(self, index: int):
         """Full (height, width) of a sample, and a function from `reduce` to the sample."""
@@ -145,51 +145,36 @@ class _Source:
         return self.size_hw(index), lambda reduce: self.read(index, reduce)
 
 
-def _reduction(scale: float) -> int:
-    """The strongest reduced decoding that still has a pixel for every output pixel."""
-    return max(reduce for reduce in REDUCED_DECODING if reduce == 1 or scale * reduce <= 1)
-
-
 def _view_of(source: _Source, index: int, size_px: int, config, rng) -> Sample:
     """A random view of a mosaic that starts with `index`, or of that image alone."""
-    is_mosaic = rng.random() < config.mosaic
-    canvas_px = 2 * size_px if is_mosaic else size_px
-    canvas = np.full((size_px, size_px, 3), PAD_GREY, np.uint8)
-    if is_mosaic:
-        indices = [index] + [source.draw(rng) for _ in range(3)]
-        meeting_xy = rng.uniform(0.5, 1.5, 2) * size_px
+    indices, place_px = [index], size_px
+    if rng.random() < config.mosaic:
+        count = 9 if rng.random() < config.mosaic_nine else 4
+        indices += source.draw(count - 1, index, rng)
+        place_px = 2 * size_px
+    opened = [source.open(i) for i in indices]
+    sizes_hw = [fitted_size_hw(full_hw, (size_px, size_px))[1] for full_hw, _ in opened]
+    if len(indices) == 1:
+        places = [(size_px - np.array(sizes_hw[0][::-1])) / 2]
+    elif len(indices) == 4:
+        places = places_of_four(sizes_hw, rng.uniform(0.5, 1.5, 2) * size_px)
     else:
-        indices = [index]
-    view = random_view(canvas_px, size_px, config, rng)
+        places = places_of_nine(sizes_hw, rng.uniform(0, 1, 2) * size_px)
+    view = random_view(place_px, size_px, config, rng)
+    canvas = np.full((size_px, size_px, 3), PAD_GREY, np.uint8)
     parts = []
-    own_size_hw = None
-    for corner, i in enumerate(indices):
-        full_hw, fetch = source.open(i)
-        own_size_hw = own_size_hw or full_hw
-        fitted_hw = fitted_size_hw(full_hw, (size_px, size_px))[1]
-        if is_mosaic:
-            left_top = _mosaic_place(corner, meeting_xy, fitted_hw)
-        else:
-            left_top = (size_px - np.array(fitted_hw[::-1])) / 2
-        place = translation(*left_top) @ scaling(
-            fitted_hw[1] / full_hw[1], fitted_hw[0] / full_hw[0]
-        )
-        part = _draw_tile(canvas, fetch, full_hw, view, place, canvas_px)
+    for (full_hw, fetch), (height, width), left_top in zip(opened, sizes_hw, places):
+        place = translation(*left_top) @ scaling(width / full_hw[1], height / full_hw[0])
+        part = draw_tile(canvas, fetch, full_hw, place, place_px, view)
         if part is not None:
             parts.append(part)
-    return _gathered(canvas, parts, own_size_hw, index)
-
-
-def _mosaic_place(corner: int, meeting_xy: np.ndarray, fitted_hw: tuple[int, int]) -> np.ndarray:
-    """Left and top of a tile: 0 is above left of the meeting point, 1 above right, 2 and 3 below."""
-    is_right, is_below = corner % 2, corner // 2
-    return meeting_xy - (fitted_hw[1] * (1 - is_right), fitted_hw[0] * (1 - is_below))
+    return gathered(canvas, parts, opened[0][0], index)
 
 
 def random_view(
-    canvas_px: int, size_px: int, config: AugmentConfig, rng: np.random.Generator
+    place_px: int, size_px: int, config: AugmentConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """3x3 matrix from a canvas of side `canvas_px` to the output of side `size_px`.
+    """3x3 matrix from a canvas of side `place_px` to the output of side `size_px`.
 
     In this order, about the canvas' centre: perspective, magnification, rotation, shear, move to
     near the output's centre, flips.
@@ -211,88 +196,14 @@ def random_view(
         flip = translation(size_px, 0) @ scaling(-1, 1) @ flip
     if rng.random() < config.flip_vertical:
         flip = translation(0, size_px) @ scaling(1, -1) @ flip
-    centred = translation(-canvas_px / 2, -canvas_px / 2)
+    centred = translation(-place_px / 2, -place_px / 2)
     return flip @ move @ slant @ turn @ scaling(magnify, magnify) @ perspective @ centred
-
-
-def _draw_tile(canvas, fetch, full_hw, view, place, canvas_px) -> Sample | None:
-    """Draw one source image and return it with the objects that remain, None if out of view.
-
-    `place` carries the full image to the mosaic's canvas, `view` that to the output.
-    """
-    frame = np.array([[0, 0, canvas_px, canvas_px]], float)
-    whole = np.array([[0, 0, full_hw[1], full_hw[0]]], float)
-    crop = clip_boxes(project_boxes(np.linalg.inv(place), frame), whole[0])[0]
-    matrix = view @ place
-    seen = clip_boxes(project_boxes(matrix, crop[None]), (0, 0, canvas.shape[1], canvas.shape[0]))
-    if areas(seen)[0] < 1:
-        return None
-    sample = fetch(_reduction(magnification(view) * place[0, 0]))
-    decoded_hw = sample.image.shape[:2]
-    shrink_xy = np.array([decoded_hw[1] / full_hw[1], decoded_hw[0] / full_hw[0]])
-    warp_into(canvas, sample.image, matrix @ scaling(*1 / shrink_xy), crop * np.tile(shrink_xy, 2))
-    sample = sample.select(~sample.iscrowd)
-    return warp_objects(sample, matrix, crop, canvas.shape[:2])
-
-
-def warp_objects(
-    sample: Sample, matrix: np.ndarray, crop_xyxy: np.ndarray, size_hw: tuple[int, int]
-) -> Sample:
-    """Carry a sample's objects, not its image, through `matrix` into an output of `size_hw`.
-
-    Of each object only what lies inside `crop_xyxy` of the source can be seen. An object with an
-    outline gets the box around its warped outline, any other the box around its warped box. Dropped
-    are objects with a side of at most 2 px, a tenth of their box or less left, or an aspect ratio
-    of 20 or more.
-    """
-    frame = np.array([0, 0, size_hw[1], size_hw[0]], float)
-    boxes = sample.boxes_xyxy.astype(float)
-    inside = clip_boxes(boxes, crop_xyxy)
-    whole = project_boxes(matrix, boxes)
-    seen = clip_boxes(project_boxes(matrix, inside), frame)
-    polygons = None
-    if sample.polygons is not None:
-        polygons = []
-        for i, rings in enumerate(sample.polygons):
-            warped = []
-            if rings:
-                whole[i] = bounding_box([project(matrix, ring) for ring in rings])
-                warped = [project(matrix, clip_ring(ring, crop_xyxy)) for ring in rings]
-                warped = [clip_ring(ring, frame) for ring in warped]
-                warped = [ring.astype(np.float32) for ring in warped if len(ring) > 2]
-                seen[i] = bounding_box(warped) if warped else 0
-            polygons.append(warped)
-    sides = seen[:, 2:] - seen[:, :2]
-    keep = (
-        (sides.min(1) > MIN_SIDE_PX)
-        & (areas(inside) > MIN_VISIBLE_PART * areas(boxes))
-        & (areas(seen) > MIN_VISIBLE_PART * areas(whole))
-        & (sides.max(1) < MAX_ASPECT_RATIO * sides.min(1))
-    )
-    return replace(sample, boxes_xyxy=seen.astype(np.float32), polygons=polygons).select(keep)
-
-
-def _gathered(image: np.ndarray, parts: list[Sample], own_size_hw, index: int) -> Sample:
-    """One sample on `image` with the objects of all parts, and outlines if all parts have them."""
-    parts = [part for part in parts if len(part.labels)]
-    has_polygons = all(part.polygons is not None for part in parts)
-    return Sample(
-        image=image,
-        boxes_xyxy=np.concatenate([np.empty((0, 4), np.float32), *(p.boxes_xyxy for p in parts)]),
-        labels=np.concatenate([np.empty(0, np.int64), *(p.labels for p in parts)]),
-        iscrowd=np.concatenate([np.empty(0, bool), *(p.iscrowd for p in parts)]),
-        area=np.concatenate([np.empty(0, np.float32), *(p.area for p in parts)]),
-        polygons=sum((p.polygons for p in parts), []) if has_polygons else None,
-        image_id=index,
-        file_name="",
-        original_size_hw=own_size_hw,
-    )
 
 
 def mixup(first: Sample, second: Sample, weight: float) -> Sample:
     """Blend two samples of one size: weight * first + (1 - weight) * second, objects of both."""
     image = cv2.addWeighted(first.image, weight, second.image, 1 - weight, 0)
-    return _gathered(image, [first, second], first.original_size_hw, first.image_id)
+    return gathered(image, [first, second], first.original_size_hw, first.image_id)
 
 
 def jitter_hsv(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

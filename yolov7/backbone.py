@@ -1,35 +1,36 @@
-"""The backbone: stem, then stages that each halve the resolution and aggregate with an ELAN block."""
+"""The backbone: stem, then stages that each halve the resolution and aggregate in one block."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .architectures import Activation, Architecture, Elan, Stage, Stem
-from .blocks import ConvBlock, SpaceToDepth, make_downsample, make_elan
+from .architecture import Architecture, Stage, Stem
+from .blocks import Activation, ConvBlock, SpaceToDepth, make_downsample
 
 
-def make_stem(stem: Stem, activation: Activation, in_channels: int = 3) -> nn.Sequential:
-    """Return the stem: (B, 3, H, W) to (B, C, H / stride, W / stride)."""
-    layers: list[nn.Module] = []
-    if stem.space_to_depth:
-        layers.append(SpaceToDepth())
-        in_channels *= 4
-    for channels, stride in zip(stem.channels, stem.conv_strides, strict=True):
-        layers.append(ConvBlock(in_channels, channels, 3, stride, activation))
-        in_channels = channels
-    return nn.Sequential(*layers)
+class StemBlock(nn.Sequential):
+    """The first convolutions: (B, 3, H, W) to (B, C, H / stride, W / stride)."""
+
+    def __init__(self, stem: Stem, activation: Activation, in_channels: int = 3) -> None:
+        super().__init__()
+        if stem.space_to_depth:
+            self.append(SpaceToDepth())
+            in_channels *= 4
+        for channels, stride in zip(stem.channels, stem.conv_strides, strict=True):
+            self.append(ConvBlock(in_channels, channels, 3, stride, activation))
+            in_channels = channels
 
 
 class BackboneStage(nn.Module):
-    """Downsampling and one ELAN block: (B, C, H, W) to (B, C', H/2, W/2)."""
+    """Downsampling and one block: (B, C, H, W) to (B, C', H/2, W/2)."""
 
-    def __init__(self, in_channels: int, stage: Stage, elan: Elan, activation: Activation) -> None:
+    def __init__(self, in_channels: int, stage: Stage, activation: Activation) -> None:
         super().__init__()
         self.downsample = make_downsample(stage.downsample, in_channels, stage.in_channels, activation)
-        self.elan = make_elan(stage.in_channels, stage.hidden_channels, stage.out_channels, elan, activation)
+        self.block = stage.block.build(stage.in_channels, stage.hidden_channels, stage.out_channels, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.elan(self.downsample(x))
+        return self.block(self.downsample(x))
 
 
 class Backbone(nn.Module):
@@ -38,11 +39,11 @@ class Backbone(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.num_levels = architecture.num_levels
-        self.stem = make_stem(architecture.stem, architecture.activation)
+        self.stem = StemBlock(architecture.stem, architecture.activation)
         self.stages = nn.ModuleList()
         channels = architecture.stem.channels[-1]
         for stage in architecture.stages:
-            self.stages.append(BackboneStage(channels, stage, architecture.elan, architecture.activation))
+            self.stages.append(BackboneStage(channels, stage, architecture.activation))
             channels = stage.out_channels
         self.out_channels = tuple(stage.out_channels for stage in architecture.stages[-self.num_levels :])
 

@@ -87,14 +87,13 @@ def normalize(
 
 
 def evaluation_sample(
-    sample: Sample, size_px: int | tuple[int, int]
+    sample: Sample, size_px: int, canvas_hw: tuple[int, int] | None = None
 ) -> tuple[Sample, Letterbox]:
-    """Letterbox a sample for evaluation to a square of `size_px`, or to a (height, width).
+    """Letterbox a sample for evaluation: its longer side gets `size_px`, on a square or `canvas_hw`.
 
     All objects stay, crowds too; boxes and polygons follow into the letterboxed frame.
     """
-    size_hw = (size_px, size_px) if isinstance(size_px, int) else size_px
-    image, fit = letterbox(sample.image, size_hw)
+    image, fit = letterbox(sample.image, (size_px, size_px), canvas_hw=canvas_hw)
     polygons = sample.polygons
     if polygons is not None:
         pad = np.array([fit.pad_x, fit.pad_y], np.float32)

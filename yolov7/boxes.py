@@ -68,17 +68,18 @@ def bbox_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IoUKind = "iou") -> Tenso
     a_centre, a_size = a_cxcywh[..., :2], a_cxcywh[..., 2:]
     b_centre, b_size = b_cxcywh[..., :2], b_cxcywh[..., 2:]
     distance = a_centre - b_centre
-    half_sizes = (a_size + b_size) / 2
-    low = torch.maximum(a_centre - a_size / 2, b_centre - b_size / 2)
-    high = torch.minimum(a_centre + a_size / 2, b_centre + b_size / 2)
-    overlap = (high - low).clamp(min=0).prod(-1)
-    union = a_size.prod(-1) + b_size.prod(-1) - overlap + EPSILON
+    a_half, b_half = a_size / 2, b_size / 2
+    low = torch.maximum(a_centre - a_half, b_centre - b_half)
+    high = torch.minimum(a_centre + a_half, b_centre + b_half)
+    inner = high - low
+    overlap = _area(inner.clamp(min=0))
+    union = _area(a_size) + _area(b_size) - overlap + EPSILON
     iou = overlap / union
     if kind == "iou":
         return iou
-    enclosing = 2 * half_sizes - (high - low)
+    enclosing = a_size + b_size - inner
     if kind == "giou":
-        hull = enclosing.prod(-1) + EPSILON
+        hull = _area(enclosing) + EPSILON
         return iou - (hull - union) / hull
     diou = iou - distance.square().sum(-1) / (enclosing.square().sum(-1) + EPSILON)
     if kind == "diou":
@@ -92,3 +93,8 @@ def bbox_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IoUKind = "iou") -> Tenso
     with torch.no_grad():
         alpha = aspect / (1 - iou + aspect + EPSILON)
     return diou - alpha * aspect
+
+
+def _area(sizes: Tensor) -> Tensor:
+    """Width times height of (..., 2). Not `prod`, whose gradient waits for the device."""
+    return sizes[..., 0] * sizes[..., 1]

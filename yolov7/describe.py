@@ -6,28 +6,33 @@ Everything runs on the meta device: shapes without numbers, so the largest model
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .architectures import Architecture
+from .architecture import Architecture
+from .backbone import Backbone, BackboneStage
+from .elan import ExtendedElanBlock
+from .head import DetectionHead
 from .model import YOLO, build_model
-from .reparameterize import reparameterize
+from .neck import BottomUpStep, PyramidNeck, TopDownStep
+from .reparameterize import fuse, reparameterize
 
-_PARTS = ("backbone.stem", "neck.pyramid_pooling")
-_PART_LISTS = (
-    "backbone.stages", "neck.top_down", "neck.bottom_up",
-    "head.lead_convs", "head.lead_predictors", "head.auxiliary_convs", "head.auxiliary_predictors",
+# What is described by its parts; everything else is a part.
+_WHOLES = (
+    YOLO, Backbone, BackboneStage, PyramidNeck, TopDownStep, BottomUpStep, DetectionHead,
+    ExtendedElanBlock, nn.ModuleList,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PartCost:
-    """One part of the model: output shape (C, H, W), pixels per cell, parameters, FLOPs."""
+    """One part of the model: its block, output shape (C, H, W), pixels per cell, parameters, FLOPs."""
 
     name: str
+    block: str
     shape: tuple[int, int, int]
     stride: int
     num_parameters: int
@@ -56,15 +61,12 @@ def count_flops(
 def part_costs(architecture: Architecture | str, image_size_px: int, num_classes: int = 80) -> list[PartCost]:
     """List the parts of the training form in the order in which they run."""
     model = _on_meta(architecture, num_classes, folded=False)
-    modules = {name: model.get_submodule(name) for name in _PARTS}
-    for parent in _PART_LISTS:
-        modules |= {f"{parent}.{name}": module for name, module in model.get_submodule(parent).named_children()}
+    modules = dict(_parts(model))
     shapes: dict[str, tuple[int, int, int]] = {}
 
     def remember(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-            first = output if isinstance(output, Tensor) else output[0]
-            shapes[name] = tuple(first.shape[1:])
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            shapes[name] = tuple(output.shape[1:])
 
         return hook
 
@@ -74,6 +76,7 @@ def part_costs(architecture: Architecture | str, image_size_px: int, num_classes
     return [
         PartCost(
             name=name,
+            block=type(modules[name]).__name__,
             shape=shape,
             stride=image_size_px // shape[1],
             num_parameters=count_parameters(modules[name]),
@@ -83,24 +86,38 @@ def part_costs(architecture: Architecture | str, image_size_px: int, num_classes
     ]
 
 
+def _parts(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts of a whole with their names, itself if it is one."""
+    if not isinstance(module, _WHOLES):
+        yield prefix, module
+        return
+    for name, child in module.named_children():
+        if not isinstance(child, nn.Identity):  # a place that this architecture leaves empty
+            yield from _parts(child, f"{prefix}.{name}" if prefix else name)
+
+
 def describe(architecture: Architecture | str, num_classes: int = 80, image_size_px: int | None = None) -> str:
-    """Return a table of the parts and the totals of both forms, for people."""
+    """Return a table of the parts and the totals of each form, for people.
+
+    The forms: as trained; fused (batch normalisation and RepConv folded); folded (implicit knowledge
+    too, without the auxiliary head), which is what runs.
+    """
     trained = _on_meta(architecture, num_classes, folded=False)
     size_px = image_size_px or trained.architecture.default_image_size_px
     strides = ", ".join(map(str, trained.strides))
     lines = [
         f"{trained.architecture.name}: {num_classes} classes, {size_px} px, strides {strides}",
         "",
-        f"{'part':<30}{'output C x H x W':>18}{'stride':>8}{'parameters':>14}{'GFLOPs':>10}",
+        f"{'part':<31}{'block':<19}{'output C x H x W':>18}{'stride':>8}{'parameters':>14}{'GFLOPs':>10}",
     ]
     for part in part_costs(architecture, size_px, num_classes):
-        shape = " x ".join(map(str, part.shape))
-        lines.append(
-            f"{part.name:<30}{shape:>18}{part.stride:>8}{part.num_parameters:>14,}{part.num_flops / 1e9:>10.3f}"
-        )
+        name, shape = f"{part.name:<31}{part.block:<19}", " x ".join(map(str, part.shape))
+        lines.append(f"{name}{shape:>18}{part.stride:>8}{part.num_parameters:>14,}{part.num_flops / 1e9:>10.3f}")
     lines.append("")
-    for form, model in (("training form", trained), ("folded", reparameterize(trained))):
-        lines.append(f"{form:<56}{count_parameters(model):>14,}{count_flops(model, size_px) / 1e9:>10.3f}")
+    forms = {"training form": trained, "fused": fuse(trained).train(), "folded": reparameterize(trained)}
+    for form, model in forms.items():
+        gflops = sum(_flops_by_conv(model, size_px).values()) / 1e9
+        lines.append(f"{form:<76}{count_parameters(model):>14,}{gflops:>10.3f}")
     return "\n".join(lines)
 
 
@@ -110,6 +127,7 @@ def _on_meta(architecture: Architecture | str, num_classes: int, folded: bool) -
 
 
 def _flops_by_conv(model: YOLO, image_size_px: int) -> dict[nn.Module, int]:
+    """Run a model on meta, which is of no other use afterwards, and count at each convolution."""
     flops: dict[nn.Module, int] = {}
 
     def count(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -118,6 +136,8 @@ def _flops_by_conv(model: YOLO, image_size_px: int) -> dict[nn.Module, int]:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
-    with torch.no_grad():  # two images: batch normalisation refuses to train on a single value
-        model(torch.empty(2, 3, image_size_px, image_size_px, device="meta"))
+        elif isinstance(module, (nn.BatchNorm2d, nn.SiLU)):
+            module.forward = nn.Identity().forward  # they keep the shape, and take most of the time on meta
+    with torch.no_grad():
+        model(torch.empty(1, 3, image_size_px, image_size_px, device="meta"))
     return flops

@@ -12,6 +12,7 @@ from torch import nn
 
 from .batch import Batch, normalize
 from .clock import Clock
+from .freeze import train_mode
 from .loss import Criterion
 from .metrics import CocoEvaluator
 from .postprocess import postprocess
@@ -56,7 +57,7 @@ def train_one_epoch(
     """
     network, clock = network or state.model, clock or Clock()
     device = next(state.model.parameters()).device
-    network.train()
+    train_mode(network)
     sums = torch.zeros(len(TERMS), device=device)
     first = state.epoch * state.schedule.steps_per_epoch
     num_images = since_update = steps = 0
@@ -100,6 +101,8 @@ def evaluate(
     precision: Precision = "fp32",
     confidence_threshold: float = 0.001,
     iou_threshold: float = 0.65,
+    multi_label: bool = True,
+    class_agnostic: bool = False,
     clock: Clock | None = None,
     on_batch: Callable[[Batch, list[torch.Tensor]], None] | None = None,
 ) -> CocoEvaluator:
@@ -116,11 +119,12 @@ def evaluate(
         with clock("evaluate/detect"):
             with autocast(device, precision):
                 predictions = model(normalize(batch.images.to(device, non_blocking=True)))
-            found = postprocess(predictions.float(), confidence_threshold, iou_threshold)
+            found = postprocess(predictions.float(), confidence_threshold, iou_threshold, multi_label, class_agnostic)
             if on_batch is not None:
                 on_batch(batch, found)
-            for letterbox, detections in zip(batch.letterboxes, found, strict=True):
+            for image_id, letterbox, detections in zip(batch.image_ids.tolist(), batch.letterboxes, found, strict=True):
                 truth = next(truths)
+                assert truth.image_id == image_id, f"truth {truth.image_id} met image {image_id}: they are out of step"
                 detections = detections.cpu()
                 detections[:, :4] = torch.as_tensor(letterbox.to_original(detections[:, :4].numpy()))
                 evaluator.add(truth.image_id, truth.size_hw, truth.boxes_xyxy, truth.labels, truth.iscrowd,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architectures import Architecture
-from .blocks import ConvBlock, RepConvBlock
+from .architecture import Architecture
+from .blocks import ConvBlock, conv3x3
 
 NUM_BOX_AND_OBJECTNESS = 5
 
@@ -26,8 +27,8 @@ class ImplicitConv2d(nn.Conv2d):
     All of it is linear, so it is applied to the weights, not to the feature maps.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Literal[1] = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
         self.addition = nn.Parameter(torch.empty(1, in_channels, 1, 1).normal_(0.0, 0.02))
         self.multiplication = nn.Parameter(torch.empty(1, out_channels, 1, 1).normal_(1.0, 0.02))
 
@@ -52,18 +53,16 @@ class DetectionHead(nn.Module):
         auxiliary_channels = head.auxiliary_channels or ()
         predictions = self.num_anchors * self.num_outputs
         activation = architecture.activation
-
-        def lead_conv(channels: int, out_channels: int) -> nn.Module:
-            if head.conv == "rep-conv":
-                return RepConvBlock(channels, out_channels, activation)
-            return ConvBlock(channels, out_channels, 3, activation=activation)
-
-        self.lead_convs = nn.ModuleList(map(lead_conv, in_channels, head.channels))
+        lead_predictor = ImplicitConv2d if head.implicit else nn.Conv2d
+        self.lead_convs = nn.ModuleList(
+            conv3x3(channels, out_channels, activation, rep_conv=head.conv == "rep-conv")
+            for channels, out_channels in zip(in_channels, head.channels)
+        )
         self.auxiliary_convs = nn.ModuleList(
             ConvBlock(channels, out_channels, 3, activation=activation)
             for channels, out_channels in zip(in_channels, auxiliary_channels)
         )
-        self.lead_predictors = nn.ModuleList(ImplicitConv2d(c, predictions) for c in head.channels)
+        self.lead_predictors = nn.ModuleList(lead_predictor(c, predictions, 1) for c in head.channels)
         self.auxiliary_predictors = nn.ModuleList(nn.Conv2d(c, predictions, 1) for c in auxiliary_channels)
         self.reset_priors(architecture.strides)
 

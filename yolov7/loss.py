@@ -1,13 +1,14 @@
 """The criterion: raw outputs and targets to one loss, for every head and every way of assignment.
 
-B images · L levels · A anchors · N targets · C classes · K candidates · H W cells
+B images · D heads · L levels · A anchors · N targets · C classes · K candidates · H W cells · S cells
+of all outputs, which are D L: lead levels first, then auxiliary.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
 
-import numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,10 +22,15 @@ from yolov7.assign import (
     send,
 )
 from yolov7.boxes import bbox_iou
+from yolov7.cells import ReadCells
 
 NUM_IOUS = 10
 NUM_IOUS_AUXILIARY = 20
 """Overlaps that are summed to the dynamic k; with an auxiliary head, for lead and auxiliary alike."""
+
+LEVEL_GAINS = {3: (4.0, 1.0, 0.4)}
+LEVEL_GAINS_ELSE = (4.0, 1.0, 0.25, 0.06, 0.02)
+"""What the objectness of each level counts, fine to coarse, for 3 levels and otherwise."""
 
 FOCAL_ALPHA = 0.25
 
@@ -49,6 +55,12 @@ class LossConfig:
     auxiliary: Literal["none", "independent", "lead-guided", "coarse-to-fine"] = "coarse-to-fine"
     """Whence the auxiliary head's labels come (paper section 4.2, figure 5)."""
     auxiliary_gain: float = 0.25
+    constrain_auxiliary: bool = False
+    """Bound the objectness that a positive of the auxiliary head learns by its distance to the object,
+    so that coarse positives never look as good as fine ones (paper section 4.2, Table 7)."""
+    class_balance_beta: float = 0.0
+    """0 weighs all classes alike; 0.9 to 0.9999 rare ones up, by their effective number of objects;
+    close to 1 it is inverse frequency."""
 
     def scaled_to(self, num_classes: int, num_levels: int, image_size_px: int) -> Self:
         """The same recipe for another number of classes, levels and image size: gains are tuned
@@ -71,101 +83,59 @@ class LossTerms(NamedTuple):
     classification: Tensor
 
 
-class ReadCells(torch.autograd.Function):
-    """A level's objectness map and some of its cells, with one dense gradient for both.
-
-    Indexing the output twice would make autograd fill two dense gradients and add them; they are
-    nearly all of the backward pass. Any memory layout is read and given back without a copy.
-    """
-
-    @staticmethod
-    def forward(ctx, output: Tensor, *indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Output (B, A, H, W, 5+C), indices 4 x (K,) -> (B, A, H, W) and (K, 5+C), >= float32."""
-        ctx.save_for_backward(*indices)
-        ctx.layout = torch.empty_like(output, device="meta")
-        ctx.device = output.device
-        dtype = torch.promote_types(output.dtype, torch.float32)
-        objectness = output[..., 4].to(dtype, copy=True, memory_format=torch.contiguous_format)
-        return objectness, output[indices].to(dtype)
-
-    @staticmethod
-    def backward(ctx, objectness_grad: Tensor, cells_grad: Tensor):
-        grad = zeros_like(ctx.layout, ctx.device)
-        grad[..., 4] = objectness_grad
-        grad.index_put_(ctx.saved_tensors, cells_grad.to(grad.dtype), accumulate=True)
-        return grad, None, None, None, None
-
-
-def zeros_like(layout: Tensor, device: torch.device) -> Tensor:
-    """Zeros with the shape, strides and dtype of `layout` (on "meta").
-
-    On the CPU by calloc through NumPy, which asks for huge pages: filling memory that is new to
-    the process takes three times as long, almost all of it page faults.
-    """
-    if device.type != "cpu":
-        return torch.zeros_like(layout, device=device)
-    memory = numpy.zeros(layout.numel() * layout.element_size(), numpy.uint8)
-    return torch.from_numpy(memory).view(layout.dtype).as_strided(layout.shape, layout.stride())
-
-
 class Criterion(nn.Module):
     """Loss of a detector with L levels, or 2 L outputs where there is an auxiliary head.
 
-    Per level, then summed over levels: 1 - CIoU and class cross-entropy over the positives, and
-    objectness cross-entropy over every cell, weighted by level; each with its gain.
+    Per output, then summed over them: 1 - CIoU and class cross-entropy over the positives, and
+    objectness cross-entropy over every cell, weighted by level; each with its gain. The auxiliary
+    head is L more levels with a gain of their own: all that follows is written once for both.
     """
 
     def __init__(
-        self, anchors_px, strides: Sequence[int], num_classes: int, config: LossConfig | None = None
+        self,
+        anchors_px,
+        strides: Sequence[int],
+        num_classes: int,
+        config: LossConfig | None = None,
+        class_counts: Sequence[int] | None = None,
     ):
-        """`anchors_px` (L, A, 2) in pixels, `strides` of the L levels in pixels."""
+        """`anchors_px` (L, A, 2) in pixels, `strides` of the L levels in pixels, `class_counts` (C,)
+        objects of each class in the training data, needed by `class_balance_beta` alone."""
         super().__init__()
         # Not a buffer: matching happens on the host, where the targets are.
         self.anchors_px = torch.as_tensor(anchors_px).detach().cpu()
         self.strides = tuple(strides)
         self.num_classes = num_classes
         self.config = config or LossConfig()
-        num_levels = len(self.strides)
-        self.level_gains = (4.0, 1.0, 0.4) if num_levels == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)
+        self.class_weights = self._balanced(class_counts) if self.config.class_balance_beta else None
 
     @classmethod
-    def for_model(cls, model, config: LossConfig | None = None) -> Self:
+    def for_model(
+        cls, model, config: LossConfig | None = None, class_counts: Sequence[int] | None = None
+    ) -> Self:
         """The criterion of a `yolov7.model.YOLO`."""
-        return cls(model.anchors_px, model.strides, model.num_classes, config)
+        return cls(model.anchors_px, model.strides, model.num_classes, config, class_counts)
 
     def forward(self, outputs: Sequence[Tensor], targets: Tensor) -> LossTerms:
         """`outputs`: (B, A, H, W, 5+C) per level, lead first, then auxiliary. `targets` (N, 6):
         image, class, cx, cy, w, h, normalised; best left on the CPU, where they are matched.
 
         Where several targets meet in one cell, each has its box and class terms there; objectness
-        learns from the last of them in the order neighbour, anchor, target.
+        learns from the last of them in the order neighbour, anchor, target. The same targets in another
+        order may thus teach another objectness there, but the same order the same on every device.
         """
-        num_levels, config = len(self.strides), self.config
-        lead, auxiliary = list(outputs[:num_levels]), list(outputs[num_levels:])
         self._check(len(outputs), targets)
-        if config.auxiliary == "none":
-            auxiliary = []
-        host_targets = self._in_pixels(targets, lead)
-        targets = send(host_targets, lead[0].device)
-        num_ious = NUM_IOUS_AUXILIARY if auxiliary else NUM_IOUS
+        if self.config.auxiliary == "none":
+            outputs = outputs[: len(self.strides)]
+        host_targets = self._in_pixels(targets, outputs[0])
+        candidates = self._match(host_targets, outputs).to(outputs[0].device)
+        targets = send(host_targets, outputs[0].device)
 
-        candidates = self._match(host_targets, lead, FINE_REACH)
-        maps, cells = self._read(lead, candidates)
-        owner = self._assign(candidates, cells, targets, num_ious)
-        terms = self._head_terms(maps, cells, candidates, owner, targets)
-        if auxiliary:
-            guide = cells
-            if config.auxiliary == "coarse-to-fine":
-                candidates = self._match(host_targets, lead, COARSE_REACH)
-                guide = candidates.read([output.detach() for output in lead])
-            maps, cells = self._read(auxiliary, candidates)
-            if config.auxiliary == "independent":
-                guide = cells
-            if config.auxiliary != "lead-guided":
-                owner = self._assign(candidates, guide, targets, num_ious)
-            head_terms = self._head_terms(maps, cells, candidates, owner, targets)
-            terms = terms + config.auxiliary_gain * head_terms
-        return LossTerms(len(lead[0]) * terms.sum(), *terms.detach())
+        objectness, cells = ReadCells.apply(candidates.indices_per_output(), *outputs)
+        owner = self._assign(candidates, self._guide(cells, candidates, outputs), targets)
+        sizes = [output[..., 4].numel() for output in outputs]
+        terms = self._terms(objectness, sizes, cells, candidates, owner, targets)
+        return LossTerms(len(outputs[0]) * terms.sum(), *terms.detach())
 
     def _check(self, num_outputs: int, targets: Tensor) -> None:
         """Raise ValueError unless outputs and targets are what this criterion can work with."""
@@ -181,69 +151,96 @@ class Criterion(nn.Module):
                 "(N, 6) holds image, class, cx, cy, w, h"
             )
 
-    def _in_pixels(self, targets: Tensor, outputs: list[Tensor]) -> Tensor:
-        """Targets (N, 6) on the host: image, class, cx, cy, w, h in pixels of the outputs' images."""
-        first, stride_px = outputs[0], self.strides[0]
-        targets = targets.detach().cpu().to(torch.promote_types(first.dtype, torch.float32))
-        for column, name, limit in ((0, "image", len(first)), (1, "class", self.num_classes)):
-            impossible = ~((targets[:, column] >= 0) & (targets[:, column] < limit))
-            if impossible.any():
-                raise ValueError(
-                    f"criterion: a target has {name} {targets[impossible, column][0]:g}; "
-                    f"0 to {limit - 1} are possible"
-                )
-        height_px, width_px = first.shape[2] * stride_px, first.shape[3] * stride_px
+    def _balanced(self, class_counts: Sequence[int] | None) -> Tensor:
+        """Weights of the classes; ValueError unless their counts fit and beta is below 1."""
+        beta = self.config.class_balance_beta
+        if not 0 < beta < 1:
+            raise ValueError(f"criterion: class_balance_beta is {beta}; 0 to below 1 works")
+        if class_counts is None or len(class_counts) != self.num_classes:
+            arrived = "no" if class_counts is None else len(class_counts)
+            raise ValueError(
+                f"criterion: {arrived} class counts arrived; class_balance_beta needs the number of "
+                f"objects of each of the {self.num_classes} classes"
+            )
+        return balanced_weights(class_counts, beta)
+
+    def _in_pixels(self, targets: Tensor, output: Tensor) -> Tensor:
+        """Targets (N, 6) on the host: image, class, cx, cy, w, h in pixels of the finest output's
+        images."""
+        targets = targets.detach().cpu().to(torch.promote_types(output.dtype, torch.float32))
+        indices, limits = targets[:, :2], (len(output), self.num_classes)
+        impossible = ~((indices >= 0) & (indices < indices.new_tensor(limits)))
+        if impossible.any():
+            row, column = impossible.nonzero()[0].tolist()
+            raise ValueError(
+                f"criterion: a target has {('image', 'class')[column]} {indices[row, column]:g}; "
+                f"0 to {limits[column] - 1} are possible"
+            )
+        if not targets.isfinite().all():
+            raise ValueError("criterion: a target's box is not finite; give cx, cy, w, h in [0, 1]")
+        height_px, width_px = (size * self.strides[0] for size in output.shape[2:4])
         return targets * targets.new_tensor((1, 1, width_px, height_px, width_px, height_px))
 
-    def _match(self, host_targets: Tensor, outputs: list[Tensor], reach: float) -> Candidates:
-        """Candidates by anchor, on the device of the outputs."""
-        candidates = match_anchors(
+    def _match(self, host_targets: Tensor, outputs: Sequence[Tensor]) -> Candidates:
+        """Candidates by anchor of the lead head, and of the auxiliary one where there is one."""
+        coarse = self.config.auxiliary == "coarse-to-fine"
+        reaches = (FINE_REACH, COARSE_REACH if coarse else FINE_REACH)
+        num_levels = len(self.strides)
+        return match_anchors(
             host_targets,
             self.anchors_px,
             self.strides,
-            [(output.shape[2], output.shape[3]) for output in outputs],
+            [(output.shape[2], output.shape[3]) for output in outputs[:num_levels]],
             len(outputs[0]),
             self.config.anchor_ratio_threshold,
-            reach,
+            reaches[: len(outputs) // num_levels],
         )
-        return candidates.to(outputs[0].device)
 
-    def _assign(
-        self, candidates: Candidates, guide: Tensor, targets: Tensor, num_ious: int
+    def _guide(
+        self, cells: Tensor, candidates: Candidates, outputs: Sequence[Tensor]
     ) -> Tensor:
-        """Target (K,) that each candidate serves, -1 for none, by the predictions `guide` (K, 5+C)."""
+        """Predictions (K, 5+C) by which candidates are chosen: the lead head's for both heads, but
+        each head's own where they are independent."""
+        lead = outputs[: len(self.strides)]
+        auxiliary = candidates.indices_per_output()[len(lead) :]
+        if not auxiliary or self.config.auxiliary == "independent":
+            return cells.detach()
+        seen = [output.detach()[index] for output, index in zip(lead, auxiliary, strict=True)]
+        num_lead = sum(candidates.num_per_output[: len(lead)])
+        return torch.cat((cells.detach()[:num_lead], *seen))
+
+    def _assign(self, candidates: Candidates, guide: Tensor, targets: Tensor) -> Tensor:
+        """Target (K,) that each candidate serves, -1 for none."""
         if self.config.assigner == "anchor":
             return candidates.target
-        return assign_ota(candidates, guide.detach().to(targets.dtype), targets, num_ious)
+        num_ious = NUM_IOUS_AUXILIARY if candidates.table.shape[1] > 1 else NUM_IOUS
+        return assign_ota(candidates, guide, targets, num_ious)
 
-    def _read(
-        self, outputs: list[Tensor], candidates: Candidates
-    ) -> tuple[list[Tensor], Tensor]:
-        """The objectness maps (B, A, H, W) of a head and its candidate cells (K, 5+C)."""
-        pairs = zip(outputs, candidates.indices_per_level(), strict=True)
-        maps, cells = zip(*(ReadCells.apply(output, *indices) for output, indices in pairs))
-        return list(maps), torch.cat(cells)
-
-    def _head_terms(
+    def _terms(
         self,
-        maps: list[Tensor],
+        objectness: Tensor,
+        sizes: Sequence[int],
         cells: Tensor,
         candidates: Candidates,
         owner: Tensor,
         targets: Tensor,
     ) -> Tensor:
-        """Box, objectness and classification loss (3,) of one head, gains included."""
-        config = self.config
-        positive = owner >= 0
+        """Box, objectness and classification loss (3,), gains included. `objectness` (S,) of the
+        outputs, which have `sizes` cells each; `cells` (K, 5+C)."""
+        config, positive = self.config, owner >= 0
         served = targets[owner.clamp(min=0)]
-        num_positive = cells.new_zeros(len(maps))
-        num_positive.index_add_(0, candidates.level, positive.to(cells.dtype))
-        weight = positive / num_positive.clamp(min=1)[candidates.level]
+        gains, map_gains = self._output_gains(sizes, cells)
+        weight = positive.to(cells.dtype)
+        num_positive = torch.zeros_like(gains).index_add_(0, candidates.output, weight)
+        weight = weight * (gains / num_positive.clamp(min=1))[candidates.output]
 
         overlap = bbox_iou(candidates.decode(cells), served[:, 2:], "ciou")
         box = (weight * (1 - overlap)).sum()
-        label = 1 - config.iou_ratio + config.iou_ratio * overlap.detach().clamp(min=0)
-        objectness = self._objectness_term(maps, cells[:, 4], candidates, label, positive)
+        empty = [part.sum() for part in self._binary_loss(objectness).split(sizes)]
+        label = self._objectness_label(overlap.detach(), candidates, served[:, 2:4])
+        correction = self._objectness_correction(cells[:, 4], label, candidates, positive)
+        objectness = (map_gains * torch.stack(empty)).sum()
+        objectness = objectness + (map_gains[candidates.output] * correction).sum()
         classification = self._classification_term(cells[:, 5:], served[:, 1].long(), weight)
         return torch.stack(
             (
@@ -253,26 +250,44 @@ class Criterion(nn.Module):
             )
         )
 
-    def _objectness_term(
-        self,
-        maps: list[Tensor],
-        logit: Tensor,
-        candidates: Candidates,
-        label: Tensor,
-        positive: Tensor,
-    ) -> Tensor:
-        """Score the maps as if they were empty, then correct the positive cells among (K,).
+    def _output_gains(self, sizes: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """What each output counts (D L,), and what the objectness of one of its cells does (D L,)."""
+        num_levels = len(self.strides)
+        heads = [1.0] * num_levels + [self.config.auxiliary_gain] * num_levels
+        levels = LEVEL_GAINS.get(num_levels, LEVEL_GAINS_ELSE)[:num_levels] * 2
+        maps = [head * level / n for head, level, n in zip(heads, levels, sizes)]
+        gains = torch.tensor((heads[: len(sizes)], maps), dtype=like.dtype)
+        return send(gains, like.device).unbind()
 
-        So no map of labels is ever made, and a cell's label is one number, not the last write.
+    def _objectness_label(
+        self, overlap: Tensor, candidates: Candidates, centres_px: Tensor
+    ) -> Tensor:
+        """Soft label (K,) of candidates that overlap their targets so much.
+
+        Constrained, an auxiliary cell whose centre is d cells from the object's (the farther axis)
+        learns at most 2 - d, no less than 0. The paper gives no formula; this one leaves every fine
+        positive alone, whose d is below 1, as far as the decoder reaches, and bounds the extra coarse
+        ones (d from 1 to 1.5) by 1 down to 1/2, continuously.
         """
-        weights = [gain / m.numel() for m, gain in zip(maps, self.level_gains)]
-        empty = sum(w * self._binary_loss(m).sum() for m, w in zip(maps, weights, strict=True))
-        sizes = candidates.num_per_level
-        weight = torch.cat([logit.new_full((n,), w) for n, w in zip(sizes, weights, strict=True)])
+        ratio = self.config.iou_ratio
+        label = 1 - ratio + ratio * overlap.clamp(min=0)
+        if not self.config.constrain_auxiliary:
+            return label
+        bound = (2 - candidates.distance(centres_px)).clamp(0, 1)
+        auxiliary = candidates.output >= len(self.strides)
+        return torch.where(auxiliary, label.minimum(bound), label)
+
+    def _objectness_correction(
+        self, logit: Tensor, label: Tensor, candidates: Candidates, positive: Tensor
+    ) -> Tensor:
+        """What the loss of positive cells (K,) differs by from that of empty ones.
+
+        Maps are scored as if they were empty, then corrected, so no map of labels is ever made, and
+        a cell's label is one number, not the last write.
+        """
         positive_weight = self.config.objectness_positive_weight
         correction = self._binary_loss(logit, label, positive_weight) - self._binary_loss(logit)
-        counts = candidates.last_of_each_cell(positive)
-        return empty + (counts * weight * correction).sum()
+        return correction * candidates.last_of_each_cell(positive)
 
     def _classification_term(self, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """Mean over classes of (K, C), summed over candidates with their weight (K,); 0 for one
@@ -281,6 +296,8 @@ class Criterion(nn.Module):
             return logits.new_zeros(())
         off = self.config.label_smoothing / 2
         one_hot = torch.full_like(logits, off).scatter_(1, label[:, None], 1 - off)
+        if self.class_weights is not None:
+            weight = weight * send(self.class_weights.to(weight.dtype), weight.device)[label]
         positive_weight = self.config.classification_positive_weight
         return (weight * self._binary_loss(logits, one_hot, positive_weight).mean(1)).sum()
 
@@ -288,6 +305,15 @@ class Criterion(nn.Module):
         self, logit: Tensor, label: Tensor | None = None, positive_weight: float = 1.0
     ) -> Tensor:
         return binary_loss(logit, label, positive_weight, self.config.focal_gamma)
+
+
+def balanced_weights(class_counts: Sequence[int], beta: float) -> Tensor:
+    """Weight of each class (C,), 1 on average: the inverse of its effective number of objects,
+    (1 - beta^n) / (1 - beta) of n (Cui et al. 2019, section 4). A class without objects counts as
+    one with a single one."""
+    counts = torch.as_tensor(class_counts, dtype=torch.float64).clamp(min=1)
+    weights = 1 / -torch.expm1(counts * math.log(beta))
+    return weights / weights.mean()
 
 
 def binary_loss(
@@ -313,5 +339,6 @@ def binary_loss(
     label = torch.zeros_like(logit) if label is None else label
     probability = logit.sigmoid()
     wrong = label * (1 - probability) + (1 - label) * probability
+    wrong = wrong.clamp(min=torch.finfo(wrong.dtype).tiny)  # 0 ** gamma has no slope for gamma < 1
     alpha = label * FOCAL_ALPHA + (1 - label) * (1 - FOCAL_ALPHA)
     return loss * alpha * wrong**focal_gamma

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .architectures import Architecture, architecture
+from .architecture import Architecture
+from .architectures import architecture
 from .backbone import Backbone
 from .head import DetectionHead
 from .neck import PyramidNeck

@@ -52,7 +52,8 @@ def paste_in(sample: Sample, donor: Sample, scale: float, rng: np.random.Generat
         )
         rings = donor.polygons[i] if donor.polygons is not None else []
         rings = [ring * to_target[[0, 1], [0, 1]] + to_target[:2, 2] for ring in rings]
-        _draw(canvas, donor.image, to_target @ scaling(*1 / shrink_xy), box, shrink_xy, rings)
+        box_decoded = box * np.tile(shrink_xy, 2)
+        _draw(canvas, donor.image, to_target @ scaling(*1 / shrink_xy), box_decoded, target, rings)
         boxes.append(target)
         chosen.append((i, [ring.astype(np.float32) for ring in rings]))
     if not chosen:
@@ -64,14 +65,15 @@ def paste_in(sample: Sample, donor: Sample, scale: float, rng: np.random.Generat
     return _extended(sample, np.array(boxes), donor, picked, polygons)
 
 
-def _draw(canvas, image, matrix, box_xyxy, shrink_xy, rings) -> None:
-    """Draw the donor's box on the canvas, only inside `rings` (canvas pixels) where there are any."""
-    if not rings:
-        warp_into(canvas, image, matrix, box_xyxy * np.tile(shrink_xy, 2))
-        return
-    pasted = canvas.copy()
-    warp_into(pasted, image, matrix, box_xyxy * np.tile(shrink_xy, 2))
-    np.copyto(canvas, pasted, where=_filled(rings, canvas.shape[:2])[:, :, None])
+def _draw(canvas, image, matrix, box_xyxy, target_xyxy, rings) -> None:
+    """Draw the donor's box on its target, only inside `rings` (canvas pixels) where there are any."""
+    left, top, right, bottom = target_xyxy.astype(int)
+    window = canvas[top:bottom, left:right]
+    pasted = window.copy() if rings else window
+    warp_into(pasted, image, translation(-left, -top) @ matrix, box_xyxy)
+    if rings:
+        mask = _filled([ring - (left, top) for ring in rings], window.shape[:2])
+        cv2.copyTo(pasted, mask, window)
 
 
 def copy_paste(sample: Sample, probability: float, rng: np.random.Generator) -> Sample:
@@ -95,19 +97,19 @@ def copy_paste(sample: Sample, probability: float, rng: np.random.Generator) -> 
         picked.append(i)
     if not picked:
         return sample
-    mask = np.zeros(sample.image.shape[:2], bool)
+    mask = np.zeros(sample.image.shape[:2], np.uint8)
     for rings in polygons[-len(picked) :]:
         mask |= _filled(rings, mask.shape)
-    image = np.where(mask[:, :, None], sample.image[:, ::-1], sample.image)
+    image = cv2.copyTo(cv2.flip(sample.image, 1), mask, sample.image.copy())
     polygons = [[ring.astype(np.float32) for ring in rings] for rings in polygons]
     return _extended(replace(sample, image=image), np.array(boxes), sample, picked, polygons)
 
 
 def _filled(rings: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool mask of the inside of (k, 2) rings."""
+    """(H, W) uint8 mask, 1 inside (k, 2) rings."""
     mask = np.zeros(size_hw, np.uint8)
     cv2.fillPoly(mask, [np.rint(ring - 0.5).astype(np.int32) for ring in rings], 1)
-    return mask.astype(bool)
+    return mask
 
 
 def _extended(sample: Sample, boxes_xyxy, donor: Sample, picked: list[int], polygons) -> Sample:

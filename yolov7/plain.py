@@ -11,13 +11,16 @@ from typing import Any, Literal
 def from_plain(kind: Any, value: Any, where: str) -> Any:
     """Turn plain data into `kind`: a dataclass, tuple, Literal, optional or scalar type.
 
+    Of several dataclasses (X | Y) the one is taken whose field `kind: Literal[...]` has the data's value.
     `where` names the place in errors. ValueError if the data does not fit, also for unknown fields.
     """
     if dataclasses.is_dataclass(kind):
         return _dataclass_from_plain(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # X | None
-        return None if value is None else from_plain(arguments[0], value, where)
+    if origin is types.UnionType:
+        if value is None and types.NoneType in arguments:
+            return None
+        return from_plain(_member(arguments, value, where), value, where)
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"{where}: {value!r} is unknown; choose {', '.join(map(repr, arguments))}")
@@ -31,6 +34,18 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     elif type(value) is kind:
         return value
     raise ValueError(f"{where}: {value!r} does not fit; give {kind}")
+
+
+def _member(union: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Return the type of the union that the value is meant for."""
+    members = [member for member in union if member is not types.NoneType]
+    if len(members) == 1:
+        return members[0]
+    by_kind = {typing.get_args(typing.get_type_hints(member)["kind"])[0]: member for member in members}
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind not in by_kind:
+        raise ValueError(f"{where}: {value!r} does not fit; give a mapping whose kind is one of {', '.join(by_kind)}")
+    return by_kind[kind]
 
 
 def _dataclass_from_plain(kind: type, value: Any, where: str) -> Any:

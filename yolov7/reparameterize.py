@@ -21,24 +21,34 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def reparameterize(model: Model) -> Model:
     """Return a folded copy in evaluation mode, without gradients; the model itself is left as it is."""
-    folded = copy.deepcopy(model).eval().requires_grad_(False)
+    folded = fuse(model)
     folded.head.auxiliary_convs = nn.ModuleList()
     folded.head.auxiliary_predictors = nn.ModuleList()
-    _fold_children(folded)
+    for level, predictor in enumerate(folded.head.lead_predictors):
+        if isinstance(predictor, ImplicitConv2d):
+            folded.head.lead_predictors[level] = fold_implicit(predictor)
     folded.is_folded = True
     return folded
 
 
-def _fold_children(module: nn.Module) -> None:
+def fuse(model: Model) -> Model:
+    """Return a copy in which only batch normalisation and RepConv are folded: both heads, with implicit knowledge.
+
+    It is the half-way form in which published parameter counts are often given ("after fusing").
+    """
+    fused = copy.deepcopy(model).eval().requires_grad_(False)
+    _fuse_children(fused)
+    return fused
+
+
+def _fuse_children(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, ConvBlock):
             fold_conv_block(child)
         elif isinstance(child, RepConvBlock):
             setattr(module, name, fold_rep_conv(child))
-        elif isinstance(child, ImplicitConv2d):
-            setattr(module, name, fold_implicit(child))
         else:
-            _fold_children(child)
+            _fuse_children(child)
 
 
 def folded_weights(block: ConvBlock) -> tuple[Tensor, Tensor]:

@@ -117,6 +117,25 @@ def decode_image(data, reduce: int = 1) -> np.ndarray:
     return image
 
 
+def reduction(scale: float) -> int:
+    """The strongest reduced decoding that still has a pixel for every pixel of an image shown at `scale`."""
+    return max(reduce for reduce in REDUCED_DECODING if reduce == 1 or scale * reduce <= 1)
+
+
+def shrunk(image: np.ndarray, factor: int) -> np.ndarray:
+    """(H, W, 3) uint8 at 1/factor of its size, rounded up: the mean of each block of pixels.
+
+    As reduced decoding does, the last row and column are repeated where a block is not full: OpenCV
+    averages whole blocks twenty times as fast as parts of pixels.
+    """
+    height, width = image.shape[:2]
+    missing = -height % factor, -width % factor
+    if any(missing):
+        image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+    size = (image.shape[1] // factor, image.shape[0] // factor)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def read_sample(
     *,
     image,
@@ -206,19 +225,25 @@ def fitted_size_hw(
 
 
 def letterbox(
-    image: np.ndarray, size_hw: tuple[int, int], pad_value: int = PAD_GREY, scale_up: bool = True
+    image: np.ndarray,
+    size_hw: tuple[int, int],
+    pad_value: int = PAD_GREY,
+    scale_up: bool = True,
+    canvas_hw: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Letterbox]:
     """Fit an (H, W, 3) uint8 image into `size_hw`, bilinearly, centred on a `pad_value` ground.
 
+    The ground measures `canvas_hw` where given, which must hold the fitted image, else `size_hw`.
     `scale_up=False` leaves small images at their size. Where the padding is odd, the image lies
     half a pixel above (or left of) the centre that `Letterbox` records, as in the official
     detector, whose published AP was measured so.
     """
     original_hw = image.shape[:2]
     scale, (height, width) = fitted_size_hw(original_hw, size_hw, scale_up)
-    pad_x, pad_y = (size_hw[1] - width) / 2, (size_hw[0] - height) / 2
+    canvas_hw = canvas_hw or size_hw
+    pad_x, pad_y = (canvas_hw[1] - width) / 2, (canvas_hw[0] - height) / 2
     left, top = int(pad_x), int(pad_y)
-    canvas = np.full((*size_hw, 3), pad_value, np.uint8)
+    canvas = np.full((*canvas_hw, 3), pad_value, np.uint8)
     inside = canvas[top : top + height, left : left + width]
     if original_hw == (height, width):
         inside[...] = image

@@ -5,6 +5,7 @@ architecture in its metadata: a model file that explains itself) and ``state.pt`
 by ``torch.load(weights_only=True)``). Nothing in it needs pickle to execute.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from .architectures import Architecture
 from .ema import EMA, EMAConfig
+from .freeze import freeze
 from .model import build_model
 from .optim import Schedule, build_optimizer
 from .weights import load_weights, save_model
@@ -34,11 +36,16 @@ class TrainState:
 
     @classmethod
     def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
-              device: torch.device | str = "cpu", initial: dict[str, torch.Tensor] | None = None) -> "TrainState":
-        """A fresh state; ``initial`` weights replace the random ones wherever name and shape agree."""
+              device: torch.device | str = "cpu", initial: Mapping[str, torch.Tensor] | None = None,
+              frozen: Sequence[str] = ()) -> "TrainState":
+        """A fresh state; ``initial`` weights replace the random ones wherever name and shape agree.
+
+        The modules named in ``frozen`` stay as they are: no gradient, no update, fixed batch statistics.
+        """
         model = build_model(architecture, num_classes=len(classes))
         if initial is not None:
             transfer_weights(model, initial)
+        freeze(model, frozen)
         model = model.to(device, memory_format=torch.channels_last)
         return cls(model, EMA(model, ema), build_optimizer(model, schedule), schedule, list(classes))
 
@@ -81,16 +88,26 @@ def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], where: str)
     model.load_state_dict(weights)
 
 
-def transfer_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> int:
-    """Copy every tensor whose name and shape agree and return how many did; ValueError when under half do.
+def transfer_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> int:
+    """Copy every tensor whose name and shape agree and return how many did; ValueError as `fitting_weights`."""
+    fitting = fitting_weights(model, weights)
+    model.load_state_dict(model.state_dict() | fitting)
+    return len(fitting)
 
-    Layers that depend on the class count stay as initialised, so a model can start from one trained on
-    other classes.
+
+def fitting_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that a model can start from; ValueError where they are folded or under half of its own.
+
+    Layers that depend on the class count stay as initialised, so a model can start from one trained on other
+    classes. Anchors are no weights: they stay those of the model's architecture.
     """
     own = model.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if any(name.endswith("conv.bias") for name in weights) and not any("running_mean" in name for name in weights):
+        raise ValueError("model.weights: are folded: their batch norms are gone, and training needs them; "
+                         "give the run or checkpoint that was published, or weights in training form")
+    fitting = {name: value for name, value in weights.items()
+               if name in own and own[name].shape == value.shape and name != "anchors_px"}
     if len(fitting) < len(own) / 2:
         raise ValueError(f"model.weights: only {len(fitting)} of {len(own)} tensors fit this architecture; "
                          "give weights of the same architecture, depth and width")
-    model.load_state_dict(own | fitting)
-    return len(fitting)
+    return fitting

@@ -3,7 +3,7 @@
 Resizing, placing, perspective and flipping are composed as matrices and only then is the image
 touched. Points are rows (x, y) in the frame of `yolov7.sample`: pixel i covers [i, i + 1).
 
-n boxes · k vertices
+n boxes
 """
 
 import math
@@ -42,13 +42,19 @@ def shearing(x_degrees: float, y_degrees: float) -> np.ndarray:
 
 def project(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
     """Carry (..., 2) points through a 3x3 matrix."""
-    moved = points_xy @ matrix[:, :2].T + matrix[:, 2]
-    return moved[..., :2] / np.maximum(moved[..., 2:], HORIZON)
+    moved = points_xy @ matrix[:2, :2].T + matrix[:2, 2]
+    if is_affine(matrix):
+        return moved
+    weight = points_xy @ matrix[2, :2] + matrix[2, 2]
+    return moved / np.maximum(weight, HORIZON)[..., None]
 
 
 def project_boxes(matrix: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
     """The upright boxes, (n, 4), around the four projected corners of (n, 4) boxes."""
-    corners = project(matrix, boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+    if is_upright(matrix):  # two opposite corners are enough
+        corners = project(matrix, boxes_xyxy.reshape(-1, 2, 2))
+    else:
+        corners = project(matrix, boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
     return np.concatenate([corners.min(1), corners.max(1)], axis=1)
 
 
@@ -63,36 +69,14 @@ def areas(boxes_xyxy: np.ndarray) -> np.ndarray:
     return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
 
 
-def bounding_box(rings: list[np.ndarray]) -> np.ndarray:
-    """The upright box, (4,), around all vertices of (k, 2) rings."""
-    points = np.concatenate(rings)
-    return np.concatenate([points.min(0), points.max(0)])
-
-
-def clip_ring(ring: np.ndarray, rectangle_xyxy: np.ndarray) -> np.ndarray:
-    """The part of a (k, 2) polygon inside a rectangle, edge by edge (Sutherland and Hodgman).
-
-    Returns (k', 2), with k' = 0 where nothing is inside.
-    """
-    x0, y0, x1, y1 = rectangle_xyxy
-    for axis, bound, sign in ((0, x0, 1), (1, y0, 1), (0, x1, -1), (1, y1, -1)):
-        depth = sign * (ring[:, axis] - bound)
-        inside = depth >= 0
-        if inside.all():
-            continue
-        following = np.roll(depth, -1)
-        crosses = inside != (following >= 0)
-        step = np.divide(depth, depth - following, where=crosses, out=np.zeros_like(depth))
-        crossing = ring + step[:, None] * (np.roll(ring, -1, axis=0) - ring)
-        crossing[:, axis] = bound
-        ring = np.stack([ring, crossing], 1).reshape(-1, 2)
-        ring = ring[np.stack([inside, crosses], 1).ravel()]
-    return ring
-
-
 def magnification(matrix: np.ndarray) -> float:
     """Output pixels per source pixel, as a length ratio, near the origin of `matrix`."""
     return math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+
+
+def is_affine(matrix: np.ndarray) -> bool:
+    """Whether parallels stay parallel: the last row is (0, 0, 1)."""
+    return matrix[2, 0] == matrix[2, 1] == 0
 
 
 def is_upright(matrix: np.ndarray) -> bool:
@@ -136,12 +120,20 @@ def _resize_into(canvas, part, matrix, corners) -> None:
     right, bottom = min(x1, canvas.shape[1]), min(y1, canvas.shape[0])
     if left >= right or top >= bottom:
         return
-    if (y1 - y0, x1 - x0) != part.shape[:2]:
-        part = cv2.resize(part, (int(x1 - x0), int(y1 - y0)), interpolation=cv2.INTER_LINEAR)
+    width, height = int(x1 - x0), int(y1 - y0)
+    if part.shape[:2] != (height, width):
+        part = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+    rows, columns = slice(top - y0, bottom - y0), slice(left - x0, right - x0)
     mirrored, upturned = matrix[0, 0] < 0, matrix[1, 1] < 0
+    if mirrored:
+        columns = slice(x1 - right, x1 - left)
+    if upturned:
+        rows = slice(y1 - bottom, y1 - top)
+    window = canvas[top:bottom, left:right]
     if mirrored or upturned:  # OpenCV's codes: 1 about the vertical axis, 0 horizontal, -1 both
-        part = cv2.flip(part, -1 if mirrored and upturned else int(mirrored))
-    canvas[top:bottom, left:right] = part[top - y0 : bottom - y0, left - x0 : right - x0]
+        cv2.flip(part[rows, columns], -1 if mirrored and upturned else int(mirrored), dst=window)
+    else:
+        window[...] = part[rows, columns]
 
 
 def _perspective_into(canvas, part, matrix) -> None:
@@ -154,7 +146,7 @@ def _perspective_into(canvas, part, matrix) -> None:
         return
     matrix = translation(-left, -top) @ matrix
     matrix = np.linalg.inv(CENTRE_TO_CORNER) @ matrix @ CENTRE_TO_CORNER
-    affine = matrix[2, 0] == matrix[2, 1] == 0
+    affine = is_affine(matrix)
     warp = cv2.warpAffine if affine else cv2.warpPerspective
     window = canvas[top:bottom, left:right]
     warp(

@@ -17,60 +17,34 @@ from torch import Tensor
 
 from .architectures import Architecture
 from .model import YOLO, build_model
+from .official_names import find_differences, official_names
 
 FORMAT = "yolov7/1"
 
-# The parts of official names, in the order in which our modules are defined. `m` predicts for the lead
-# head with its implicit vectors `ia` (added) and `im` (multiplied), `m2` for the auxiliary head.
-_OFFICIAL_PARTS = (
-    "cv1", "cv2", "cv3", "cv4", "cv5", "cv6", "cv7", "rbr_dense", "rbr_1x1", "conv", "bn",
-    "lead", "auxiliary", "m", "m2", "weight", "bias", "running_mean", "running_var", "num_batches_tracked",
-    "ia", "im", "implicit",
-)  # fmt: skip
-
 
 def load_official_state_dict(model: YOLO, state_dict: Mapping[str, Tensor]) -> None:
-    """Load a state dict with official names (`model.0.conv.weight` …) into a model in training form.
+    """Load a state dict with official names (`model.0.conv.weight` …) into a model.
 
-    Official names number the layers in the order in which our modules are defined, so the n-th
-    tensor of one is the n-th of the other; every shape is checked. Anchors are taken from
-    `anchor_grid` (pixels). Half precision is widened to the model's. ValueError says what differs.
+    A model in training form takes a training checkpoint; a folded one takes fused weights. Names and
+    shapes must agree exactly. Anchors are taken from `anchor_grid` (pixels). Half precision is widened
+    to the model's. ValueError lists the missing, unexpected and misshapen names.
     """
-    if model.is_folded:
-        raise ValueError(f"{model.architecture.name} is folded; official weights load into the training form")
-    own = model.state_dict()
-    own_keys = [key for key in own if key != "anchors_px"]
-    grids = [key for key in state_dict if key.endswith(".anchor_grid")]
-    keys = sorted((key for key in state_dict if not key.endswith((".anchors", ".anchor_grid"))), key=_official_order)
-    if len(keys) != len(own_keys) or len(grids) != 1:
-        raise ValueError(
-            f"official weights: {len(keys)} tensors and {len(grids)} anchor grids do not fit "
-            f"{model.architecture.name} in training form, which has {len(own_keys)} tensors and 1 anchor grid"
-        )
-    for own_key, key in zip(own_keys, keys):
-        if own[own_key].shape != state_dict[key].shape:
-            raise ValueError(
-                f"official weights: {key} has shape {tuple(state_dict[key].shape)}; "
-                f"{own_key} of {model.architecture.name} with {model.num_classes} classes "
-                f"needs {tuple(own[own_key].shape)}"
-            )
-    loaded = {own_key: state_dict[key] for own_key, key in zip(own_keys, keys)}
-    loaded["anchors_px"] = state_dict[grids[0]].reshape(model.anchors_px.shape)
+    require_official_fit(model, state_dict)
+    names = official_names(model)
+    loaded = {own: state_dict[official] for official, own in names.items() if own is not None}
+    loaded["anchors_px"] = loaded["anchors_px"].reshape(model.anchors_px.shape)
     model.load_state_dict(loaded, strict=True)
 
 
-def _official_order(key: str) -> tuple[int, ...]:
-    """Return the sort key that brings official names into the order of our modules."""
-    _, *parts = key.split(".")
-    if len(parts) > 2 and parts[1] in ("m", "m2", "ia", "im"):  # we keep a level's vectors with its weights
-        layer, part, level, *rest = parts
-        parts = [layer, "auxiliary" if part == "m2" else "lead", level, part, *rest]
-    try:
-        return tuple(int(part) if part.isdigit() else _OFFICIAL_PARTS.index(part) for part in parts)
-    except ValueError:
+def require_official_fit(model: YOLO, state_dict: Mapping[str, Tensor]) -> None:
+    """ValueError that lists what is missing, unexpected and misshapen, if anything is."""
+    differences = find_differences(model, state_dict)
+    if len(differences):
+        form = "folded" if model.is_folded else "training"
         raise ValueError(
-            f"official weights: {key!r} is not an official name; names look like 'model.0.conv.weight'"
-        ) from None
+            f"official weights do not fit {model.architecture.name} with {model.num_classes} classes "
+            f"in {form} form: {differences}"
+        )
 
 
 def save_weights(path: str | os.PathLike, state_dict: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

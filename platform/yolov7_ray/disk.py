@@ -27,9 +27,14 @@ class FileInfo:
     """Changes when the file does: modification time locally, ETag in S3."""
 
 
+class DiskFull(StorageError):
+    """A disk, or a quota on it, that has no room for what is written."""
+
+
 _REMEDIES = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose another directory"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another directory"),
+    errno.EFBIG: ("the file is larger than this disk or `ulimit -f` allows", "choose another directory"),
     errno.EACCES: ("access is denied", "check the permissions of this path"),
     errno.EPERM: ("access is denied", "check the permissions of this path"),
     errno.EROFS: ("the filesystem is read-only", "choose another directory"),
@@ -44,7 +49,24 @@ def explained(error: OSError, path: str) -> StorageError:
     if error.errno == errno.ENOENT:
         return NotFound(path, "there is nothing here", "check the path")
     problem, remedy = _REMEDIES.get(error.errno, (error.strerror or str(error), "check the path and its disk"))
-    return StorageError(path, problem, remedy)
+    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+    return kind(path, problem, remedy)
+
+
+def digest(source: bytes | str | os.PathLike) -> str:
+    """SHA-256, as hex, of bytes or of a local file."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return hashlib.sha256(source).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_at(descriptor: int, data: bytes, start: int) -> None:
+    """Write all of `data`: a disk that fills up takes a part first, and only then fails."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, start)
+        view, start = view[written:], start + written
 
 
 class Disk:
@@ -80,17 +102,17 @@ class Disk:
     def read_with_etag(self) -> tuple[bytes, str]:
         """The content, and its digest as version."""
         data = self.read()
-        return data, _etag(data)
+        return data, digest(data)
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start to stop."""
         with self._explaining(), open(self.path, "rb") as file:
             return os.pread(file.fileno(), stop - start, start)
 
-    def num_bytes(self) -> int:
-        """Size of the file."""
+    def size_and_digest(self) -> tuple[int, str | None]:
+        """Bytes of the file; its digest is not recorded anywhere."""
         with self._explaining():
-            return self.path.stat().st_size
+            return self.path.stat().st_size, None
 
     def exists(self) -> bool:
         """Whether there is a file, or a directory that holds one."""
@@ -123,12 +145,12 @@ class Disk:
         with self._explaining(), self._whole(data) as complete:
             if expected_etag is None:
                 self._claim(complete)
-                return _etag(data)
+                return digest(data)
             with self._locked():
-                if _etag(self.path.read_bytes()) != expected_etag:
+                if digest(self.path.read_bytes()) != expected_etag:
                     raise AlreadyExists(str(self.path), "another writer changed it meanwhile", "read it again")
                 os.replace(complete, self.path)
-                return _etag(data)
+                return digest(data)
 
     def _claim(self, complete: Path) -> None:
         try:
@@ -167,7 +189,3 @@ class Disk:
                 shutil.rmtree(self.path, ignore_errors=False)
             else:
                 self.path.unlink(missing_ok=True)
-
-
-def _etag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

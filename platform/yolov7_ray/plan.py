@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 import torch
 import yaml
 
-from yolov7.architectures import Architecture
+from yolov7.architecture import Architecture
 from yolov7.describe import count_flops, count_parameters
+from yolov7.freeze import freeze
 from yolov7.model import build_model
 
-from . import admission, places, storage
+from . import admission, places, prepare, storage
+from .data.doctor.examination import glance
+from .data.doctor.report import plan_lines
 from .data.schema import MANIFEST, Manifest, load_manifest
 from .data.shapes import SHAPE_CLASSES
 from .errors import JobError
@@ -94,20 +97,60 @@ def _ingest(job: IngestSpec, upcoming: Upcoming) -> list[Line]:
 
 
 def _train(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
-    size_px, architecture = job.data.image_size_px, job.model.build_architecture()
+    size_px = job.data.image_size_px
     images, classes, lines = _dataset(job.dataset, (job.data.train_split, job.data.val_split), upcoming)
-    cost = _cost(architecture, len(classes or ()) or UNKNOWN_CLASSES, size_px)
+    loaded = prepare.starting_model(job) if job.model.weights and not upcoming.makes(job.model.weights) else None
+    architecture, num_classes = prepare.starting_architecture(job, loaded), len(classes or ()) or UNKNOWN_CLASSES
+    cost = _cost(architecture, num_classes, size_px)
     note = "" if classes else f" (with {UNKNOWN_CLASSES} classes; its own are known after ingest)"
     lines = [("model", f"{_scaled(job)} at {size_px} px: {cost}{note}"), *lines]
-    if job.model.weights and not upcoming.makes(job.model.weights):
-        loaded = load_model(job.model.weights, job.model.registry)
-        lines.append(("weights", f"{loaded.source}, trained on {len(loaded.classes)} classes"))
+    if loaded is not None:
+        taken, tensors = prepare.tensors_taken(job, loaded, num_classes)
+        lines.append(("weights", f"{loaded.source}, trained on {len(loaded.classes)} classes: "
+                                 f"{taken} of {tensors} tensors are taken over"))
+    lines += _frozen(job, architecture, num_classes)
+    if not upcoming.makes(job.dataset):
+        seen = glance(job.dataset, (job.data.train_split, job.data.val_split), architecture, size_px)
+        lines += plan_lines(seen)
+        if not seen.findings.num_kinds("error"):
+            lines += _anchors(job, architecture)
     num_images = images.get(job.data.train_split)
     if num_images:
         steps = -(-num_images // job.batch_size)
         per_update = max(1, round(job.nominal_batch_size / job.batch_size))
         lines.append(("steps", f"{steps} per epoch of {num_images} images in batches of {job.batch_size}, "
                                f"x {job.epochs} epochs = {steps * job.epochs}; an update every {per_update}"))
+    return lines
+
+
+def _frozen(job: TrainSpec, architecture: Architecture, num_classes: int) -> list[Line]:
+    """What is not trained."""
+    if not job.model.freeze:
+        return []
+    with torch.device("meta"):
+        model = build_model(architecture, num_classes)
+    frozen = freeze(model, job.model.freeze)
+    lines = [("frozen", f"{', '.join(job.model.freeze)}: {frozen / 1e6:.2f} of {count_parameters(model) / 1e6:.2f} M "
+                        "parameters stay as they are")]
+    if job.model.weights is None:
+        lines.append(("warning", "what is frozen stays random: set model.weights to start from a trained model"))
+    return lines
+
+
+def _anchors(job: TrainSpec, architecture: Architecture) -> list[Line]:
+    """How well the anchors fit the boxes that are trained on."""
+    sizes_px = prepare.box_sizes_px(job, load_manifest(job.dataset))
+    if not len(sizes_px):
+        return []
+    fit = prepare.measured(architecture.anchors_px, sizes_px, job)
+    if job.model.anchors == "auto":
+        best = prepare.fitted_anchors(job, sizes_px)
+        return [("anchors", f"auto: {best} on {best.num_boxes} boxes (the default ones: {fit})")]
+    kind = job.model.anchors if isinstance(job.model.anchors, str) else "given"
+    lines = [("anchors", f"{kind}: {fit} on {fit.num_boxes} boxes")]
+    if fit.recall < prepare.LOW_RECALL:
+        lines.append(("warning", f"no anchor fits {1 - fit.recall:.1%} of the boxes, which are never learnt: "
+                                 "set model.anchors to auto"))
     return lines
 
 

@@ -23,6 +23,7 @@ import ray.exceptions
 import torch
 from torch import Tensor
 
+from yolov7.augmented_inference import TestTimeAugmentation
 from yolov7.batch import normalize
 from yolov7.postprocess import postprocess
 from yolov7.reparameterize import reparameterize
@@ -141,7 +142,8 @@ class Predictor:
         loaded = source.load()
         self.device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
         model = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self.model = TestTimeAugmentation(model) if spec.test_time_augmentation else model
         self.size_px = image_size_px(spec, loaded)
         self.images, self.spec = images, spec
         self.pool = ThreadPoolExecutor(num_threads)
@@ -180,7 +182,8 @@ class Predictor:
         """(B, S, S, 3) uint8 -> B detections (n, 6) in pixels of the square."""
         batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
         predictions = self.model(normalize(batch))
-        return postprocess(predictions, self.spec.confidence_threshold, self.spec.iou_threshold)
+        return postprocess(predictions, self.spec.confidence_threshold, self.spec.iou_threshold,
+                           self.spec.multi_label, self.spec.class_agnostic)
 
 
 def row_of(picture: Picture, fit: Letterbox, detections: Tensor) -> dict[str, Any]:
@@ -229,7 +232,8 @@ def predict(spec: PredictSpec, run_name: str) -> dict[str, str]:
     storage.write_json(storage.join(output, SUMMARY), {
         "run": run_name, "model": source.ref, "images": spec.images, "split": spec.split if images.classes else None,
         "format": spec.format, "image_size_px": size_px, "confidence_threshold": spec.confidence_threshold,
-        "iou_threshold": spec.iou_threshold,
+        "iou_threshold": spec.iou_threshold, "multi_label": spec.multi_label, "class_agnostic": spec.class_agnostic,
+        "test_time_augmentation": spec.test_time_augmentation,
         "classes": [{"name": name, "category_id": i} for name, i in zip(loaded.classes, ids)],
         **counts, "seconds": round(time.monotonic() - started_s, 3), "files": files,
     })

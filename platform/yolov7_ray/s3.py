@@ -1,59 +1,47 @@
-"""The S3 half of `storage`: one object or prefix, with every fault of the network met by a bounded patience.
+"""The S3 half of `storage`: one object or prefix, and the proof that what comes back is what was written.
 
-The defaults of the clients are not enough: they do not retry a body that breaks off, take a short body for
-a whole one, and send a checksum form that some servers refuse. So botocore makes single attempts and the
-patience is here, in one place.
+Every object is written with its sha256 beside it, and read back against it: no client notices a body that is
+shorter than the object but as long as its header says, or a flipped bit. How long faults are waited for is in
+`patience`.
 """
 
 import base64
 import hashlib
 import os
-import random
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import botocore.exceptions as faults
 import pyarrow.fs
-import urllib3.exceptions
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from .disk import FileInfo, explained
-from .errors import AlreadyExists, NotFound, StorageError
+from . import patience
+from .disk import FileInfo, digest, explained
+from .errors import AlreadyExists, Corrupt, NotFound, StorageError
+from .patience import BrokenBody, endpoint, patiently
 
 # Ceph and older servers answer 411 to the trailing checksums that new clients send by default; this is read by
-# boto3 and by pyarrow, in this process and its children. Uploads carry Content-MD5, shards their sha256.
+# boto3 and by pyarrow, in this process and its children. Uploads carry Content-MD5 and their sha256.
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 
-PATIENCE_S = 90.0
-"""How long a server that answers, but with errors or broken bodies, is tried again."""
-PATIENCE_UNREACHABLE_S = 10.0
-"""How long a server that cannot be connected to is tried again."""
-PATIENCE_CHECK_S = 5.0
-"""The same for a first look at the start of a job."""
 SINGLE_PUT_BYTES = 64 << 20
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000
+PARALLEL_PARTS = 4
 PARALLEL_DELETES = 16
+ATTEMPTS = 3
+"""Reads of an object before a wrong digest counts as corruption; uploads that may be forgotten by the server."""
+PIECE_BYTES = 1 << 20
 
-T = TypeVar("T")
-
-_UNREACHABLE = (faults.EndpointConnectionError, faults.ConnectTimeoutError, faults.ProxyConnectionError,
-                faults.SSLError)
-_BROKEN = (faults.HTTPClientError, faults.IncompleteReadError, faults.ResponseStreamingError,
-           urllib3.exceptions.HTTPError, ConnectionError)
-_BUSY_CODES = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException",
-               "TooManyRequests", "ConditionalRequestConflict", "OperationAborted"}
 _LOST_RACE = {"PreconditionFailed", "412"}
-
-
-class ShortBody(ConnectionError):
-    """A body shorter than announced."""
 
 
 class S3:
@@ -72,15 +60,18 @@ class S3:
         return cls(bucket, key.rstrip("/"))
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """pyarrow's filesystem, which by itself would ignore the endpoint in the environment."""
+        """pyarrow's filesystem, which by itself would ignore the endpoint in the environment.
+
+        Eight tries last about 50 s. It compares no digests: for what others write (Ray), not for our own reads.
+        """
         filesystem = pyarrow.fs.S3FileSystem(
-            region=_region(self.bucket), endpoint_override=_endpoint(), connect_timeout=5, request_timeout=20,
+            region=_region(self.bucket), endpoint_override=endpoint(), connect_timeout=5, request_timeout=20,
             retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=8))
         return filesystem, f"{self.bucket}/{self.key}".rstrip("/")
 
     def check_access(self, write: bool) -> None:
         """Raise where endpoint, credentials or bucket do not work; writing is not tried."""
-        self._call("list_objects_v2", PATIENCE_CHECK_S, Prefix=self.key, MaxKeys=1)
+        self._call("list_objects_v2", patience.PATIENCE_CHECK_S, Prefix=self.key, MaxKeys=1)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -89,32 +80,46 @@ class S3:
         return self.read_with_etag()[0]
 
     def read_with_etag(self) -> tuple[bytes, str]:
-        """The content and its ETag (unquoted: Ceph knows no other form in conditions)."""
-        def get() -> tuple[bytes, str]:
-            reply = _client().get_object(Bucket=self.bucket, Key=self.key)
-            return _whole_body(reply), reply["ETag"].strip('"')
+        """The content and its ETag (unquoted: Ceph knows no other form in conditions); Corrupt where it is damaged.
 
-        return self._patiently(get)
+        An object that others wrote has no digest beside it; its ETag is its MD5 on most servers, not on all, so
+        there the same bytes twice are taken for whole.
+        """
+        earlier = None
+        for _ in range(ATTEMPTS):
+            data, reply = self._get()
+            etag, recorded = reply["ETag"].strip('"'), reply["Metadata"].get("sha256")
+            if digest(data) == recorded or recorded is None and (_may_be(data, reply) or data == earlier):
+                return data, etag
+            earlier = data
+        raise Corrupt(self.uri, f"is corrupt: {len(data)} bytes come, and their digest is not {recorded or etag}",
+                      "write it again from its source, or restore it from a backup")
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """Bytes start to stop."""
-        def get() -> bytes:
-            reply = _client().get_object(Bucket=self.bucket, Key=self.key, Range=f"bytes={start}-{stop - 1}")
-            data = _whole_body(reply)
-            if len(data) != stop - start:
-                raise ShortBody(f"{len(data)} of {stop - start} bytes")
-            return data
+        """Bytes start to stop; of the right number, but only a digest can tell whether they are right."""
+        return self._get(start, stop)[0]
 
-        return self._patiently(get)
+    def _get(self, start: int = 0, stop: int | None = None) -> tuple[bytes, dict]:
+        condition = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
 
-    def num_bytes(self) -> int:
-        """Size of the object."""
-        return self._call("head_object", Key=self.key)["ContentLength"]
+        def get() -> tuple[bytes, dict]:
+            reply = _client().get_object(Bucket=self.bucket, Key=self.key, **condition)
+            data = _body(reply)
+            if stop is not None and len(data) != stop - start:
+                raise BrokenBody(f"{len(data)} of {stop - start} bytes")
+            return data, reply
+
+        return patiently(self.uri, get)
+
+    def size_and_digest(self) -> tuple[int, str | None]:
+        """Bytes of the object, and the sha256 that was recorded when it was written (None: not by us)."""
+        head = self._call("head_object", Key=self.key)
+        return head["ContentLength"], head["Metadata"].get("sha256")
 
     def exists(self) -> bool:
         """Whether there is an object, or a prefix that holds one."""
         try:
-            self.num_bytes()
+            self.size_and_digest()
             return True
         except NotFound:
             return next(self.files(), None) is not None
@@ -140,19 +145,50 @@ class S3:
 
     def write(self, data: bytes) -> None:
         """Write or replace in a single PUT."""
-        self._call("put_object", Key=self.key, Body=data, ContentMD5=_md5(data))
+        self._call("put_object", **self._content(data))
+
+    def _content(self, data: bytes) -> dict:
+        """Of a PUT: the server refuses bytes that do not fit the MD5, readers those that do not fit the sha256."""
+        return {"Key": self.key, "Body": data, "ContentMD5": _md5(data), "Metadata": {"sha256": digest(data)}}
 
     def upload(self, local_path: Path) -> None:
-        """Copy a local file to here; large ones in parallel parts."""
-        if not local_path.is_file():
-            raise NotFound(str(local_path), "there is no such file", "check the path")
-        if local_path.stat().st_size <= SINGLE_PUT_BYTES:
-            return self.write(local_path.read_bytes())
-        transfer = TransferConfig(multipart_threshold=SINGLE_PUT_BYTES, multipart_chunksize=16 << 20,
-                                  max_concurrency=4)
-        self._patiently(lambda: _client(attempts=8).upload_file(str(local_path), self.bucket, self.key,
-                                                                Config=transfer))
-        return None
+        """Copy a local file to here, large ones in parallel parts; NotFound where there is none."""
+        try:
+            num_bytes = local_path.stat().st_size
+            if num_bytes <= SINGLE_PUT_BYTES:
+                return self.write(local_path.read_bytes())
+            return self._upload_parts(local_path, num_bytes, digest(local_path))
+        except OSError as error:
+            raise explained(error, str(local_path)) from error
+
+    def _upload_parts(self, local_path: Path, num_bytes: int, sha256: str) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._upload_parts_once(local_path, num_bytes, sha256)
+            except NotFound:  # the server has forgotten this upload, which it also does once it is complete
+                with suppress(NotFound):
+                    if self.size_and_digest() == (num_bytes, sha256):
+                        return None
+                if attempt == ATTEMPTS - 1:
+                    raise
+
+    def _upload_parts_once(self, local_path: Path, num_bytes: int, sha256: str) -> None:
+        target = {"Key": self.key}
+        target["UploadId"] = self._call("create_multipart_upload", Metadata={"sha256": sha256}, **target)["UploadId"]
+        part_bytes = max(PART_BYTES, -(-num_bytes // MOST_PARTS))
+        try:
+            with open(local_path, "rb") as file, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+                def put(number: int) -> dict:
+                    data = os.pread(file.fileno(), part_bytes, (number - 1) * part_bytes)
+                    reply = self._call("upload_part", PartNumber=number, Body=data, ContentMD5=_md5(data), **target)
+                    return {"PartNumber": number, "ETag": reply["ETag"]}
+
+                parts = list(pool.map(put, range(1, -(-num_bytes // part_bytes) + 1)))
+            self._call("complete_multipart_upload", MultipartUpload={"Parts": parts}, **target)
+        except BaseException:
+            with suppress(StorageError):  # what is uploaded would be kept, and paid for
+                self._call("abort_multipart_upload", patience.PATIENCE_CHECK_S, **target)
+            raise
 
     def write_if(self, data: bytes, expected_etag: str | None) -> str:
         """Write where the version is `expected_etag` (None: nothing is there).
@@ -167,8 +203,7 @@ class S3:
             nonlocal attempts
             attempts += 1
             try:
-                reply = _client().put_object(Bucket=self.bucket, Key=self.key, Body=data, ContentMD5=_md5(data),
-                                             **condition)
+                reply = _client().put_object(Bucket=self.bucket, **self._content(data), **condition)
                 return reply["ETag"].strip('"')
             except faults.ClientError as error:
                 if error.response["Error"]["Code"] not in _LOST_RACE:
@@ -179,7 +214,7 @@ class S3:
                     return etag
             raise AlreadyExists(self.uri, "another writer was faster", "read it again, or choose another name")
 
-        return self._patiently(put)
+        return patiently(self.uri, put)
 
     def delete(self) -> None:
         """Remove the object and all below its prefix, one by one: bulk deletion differs among servers."""
@@ -187,114 +222,65 @@ class S3:
         with ThreadPoolExecutor(PARALLEL_DELETES) as pool:
             list(pool.map(lambda key: self._call("delete_object", Key=key), keys))
 
-    # --- patience ---------------------------------------------------------------------------------------
-
     def _call(self, operation: str, patience_s: float | None = None, **arguments: Any) -> dict:
-        return self._patiently(lambda: getattr(_client(), operation)(Bucket=self.bucket, **arguments), patience_s)
-
-    def _patiently(self, attempt: Callable[[], T], patience_s: float | None = None) -> T:
-        """`attempt()`, again after faults that may pass, else the error that a user can act on."""
-        begun, tries = time.monotonic(), 0
-        while True:
-            try:
-                return attempt()
-            except (faults.BotoCoreError, faults.ClientError, Boto3Error, urllib3.exceptions.HTTPError,
-                    ConnectionError) as error:
-                cause = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
-                tries += 1
-                pause_s = random.uniform(0.5, 1) * min(5.0, 0.1 * 2**tries)
-                left_s = begun + _patience_s(cause, patience_s or PATIENCE_S) - time.monotonic()
-                if pause_s > left_s:
-                    raise self._explained(cause) from error
-                time.sleep(pause_s)
-            except OSError as error:  # of the local file in an upload
-                raise explained(error, self.uri) from error
-
-    def _explained(self, error: BaseException) -> StorageError:
-        if isinstance(error, faults.NoCredentialsError | faults.PartialCredentialsError | faults.ProfileNotFound |
-                      faults.CredentialRetrievalError):
-            return StorageError(self.uri, f"S3 credentials are missing ({error})",
-                                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
-                                "machine a role")
-        if isinstance(error, _UNREACHABLE):
-            return StorageError(self.uri, f"S3 cannot be reached at {_endpoint() or 'AWS'}",
-                                "check AWS_ENDPOINT_URL, AWS_REGION and the network")
-        if isinstance(error, faults.ClientError):
-            return self._refusal(error)
-        if isinstance(error, faults.ParamValidationError | faults.InvalidRegionError | ValueError):
-            return StorageError(self.uri, f"is not a valid S3 location ({' '.join(str(error).split())})",
-                                "write s3://bucket/prefix")
-        return StorageError(self.uri, f"the connection to S3 keeps breaking ({error})",
-                            "check the network and the server's load, then start again")
-
-    def _refusal(self, error: faults.ClientError) -> StorageError:
-        code, status = error.response["Error"].get("Code", ""), _status(error)
-        if code == "NoSuchBucket":
-            return StorageError(self.uri, f"bucket '{self.bucket}' does not exist", "create it, or check its name")
-        if status == 404:
-            return NotFound(self.uri, "there is nothing here", "check the path")
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
-            return StorageError(self.uri, f"S3 refuses the credentials ({code})",
-                                "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN")
-        if status in (401, 403):
-            return StorageError(self.uri, "S3 denies access",
-                                "let these credentials read, write and list this bucket, or use others")
-        return StorageError(self.uri, f"S3 answers {status} {code}: {error.response['Error'].get('Message', '')}",
-                            "check the server, then start again")
+        return patiently(self.uri, lambda: getattr(_client(), operation)(Bucket=self.bucket, **arguments), patience_s)
 
 
-def _patience_s(error: BaseException, patience_s: float) -> float:
-    """How long this fault is worth trying again; 0 where it will not pass."""
-    if isinstance(error, _UNREACHABLE):
-        return min(patience_s, PATIENCE_UNREACHABLE_S)
-    if isinstance(error, faults.ClientError):
-        busy = _status(error) >= 500 or _status(error) == 429 or error.response["Error"].get("Code") in _BUSY_CODES
-        return patience_s if busy else 0
-    return patience_s if isinstance(error, _BROKEN) else 0
+# --- bodies ---------------------------------------------------------------------------------------------
 
 
-def _status(error: faults.ClientError) -> int:
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+def _body(reply: dict) -> bytes:
+    """As many bytes as the header says, in the time that the slowest useful connection takes."""
+    expected_bytes, num_bytes, pieces = reply["ContentLength"], 0, []
+    limit_s = patience.READ_TIMEOUT_S + expected_bytes / patience.SLOWEST_BYTES_PER_S
+    deadline = time.monotonic() + limit_s
+    with reply["Body"] as stream:  # read1 returns what has come, where read waits for all
+        while (piece := stream.read1(PIECE_BYTES)) and time.monotonic() < deadline:
+            pieces.append(piece)
+            num_bytes += len(piece)
+    if num_bytes != expected_bytes:
+        raise BrokenBody(f"{num_bytes} of {expected_bytes} bytes within {limit_s:.0f} s")
+    return b"".join(pieces)
 
 
-def _whole_body(reply: dict) -> bytes:
-    data = reply["Body"].read()
-    if len(data) != reply["ContentLength"]:
-        raise ShortBody(f"{len(data)} of {reply['ContentLength']} bytes")
-    return data
+def _may_be(data: bytes, reply: dict) -> bool:
+    """Whether `data` can be the object: False where the ETag is, by its looks, the MD5 of something else."""
+    etag = reply["ETag"].strip('"')
+    if not re.fullmatch("[0-9a-f]{32}", etag) or reply.get("ServerSideEncryption", "AES256") != "AES256":
+        return True
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() == etag
 
 
 def _md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+# --- clients --------------------------------------------------------------------------------------------
 
 
 def _region(bucket: str) -> str:
     """The configured region, else the bucket's own, which AWS tells."""
     configured = os.environ.get("AWS_REGION") or boto3.Session().region_name
-    return configured or ("us-east-1" if _endpoint() else pyarrow.fs.resolve_s3_region(bucket))
+    return configured or ("us-east-1" if endpoint() else pyarrow.fs.resolve_s3_region(bucket))
 
 
 _creating = threading.Lock()  # boto3 makes clients unsafely, and uses them safely, from several threads
 
 
-def _client(attempts: int = 1) -> Any:
+def _client() -> Any:
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
     with _creating:
-        return _client_of(os.getpid(), environment, attempts)  # connections do not survive a fork
+        return _client_of(os.getpid(), environment, patience.READ_TIMEOUT_S)  # connections do not survive a fork
 
 
 @lru_cache(maxsize=8)
-def _client_of(pid: int, environment: tuple, attempts: int) -> Any:
-    config = Config(connect_timeout=4, read_timeout=15, max_pool_connections=64, signature_version="s3v4",
-                    retries={"total_max_attempts": attempts, "mode": "standard"},
+def _client_of(pid: int, environment: tuple, read_timeout_s: float) -> Any:
+    config = Config(connect_timeout=4, read_timeout=read_timeout_s, max_pool_connections=64, signature_version="s3v4",
+                    retries={"total_max_attempts": 1, "mode": "standard"},
                     request_checksum_calculation="when_required", response_checksum_validation="when_required")
     try:
         region = os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
-        return boto3.Session().client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
+        return boto3.Session().client("s3", endpoint_url=endpoint(), region_name=region, config=config)
     except ValueError as error:  # botocore says so for an endpoint that is no URL
-        raise StorageError("AWS_ENDPOINT_URL", f"'{_endpoint()}' is not usable ({error})",
+        raise StorageError("AWS_ENDPOINT_URL", f"'{endpoint()}' is not usable ({error})",
                            "write http://HOST:PORT or https://HOST") from error

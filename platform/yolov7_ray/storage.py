@@ -5,7 +5,6 @@ never both win a `create` or a `compare_and_swap`. Every failure is a `StorageEr
 after a bounded time. Names that start with a dot are working files, which listings leave out.
 """
 
-import hashlib
 import json
 import os
 import uuid
@@ -18,11 +17,11 @@ from typing import Any, BinaryIO
 import pyarrow.fs
 
 from . import disk
-from .disk import FileInfo
+from .disk import DiskFull, FileInfo, digest, write_at
 from .errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
 from .s3 import S3
 
-__all__ = ["AlreadyExists", "Corrupt", "FileInfo", "NotFound", "StorageError"]  # and the functions below
+__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest"]  # and below
 
 RANGE_BYTES = 8 << 20
 PARALLEL_TRANSFERS = 8
@@ -67,17 +66,6 @@ def ray_storage(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
 def check_access(uri: str, write: bool = False) -> None:
     """Raise StorageError within about 15 s where `uri` cannot be reached; its content need not exist yet."""
     _store(uri).check_access(write)
-
-
-# --- digests ------------------------------------------------------------------------------------------
-
-
-def digest(source: bytes | str | os.PathLike) -> str:
-    """SHA-256, as hex, of bytes or of a local file."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return hashlib.sha256(source).hexdigest()
-    with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- small files --------------------------------------------------------------------------------------
@@ -184,12 +172,13 @@ def download(uri: str, local_path: str | os.PathLike, sha256: str | None = None,
 def _fetch(uri: str, partial: Path, sha256: str | None, num_bytes: int | None) -> str | None:
     """Fetch once; what is wrong with the result, or None."""
     store = _store(uri)
-    size = store.num_bytes()
+    size, recorded = store.size_and_digest()
+    sha256 = sha256 or recorded
     if num_bytes is not None and size != num_bytes:
         return f"it has {size} bytes, not {num_bytes}"
     with open(partial, "wb") as file, ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
         def fetch_range(start: int) -> None:
-            os.pwrite(file.fileno(), store.read_range(start, min(start + RANGE_BYTES, size)), start)
+            write_at(file.fileno(), store.read_range(start, min(start + RANGE_BYTES, size)), start)
 
         list(pool.map(fetch_range, range(0, size, RANGE_BYTES)))
     actual = None if sha256 is None else digest(partial)

@@ -2,7 +2,9 @@
 
     python tests/bench/bench_loss.py [--repeats 21] [--threads 1]
 
-The reference's figures for the same sizes are in brackets (two-core CPU, torch 2.15, 1 thread).
+The reference's figures for the same sizes are in brackets (two-core CPU, torch 2.15, 1 thread); they are
+constants, measured elsewhere, not run here. Twice each: with outputs that are contiguous as the reference's
+are, and laid out as our models give them, one plane per channel.
 """
 
 import argparse
@@ -38,6 +40,12 @@ def make_case(name: str, size_px: int, num_images: int, num_targets: int, num_he
     return Criterion(arch.anchors_px, arch.strides, 80), outputs, targets
 
 
+def as_planes(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same outputs (B, A, H, W, 5+C), as views of (B, A, 5+C, H, W)."""
+    planes = (output.detach().permute(0, 1, 4, 2, 3).contiguous() for output in outputs)
+    return [plane.permute(0, 1, 3, 4, 2).requires_grad_() for plane in planes]
+
+
 def median_ms(criterion: Criterion, outputs, targets, repeats: int) -> tuple[float, float]:
     """Median milliseconds of the forward pass alone, and of forward and backward."""
     forward_ms, both_ms = [], []
@@ -60,10 +68,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for title, name, size_px, num_images, num_targets, num_heads, reference in CASES:
-        case = make_case(name, size_px, num_images, num_targets, num_heads)
-        forward, both = median_ms(*case, arguments.repeats)
+        criterion, outputs, targets = make_case(name, size_px, num_images, num_targets, num_heads)
         beside = "" if reference is None else f" (reference {reference[0]} and {reference[1]})"
-        print(f"{title}: forward {forward:.1f} ms, with backward {both:.1f} ms{beside}")
+        for layout, given in (("contiguous", outputs), ("as planes", as_planes(outputs))):
+            forward, both = median_ms(criterion, given, targets, arguments.repeats)
+            print(f"{title}, {layout}: forward {forward:.1f} ms, with backward {both:.1f} ms{beside}")
 
 
 if __name__ == "__main__":

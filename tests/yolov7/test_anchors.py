@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolov7.anchors import anchor_fitness, best_possible_recall, kmeans_anchors
+from yolov7.anchors import anchor_fitness, best_possible_recall, fit_anchors, kmeans_anchors
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "anchors.json").read_text())
 SIZES_PX = np.exp(np.random.default_rng(4).normal(np.log(60), 0.9, (2000, 2))).clip(2, 640)
@@ -48,3 +48,10 @@ def test_too_few_sizes_are_refused():
 def test_no_sizes_score_zero():
     assert best_possible_recall(np.empty((0, 2)), [[10, 10]]) == 0
     assert anchor_fitness(np.empty((0, 2)), [[10, 10]]) == 0
+
+
+def test_fitted_anchors_go_from_fine_to_coarse():
+    anchors = fit_anchors(SIZES_PX, num_levels=4, anchors_per_level=3, generations=50)
+    assert anchors.shape == (4, 3, 2)
+    assert (np.diff(anchors.prod(axis=2).ravel()) >= 0).all()
+    assert (anchors.reshape(12, 2) == kmeans_anchors(SIZES_PX, 12, generations=50)).all()

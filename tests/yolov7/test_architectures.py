@@ -8,18 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolov7 import ARCHITECTURES, Architecture, build_model
-from yolov7.architectures import YOLOV7_X_LIGHT, Elan, architecture, scaled_channels
-from yolov7.describe import count_flops, count_parameters
+from yolov7.architectures import TABLE_4, YOLOV7_X_LIGHT, architecture
+from yolov7.blocks import RepConvBlock
+from yolov7.channels import halves, scaled_channels
+from yolov7.describe import part_costs
+from yolov7.elan import Elan
 
 DEPTHS = st.floats(0.33, 2.0)
 WIDTHS = st.floats(0.25, 2.0)
-NAMES = st.sampled_from(sorted(ARCHITECTURES))
+NAMES = st.sampled_from(list(ARCHITECTURES))
 
 
 def cost(scaled, image_size_px=64):
-    with torch.device("meta"):
-        model = build_model(scaled)
-    return count_parameters(model), count_flops(model, image_size_px)
+    parts = part_costs(scaled, image_size_px)
+    return sum(part.num_parameters for part in parts), sum(part.num_flops for part in parts)
 
 
 def test_the_family_is_complete():
@@ -45,30 +47,31 @@ def test_survives_json(name):
         assert Architecture.from_dict(json.loads(json.dumps(ours.to_dict()))) == ours
 
 
-@settings(max_examples=10, deadline=None)
-@given(name=NAMES, depth=st.none() | DEPTHS, width=st.none() | WIDTHS)
-def test_every_scaling_builds_and_runs(name, depth, width):
+@settings(max_examples=6, deadline=None)
+@given(name=NAMES, depth=st.none() | DEPTHS, width=st.none() | WIDTHS, extended=st.booleans())
+def test_every_scaling_builds_and_runs(name, depth, width, extended):
     scaled = architecture(name).scaled(depth=depth, width=width)
-    with torch.device("meta"), torch.no_grad():
-        outputs = build_model(scaled, 3).train()(torch.empty(2, 3, 64, 128))
-    levels = [(2, 3, 64 // stride, 128 // stride, 8) for stride in scaled.strides]
-    assert [tuple(output.shape) for output in outputs] == levels * (2 if scaled.has_auxiliary else 1)
-    channels = [scaled.stem.channels, scaled.neck.channels, scaled.neck.hidden_channels, scaled.head.channels]
-    channels += [dataclasses.astuple(stage)[1:] for stage in scaled.stages]
-    assert all(c % 8 == 0 and c > 0 for group in channels for c in group)
+    scaled = scaled.with_extended_elan() if extended else scaled
+    outputs = {part.name: part.shape for part in part_costs(scaled, 128, 3) if "predictors" in part.name}
+    levels = {f"predictors.{level}": (24, 128 // s, 128 // s) for level, s in enumerate(scaled.strides)}
+    heads = ("lead", "auxiliary") if scaled.has_auxiliary else ("lead",)
+    assert outputs == {f"head.{head}_{level}": shape for head in heads for level, shape in levels.items()}
+    with torch.device("meta"):
+        convs = {key: m for key, m in build_model(scaled, 3).named_modules() if isinstance(m, torch.nn.Conv2d)}
+    assert [key for key, conv in convs.items() if conv.out_channels % 8 and "predictors" not in key] == []
 
 
 @settings(max_examples=4, deadline=None)
 @given(name=NAMES, depths=st.tuples(DEPTHS, DEPTHS), widths=st.tuples(WIDTHS, WIDTHS))
 def test_more_depth_or_width_never_costs_less(name, depths, widths):
-    base = architecture(name)
-    small, large = sorted(depths), sorted(widths)
-    chains = [
-        [base.scaled(depth=depth) for depth in small],
-        [base.scaled(width=width) for width in large],
-        [base.scaled(depth=depth, width=width) for depth, width in zip(small, large)],
-    ]
-    for less, more in chains:
+    base, small, large = architecture(name), *zip(sorted(depths), sorted(widths))
+    corner = base.scaled(*small)
+    for less, more in [
+        (base.scaled(depth=small[0]), base.scaled(depth=large[0])),
+        (base.scaled(width=small[1]), base.scaled(width=large[1])),
+        (corner, base.scaled(small[0], large[1])),
+        (corner, base.scaled(large[0], small[1])),
+    ]:
         assert all(a <= b for a, b in zip(cost(less), cost(more)))
 
 
@@ -87,8 +90,46 @@ def test_compound_scaling_keeps_hidden_channels_and_follows_the_branches():
     scaled = architecture("yolov7").scaled(depth=1.5)
     assert [stage.hidden_channels for stage in scaled.stages] == [64, 128, 256, 256]
     assert [stage.out_channels for stage in scaled.stages] == [320, 640, 1280, 1280]
-    assert scaled.elan.num_steps == 3 and scaled.neck.elan.num_steps == 6
+    assert scaled.stages[0].block.num_steps == 3 and scaled.neck.block.num_steps == 6
     assert Elan(2, 2).compound_width(2.0) == 1.5
+
+
+def test_scaling_takes_rep_convs_along():
+    elan = Elan(3, 2, rep_convs=(1, 3, 5))
+    assert elan.deepened(2.0).rep_convs == (1, 3, 5) and elan.deepened(0.5).rep_convs == (1, 3)
+    with pytest.raises(ValueError, match=r"rep_convs \[6\]: an ELAN of 6 convolutions has 0 to 5"):
+        Elan(3, 2, rep_convs=(0, 6))
+
+
+@pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7", "yolov7-w6"])
+def test_extended_elan_doubles_the_blocks_alone(name):
+    def by_block(given):
+        costs = {True: 0, False: 0}
+        for part in part_costs(given.scaled(width=0.25), 64):
+            costs[".block" in part.name] += part.num_parameters
+        return costs
+
+    plain, extended = by_block(architecture(name)), by_block(architecture(name).with_extended_elan())
+    assert extended == {True: 2 * plain[True], False: plain[False]}
+
+
+@pytest.mark.parametrize("placement", TABLE_4)
+def test_table_4_places_rep_conv_in_every_3_stacked_elan(placement):
+    changed, base = TABLE_4[placement], architecture("yolov7-x")
+    assert architecture(placement) == changed
+    assert changed.stages[0].block.num_convs == 6
+    with torch.device("meta"):
+        trained = build_model(changed)
+        folded, ordinary = (build_model(given, folded=True) for given in (changed, base))
+    num_elans = len(changed.stages) + len(trained.neck.top_down) + len(trained.neck.bottom_up)
+    rep_convs = [module for module in trained.modules() if isinstance(module, RepConvBlock)]
+    assert len(rep_convs) == num_elans * len(changed.neck.block.rep_convs)
+    shapes = [{key: tuple(t.shape) for key, t in model.state_dict().items()} for model in (folded, ordinary)]
+    assert shapes[0] == shapes[1]
+
+
+def test_table_4_has_six_placements():
+    assert len({changed.neck.block.rep_convs for changed in TABLE_4.values()}) == 6
 
 
 def test_no_factor_changes_nothing_and_factors_show_in_the_name():
@@ -103,17 +144,27 @@ def test_channels_round_up_to_8(channels, expected):
     assert scaled_channels(channels, 1.0) == expected
 
 
+@pytest.mark.parametrize(("channels", "expected"), [(320, (160, 160)), (24, (16, 8)), (8, (4, 4)), (3, (2, 1))])
+def test_halves_are_multiples_of_8_where_they_can_be(channels, expected):
+    assert halves(channels) == expected
+
+
 def test_rounding_ignores_the_last_bit():
     assert scaled_channels(320, 1.1) == 352
 
 
 def test_errors_say_what_works():
-    with pytest.raises(ValueError, match=r"'yolov9' is unknown; choose yolov7-tiny, .*yolov7-e6e"):
+    with pytest.raises(ValueError, match=r"'yolov9' is unknown; choose yolov7-tiny, .*yolov7-e6e, a baseline \(yolov3, "):
         architecture("yolov9")
     with pytest.raises(ValueError, match=r"yolov7: depth=0 cannot scale; give a positive number"):
         architecture("yolov7").scaled(depth=0)
     with pytest.raises(ValueError, match=r"width=nan"):
         architecture("yolov7").scaled(width=float("nan"))
+    with pytest.raises(ValueError, match=r"partial_auxiliary needs halves to choose from"):
+        w6 = architecture("yolov7-w6")
+        w6.replace(head=dataclasses.replace(w6.head, partial_auxiliary=True))
+    with pytest.raises(ValueError, match=r"yolov4-csp: its dark blocks have no extended; they have num_blocks"):
+        architecture("yolov4-csp").with_extended_elan()
     with pytest.raises(ValueError, match=r"anchors_px has 4 levels; neck.channels has 3"):
         architecture("yolov7").replace(anchors_px=architecture("yolov7-w6").anchors_px)
 
@@ -126,6 +177,8 @@ def test_errors_say_what_works():
         (("head", "channels", 1), "wide", r"architecture.head.channels\[1\]: 'wide' does not fit"),
         (("neck", "pool"), 1, r"architecture.neck: unknown fields \['pool'\]"),
         (("stem",), [], r"architecture.stem: \[\] does not fit; give a mapping"),
+        (("neck", "block", "kind"), "vgg", r"architecture.neck.block: .* whose kind is one of elan, csp, dark"),
+        (("stages", 1, "block", "num_blocks"), 3, r"architecture.stages\[1\].block: unknown fields"),
     ],
 )
 def test_from_dict_names_the_wrong_field(path, value, message):

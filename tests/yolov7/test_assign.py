@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from yolov7.assign import COARSE_REACH, FINE_REACH, assign_ota, classification_cost, match_anchors
+from yolov7.assign import COARSE_REACH, FINE_REACH, assign_ota, classification_costs, match_anchors
 from yolov7.boxes import box_iou_matrix, cxcywh_to_xyxy
 
 ANCHORS_PX = torch.tensor([[[12.0, 16], [19, 36], [40, 28]], [[36, 75], [76, 55], [72, 146]]])
@@ -23,13 +23,15 @@ def make_targets(num_images, num_targets, size_px=128, seed=0):
     return torch.cat((image[:, None], label[:, None], uniform[:, 2:4] * size_px, wh), dim=1)
 
 
-def match(targets, num_images, reach=FINE_REACH, size_px=128):
+def match(targets, num_images, *reaches, size_px=128):
     grids = [(size_px // s, size_px // s) for s in STRIDES]
-    return match_anchors(targets, ANCHORS_PX, STRIDES, grids, num_images, 4.0, reach)
+    return match_anchors(
+        targets, ANCHORS_PX, STRIDES, grids, num_images, 4.0, reaches or (FINE_REACH,)
+    )
 
 
 def proposals(candidates):
-    fields = ("level", "image", "anchor", "y", "x", "target")
+    fields = ("output", "image", "anchor", "y", "x", "target")
     return list(zip(*(getattr(candidates, f).tolist() for f in fields), strict=True))
 
 
@@ -63,19 +65,21 @@ def test_matching_equals_slow_formulation(reach):
 def test_candidates_know_their_image_and_their_twins():
     candidates = match(make_targets(4, 60), 4)
     rows = proposals(candidates)
-    for image, members in enumerate(candidates.table.tolist()):
+    for image, members in enumerate(candidates.table[:, 0].tolist()):
         expected = [i for i, row in enumerate(rows) if row[1] == image]
-        assert [m for m in members if m >= 0] == expected
-    twins = {row[:5] for row in rows}
-    assert candidates.cell.unique().numel() == len(twins) < len(rows)
-    assert sum(candidates.num_per_level) == len(rows)
+        assert sorted(m for m in members if m >= 0) == expected
+    assert torch.equal(candidates.table.flatten()[candidates.slot], torch.arange(len(rows)))
+    twins = {(row[:5], cell) for row, cell in zip(rows, candidates.cell.tolist(), strict=True)}
+    cells = candidates.cell.unique().numel()
+    assert len({row for row, _ in twins}) == len(twins) == cells < len(rows)
+    assert sum(candidates.num_per_output) == len(rows)
 
 
 @pytest.mark.parametrize("centre", [(0, 0), (128, 128), (64, 64), (127.99, 0.01), (8, 120)])
 @pytest.mark.parametrize("reach", [FINE_REACH, COARSE_REACH])
 def test_border_targets_stay_on_the_grid(centre, reach):
     candidates = match(torch.tensor([[0, 0, *centre, 30.0, 30.0]]), 1, reach)
-    last = torch.tensor([128 // s - 1 for s in STRIDES])[candidates.level]
+    last = torch.tensor([128 // s - 1 for s in STRIDES])[candidates.output]
     assert len(candidates.x)
     for index in (candidates.x, candidates.y):
         assert (index >= 0).all() and (index <= last).all()
@@ -150,15 +154,52 @@ def test_identical_targets_share_no_candidate_and_the_first_one_wins():
     assert set(owner.tolist()) == {-1, 0}
 
 
+def test_heads_are_matched_and_assigned_as_if_alone():
+    """An auxiliary head is more outputs with a reach of its own."""
+    targets = make_targets(3, 40)
+    both = match(targets, 3, FINE_REACH, COARSE_REACH)
+    cells = torch.randn(
+        len(both.target), 5 + NUM_CLASSES, generator=torch.Generator().manual_seed(0)
+    )
+    owner, level = assign_ota(both, cells, targets, 10), both.output % len(STRIDES)
+    for head, reach in enumerate((FINE_REACH, COARSE_REACH)):
+        alone, own = match(targets, 3, reach), both.output // len(STRIDES) == head
+        for field in ("image", "anchor", "y", "x", "target", "origin", "anchor_px", "stride_px"):
+            assert torch.equal(getattr(both, field)[own], getattr(alone, field)), field
+        assert torch.equal(level[own], alone.output)
+        assert torch.equal(owner[own], assign_ota(alone, cells[own], targets, 10))
+
+
+def test_distance_is_along_the_farther_axis_in_cells():
+    candidates = match(torch.tensor([[0, 0, 62.0, 60, 30, 30]]), 1, COARSE_REACH)
+    distance = candidates.distance(torch.tensor([[62.0, 60]]).expand(len(candidates.x), 2))
+    stride, x, y = candidates.stride_px[:, 0], candidates.x, candidates.y
+    expected = torch.maximum((62 / stride - x - 0.5).abs(), (60 / stride - y - 0.5).abs())
+    torch.testing.assert_close(distance, expected)
+    fine = match(torch.tensor([[0, 0, 62.0, 60, 30, 30]]), 1, FINE_REACH)
+    places = set(zip(fine.output.tolist(), fine.x.tolist(), fine.y.tolist(), strict=True))
+    rows = zip(candidates.output.tolist(), x.tolist(), y.tolist(), distance.tolist(), strict=True)
+    assert all((d < 1) == ((o, i, j) in places) and d <= 1.5 for o, i, j, d in rows)
+
+
 @pytest.mark.parametrize("scale", [1, 40, 200, 1e4])
-def test_classification_cost_is_finite_for_saturated_logits(scale):
+def test_classification_costs_are_finite_for_saturated_logits(scale):
     rng = torch.Generator().manual_seed(0)
     cells = scale * torch.randn(50, 5 + NUM_CLASSES, generator=rng)
-    members, label = torch.arange(50)[None].repeat(3, 1), torch.tensor([0, 2, 4])
-    cost = classification_cost(cells, members, label)
-    assert cost.shape == (3, 50) and cost.isfinite().all() and (cost >= 0).all()
+    as_background, as_object = classification_costs(cells)
+    cost = (as_background[:, None] + as_object)[:, [0, 2, 4]]
+    assert cost.isfinite().all() and (cost >= 0).all()
     if scale == 1:
         y = (cells[:, 5:].sigmoid() * cells[:, 4:5].sigmoid()).sqrt()
-        one_hot = F.one_hot(label, NUM_CLASSES).float()[:, None].expand(3, 50, NUM_CLASSES)
-        expected = F.binary_cross_entropy(y.expand_as(one_hot), one_hot, reduction="none").sum(2)
+        one_hot = F.one_hot(torch.tensor([0, 2, 4]), NUM_CLASSES).float()
+        y, one_hot = (t.expand(50, 3, NUM_CLASSES) for t in (y[:, None], one_hot))
+        expected = F.binary_cross_entropy(y, one_hot, reduction="none").sum(2)
         torch.testing.assert_close(cost, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_classification_costs_lose_no_digits_where_the_probability_is_almost_one():
+    cells = torch.tensor([[0, 0, 0, 0, 14.0, 15, -3], [0, 0, 0, 0, 9, 30, 20]])
+    for single, double in zip(
+        classification_costs(cells), classification_costs(cells.double()), strict=True
+    ):
+        torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=0)

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolov7 import paste, warp
-from yolov7.augment import AugmentConfig, augmented_sample, jitter_hsv, mixup, warp_objects
+from yolov7 import mosaic, paste, warp
+from yolov7.augment import AugmentConfig, augmented_sample, jitter_hsv, mixup
+from yolov7.outlines import Outlines
 from yolov7.sample import Sample, letterbox
+from yolov7.tile import warp_objects
 
 SIZE_PX = 96
 STILL = AugmentConfig(
@@ -51,6 +53,11 @@ def reader(samples):
     return read
 
 
+def bounding_box(rings) -> np.ndarray:
+    points = np.concatenate(rings)
+    return np.concatenate([points.min(0), points.max(0)])
+
+
 def extent_of_bright(image: np.ndarray) -> np.ndarray:
     """Box around everything brighter than the ground, sharp corners' tips included."""
     ys, xs = np.nonzero(image[:, :, 0] >= 125)
@@ -69,31 +76,32 @@ GEOMETRIES = {
 }
 
 
-@pytest.mark.parametrize("mosaic", [0, 1])
+@pytest.mark.parametrize("tiles", [1, 4, 9])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(24, 72), st.integers(24, 72), st.booleans())
-def test_box_follows_the_painted_rectangle(geometry, mosaic, seed, height, width, sizes_known):
+def test_box_follows_the_painted_rectangle(geometry, tiles, seed, height, width, sizes_known):
     height, width = height * 8, width * 8  # the reduced decoding of this test needs whole blocks
     box = (width // 4, height // 4, width * 3 // 4, height // 2)
     target = painted(height, width, box)
     blank = replace(target.select(np.array([False])), image=np.full_like(target.image, 114))
-    config = replace(STILL, mosaic=mosaic, **GEOMETRIES[geometry])
+    config = replace(STILL, mosaic=tiles > 1, mosaic_nine=tiles == 9, **GEOMETRIES[geometry])
     sample = augmented_sample(
-        reader([blank if mosaic else target, target, blank, blank]), 4, 0, 2 * SIZE_PX, config,
+        reader([blank if tiles > 1 else target, target] + [blank] * 7), range(1, tiles), 0, 2 * SIZE_PX, config,
         np.random.default_rng(seed), size_hw=(lambda i: (height, width)) if sizes_known else None,
     )
-    for label_box in sample.boxes_xyxy:  # several when the mosaic drew the painted image twice
+    for label_box in sample.boxes_xyxy:
         x0, y0, x1, y1 = np.rint(label_box).astype(int)
         inside = sample.image[max(y0, 0) : y1, max(x0, 0) : x1]
         assert np.abs(extent_of_bright(inside) + [x0, y0, x0, y0] - label_box).max() <= 2
-    if len(sample.labels) == 1 and not mosaic:
+    if len(sample.labels) == 1 and tiles == 1:
         assert np.abs(extent_of_bright(sample.image) - sample.boxes_xyxy[0]).max() <= 2
 
 
 CONFIGS = st.builds(
     AugmentConfig,
     mosaic=st.sampled_from([0, 0.5, 1]),
+    mosaic_nine=st.sampled_from([0, 1]),
     mixup=st.sampled_from([0, 1]),
     rotate_degrees=st.floats(0, 180),
     translate=st.floats(0, 1),
@@ -123,7 +131,7 @@ def test_boxes_inside_columns_aligned_and_same_generator_same_result(
 
     def draw():
         generator = np.random.default_rng(seed)
-        return augmented_sample(reader(samples), 5, 2, SIZE_PX, config, generator, size_hw)
+        return augmented_sample(reader(samples), range(5), 2, SIZE_PX, config, generator, size_hw)
 
     sample, again = draw(), draw()
     boxes, n = sample.boxes_xyxy, len(sample.labels)
@@ -145,7 +153,7 @@ def test_identity_is_letterboxing(size_hw):
     noise = np.random.default_rng(3).integers(0, 256, (*size_hw, 3), np.uint8)
     original = replace(painted(*size_hw, (8, 8, 40, 32)), image=noise)
     sample = augmented_sample(
-        lambda index: original, 1, 0, SIZE_PX, STILL, np.random.default_rng(0)
+        lambda index: original, [], 0, SIZE_PX, STILL, np.random.default_rng(0)
     )
     expected, fit = letterbox(noise, (SIZE_PX, SIZE_PX))
     assert np.array_equal(sample.image, expected)
@@ -153,35 +161,90 @@ def test_identity_is_letterboxing(size_hw):
     assert sample.labels.tolist() == [0]
 
 
+class Centred:
+    """A generator that draws partners in their order, 0 where it draws a part, and the middle of ranges."""
+
+    def choice(self, available, count, replace):
+        return np.arange(count)
+
+    def random(self):
+        return 0.0
+
+    def uniform(self, low, high, size=None):
+        return np.full(size, (low + high) / 2) if size else (low + high) / 2
+
+
+def coloured(sizes_hw) -> list[Sample]:
+    """Samples of one grey each, 20 * i + 20, with a box 8 px from every border."""
+    return [
+        replace(painted(h, w, (8, 8, w - 8, h - 8), i, i), image=np.full((h, w, 3), 20 * i + 20, np.uint8))
+        for i, (h, w) in enumerate(sizes_hw)
+    ]
+
+
 def test_mosaic_shows_four_tiles_meeting_in_one_point():
-    colours = [np.full((64, 64, 3), 40 * i + 20, np.uint8) for i in range(4)]
-    samples = [replace(painted(64, 64, (8, 8, 56, 56), i, i), image=colours[i]) for i in range(4)]
-
-    class Ordered:
-        """A generator that draws partners 1, 2, 3, meets in the centre and is 0 elsewhere."""
-
-        def __init__(self):
-            self.partners = iter([1, 2, 3])
-
-        def integers(self, _):
-            return next(self.partners)
-
-        def random(self):
-            return 0.0
-
-        def uniform(self, low, high, size=None):
-            return np.full(size, (low + high) / 2) if size else (low + high) / 2
-
+    samples = coloured([(64, 64)] * 4)
     config = replace(STILL, mosaic=1, scale=0.0)
-    sample = augmented_sample(lambda i: samples[i], 4, 0, 64, replace(config), Ordered())
+    sample = augmented_sample(lambda i: samples[i], range(1, 4), 0, 64, config, Centred())
     quadrants = [sample.image[:32, :32], sample.image[:32, 32:], sample.image[32:, :32]]
     quadrants.append(sample.image[32:, 32:])
     for i, quadrant in enumerate(quadrants):
-        assert (quadrant == 40 * i + 20).all()
+        assert (quadrant == 20 * i + 20).all()
     assert sample.labels.tolist() == [0, 1, 2, 3]
     assert sample.boxes_xyxy.tolist() == [
         [0, 0, 24, 24], [40, 0, 64, 24], [0, 40, 24, 64], [40, 40, 64, 64],
     ]
+
+
+def test_mosaic_of_nine_surrounds_the_first():
+    samples = coloured([(32, 32)] + [(64, 64)] * 8)
+    config = replace(STILL, mosaic=1, mosaic_nine=1)
+    sample = augmented_sample(lambda i: samples[i], range(1, 9), 0, 64, config, Centred())
+    assert sample.labels.tolist() == [0]  # the first fills the view, its neighbours are cut off
+    assert (sample.image == 20).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(8, 64), st.integers(8, 64)), min_size=9, max_size=9))
+def test_no_tile_of_nine_covers_another(sizes_hw):
+    places = mosaic.places_of_nine(sizes_hw, np.array([100.0, 80.0]))
+    boxes = np.array([[*place, *(place + size[::-1])] for place, size in zip(places, sizes_hw)])
+    assert boxes[0, :2].tolist() == [100, 80]
+    for i, box in enumerate(boxes):
+        others = np.delete(boxes, i, 0)
+        assert warp.areas(warp.clip_boxes(others, box)).max() == 0
+        touching = np.maximum(others[:, :2], box[:2]) <= np.minimum(others[:, 2:], box[2:])
+        assert touching.all(1).any()  # no tile stands alone
+
+
+def test_share_of_mosaics_of_nine():
+    drawn = []
+    config = replace(STILL, mosaic=1, mosaic_nine=0.2, scale=0.9)
+
+    def size_hw(index):
+        drawn.append(index)
+        return 64, 64
+
+    tile = painted(64, 64, (8, 8, 40, 40))
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        augmented_sample(lambda i, reduce: tile, range(1, 99), 0, 32, config, rng, size_hw)
+    counts = np.diff([*np.flatnonzero(np.array(drawn) == 0), len(drawn)])
+    assert set(counts) == {4, 9} and 25 <= (counts == 9).sum() <= 55
+
+
+def test_partners_of_a_mosaic_differ_where_there_are_enough():
+    reads = []
+
+    def read(index):
+        reads.append(index)
+        return painted(64, 64, (8, 8, 40, 40))
+
+    for partners, expected in ((range(1, 4), {4}), ([7], {2}), ([], {1})):
+        for seed in range(10):
+            reads.clear()
+            augmented_sample(read, partners, 0, 32, replace(STILL, mosaic=1), np.random.default_rng(seed))
+            assert reads[0] == 0 and len(reads) == 4 and {len(set(reads))} == expected
 
 
 def test_tiles_out_of_view_are_not_read():
@@ -194,14 +257,14 @@ def test_tiles_out_of_view_are_not_read():
     config = replace(STILL, mosaic=1, scale=0.9, translate=0.2)
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        augmented_sample(read, 9, seed % 9, SIZE_PX, config, rng, lambda i: (480, 640))
+        augmented_sample(read, range(9), seed % 9, SIZE_PX, config, rng, lambda i: (480, 640))
     assert len(reads) < 150  # of 160
     assert {4, 8} <= set(reads) and 1 not in reads  # 640 px shown within 96 x 1.9
 
 
 def test_crowds_are_no_targets():
     crowd = replace(painted(64, 64, (8, 8, 40, 40)), iscrowd=np.array([True]))
-    sample = augmented_sample(lambda i: crowd, 1, 0, 64, STILL, np.random.default_rng(0))
+    sample = augmented_sample(lambda i: crowd, [], 0, 64, STILL, np.random.default_rng(0))
     assert len(sample.labels) == 0
 
 
@@ -235,11 +298,35 @@ def test_outline_gives_a_tighter_box_than_the_turned_box():
     assert loose == pytest.approx(32 + np.array([-1, -1, 1, 1]) * 20 * 2**0.5, abs=1e-3)
 
 
-def test_clip_ring_cuts_a_triangle():
-    triangle = np.array([[-10.0, 0.0], [10.0, 0.0], [0.0, 20.0]])
-    clipped = warp.clip_ring(triangle, (0, 0, 99, 10))
-    assert warp.bounding_box([clipped]).tolist() == [0, 0, 10, 10]
-    assert len(warp.clip_ring(triangle, (50, 50, 60, 60))) == 0
+def test_outlines_clip_each_ring_by_itself():
+    triangle = np.array([[-10.0, 0.0], [10.0, 0.0], [0.0, 20.0]], np.float32)
+    square = np.array([[50, 2], [60, 2], [60, 8], [50, 8]], np.float32)
+    polygons = [[triangle, square], [], [triangle + 900], [square]]
+    outlines = Outlines.of(polygons).clipped((0, 0, 99, 10))
+    none = np.full((4, 4), -1.0)
+    assert outlines.boxes_xyxy(none).tolist() == [[0, 0, 60, 10], [-1] * 4, [-1] * 4, [50, 2, 60, 8]]
+    rings = outlines.polygons(4)
+    assert [len(of_object) for of_object in rings] == [2, 0, 0, 1]
+    assert np.array_equal(rings[3][0], square) and rings[0][0].dtype == np.float32
+    assert sorted(rings[0][0].tolist()) == [[0, 0], [0, 10], [5, 10], [10, 0]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 6), st.integers(3, 9))
+def test_outlines_of_convex_rings_cut_like_boxes(seed, num_rings, num_corners):
+    """A ring of a box's corners and points on its sides is cut exactly as the box is."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(-50, 150, (num_rings, 2, 2)), 1).reshape(-1, 4)
+    frame = np.array([0.0, 0.0, 100.0, 80.0])
+    rings = []
+    for x0, y0, x1, y1 in corners:
+        cuts = np.sort(rng.uniform(x0, x1, num_corners))
+        rings.append(np.array([[x0, y0], *[[x, y0] for x in cuts], [x1, y0], [x1, y1], [x0, y1]]))
+    outlines = Outlines.of([[ring] for ring in rings]).clipped(frame)
+    inside = warp.clip_boxes(corners, frame)
+    boxes = outlines.boxes_xyxy(inside)
+    seen = warp.areas(inside) > 1e-6
+    assert boxes[seen] == pytest.approx(inside[seen])
 
 
 def test_mixup_blends_and_keeps_both_objects():
@@ -294,7 +381,7 @@ def test_paste_in_cuts_along_the_outline():
     )
     bright = (pasted.image[:, :, 0] == 255).sum()
     assert bright == pytest.approx(32 * 32 / 2, rel=0.1)
-    assert warp.bounding_box(pasted.polygons[0]) == pytest.approx(pasted.boxes_xyxy[0], abs=1)
+    assert bounding_box(pasted.polygons[0]) == pytest.approx(pasted.boxes_xyxy[0], abs=1)
 
 
 def test_paste_in_hides_nothing():
@@ -311,11 +398,12 @@ def test_copy_paste_mirrors():
     assert doubled.labels.tolist() == [6, 6]
     assert doubled.boxes_xyxy.tolist() == [[4, 8, 20, 24], [44, 8, 60, 24]]
     assert (doubled.image[8:24, 44:60] == 255).all() and (sample.image[8:24, 44:60] == 114).all()
-    assert warp.bounding_box(doubled.polygons[1]).tolist() == [44, 8, 60, 24]
+    assert bounding_box(doubled.polygons[1]).tolist() == [44, 8, 60, 24]
 
 
 @pytest.mark.parametrize(
-    "name, value", [("mosaic", 1.5), ("scale", 1.0), ("flip_horizontal", -0.1), ("hsv_value", 2), ("hsv_hue", 0.5)]
+    "name, value", [("mosaic", 1.5), ("scale", 1.0), ("flip_horizontal", -0.1), ("hsv_value", 2), ("hsv_hue", 0.5),
+     ("mosaic_nine", 2), ("partner_window", 3)]
 )
 def test_bad_config_is_named(name, value):
     with pytest.raises(ValueError, match=f"augment.{name}: {value}"):

@@ -85,6 +85,11 @@ def test_evaluation_sample_keeps_crowds_and_can_go_back():
     assert fit.to_original(letterboxed.boxes_xyxy).tolist() == original.boxes_xyxy.tolist()
 
 
-def test_evaluation_sample_to_a_rectangle():
-    letterboxed, _ = evaluation_sample(sample(size_hw=(32, 64)), (64, 96))
-    assert letterboxed.image.shape == (64, 96, 3)
+def test_evaluation_sample_on_a_rectangle():
+    original = sample(size_hw=(32, 64))
+    square, square_fit = evaluation_sample(original, 128)
+    rectangle, fit = evaluation_sample(original, 128, (96, 160))
+    assert rectangle.image.shape == (96, 160, 3) and fit.scale == square_fit.scale == 2
+    assert (fit.pad_x, fit.pad_y) == (16, 16)
+    assert np.array_equal(rectangle.image[16:80, 16:144], square.image[32:96])
+    assert fit.to_original(rectangle.boxes_xyxy).tolist() == original.boxes_xyxy.tolist()

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from golden_models import filled_model
+from small_loss import SMALL, small_outputs, small_targets
 
-from yolov7.loss import Criterion, LossConfig, ReadCells, binary_loss
+from yolov7.cells import ReadCells
+from yolov7.loss import Criterion, LossConfig, balanced_weights, binary_loss
 
 GOLDENS = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "goldens" / "loss.json.gz").read_bytes())
@@ -92,24 +94,28 @@ def test_loss_of_a_model_equals_golden(model_name):
         assert_grad(outputs, case, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if "assigned" in case])
-def test_assignment_equals_golden(name, monkeypatch):
-    case, assigned = CASES[name], []
-    criterion, assign = golden_criterion(case), Criterion._assign
+def spied_assignments(monkeypatch):
+    """A list that gets (candidates, owner) of every loss from now on."""
+    assigned, assign = [], Criterion._assign
 
     def spy(self, candidates, *arguments):
-        owner = assign(self, candidates, *arguments)
-        keep = owner >= 0
-        columns = (candidates.level, candidates.image, candidates.anchor, candidates.y, candidates.x)
-        rows = torch.stack((*columns, owner), dim=1)[keep]
-        assigned.append(sorted(rows.tolist()))
-        return owner
+        assigned.append((candidates, assign(self, candidates, *arguments)))
+        return assigned[-1][1]
 
     monkeypatch.setattr(Criterion, "_assign", spy)
-    criterion(golden_outputs(case), EDGES.get(case["edge"], TARGETS))
-    heads = [case[k] for k in ("assigned", "assigned_auxiliary") if k in case]
-    expected = [[[level, *r] for level, rows in enumerate(h) for r in rows] for h in heads]
-    assert assigned == [sorted(rows) for rows in expected]
+    return assigned
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if "assigned" in case])
+def test_assignment_equals_golden(name, monkeypatch):
+    case, assigned = CASES[name], spied_assignments(monkeypatch)
+    golden_criterion(case)(golden_outputs(case), EDGES.get(case["edge"], TARGETS))
+    outputs = case["assigned"] + case.get("assigned_auxiliary", [])
+    expected = [[output, *row] for output, rows in enumerate(outputs) for row in rows]
+    (candidates, owner) = assigned[0]
+    columns = ("output", "image", "anchor", "y", "x")
+    rows = torch.stack([*(getattr(candidates, c) for c in columns), owner], dim=1)[owner >= 0]
+    assert sorted(rows.tolist()) == sorted(expected)
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if "saturated" in n])
@@ -122,52 +128,6 @@ def test_saturated_logits_cost_what_they_should(name):
     terms.total.backward()
     assert terms.objectness.item() == pytest.approx(case["objectness"], rel=1e-3)
     assert terms.box.isfinite() and all(o.grad.isfinite().all() for o in outputs)
-
-
-SMALL = {"anchors_px": [[[10, 14], [23, 27]], [[37, 58], [81, 82]]], "strides": (8, 16)}
-
-
-def small_outputs(num_images=2, num_classes=3, heads=1, dtype=torch.float32, scale=1.0, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    shapes = [(num_images, 2, 64 // s, 96 // s, 5 + num_classes) for s in SMALL["strides"] * heads]
-    return [
-        (scale * torch.randn(shape, generator=rng, dtype=dtype)).requires_grad_()
-        for shape in shapes
-    ]
-
-
-def small_targets(num_targets, num_images=2, num_classes=3, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    targets = torch.rand(num_targets, 6, generator=rng)
-    targets[:, 0] = (targets[:, 0] * num_images).floor()
-    targets[:, 1] = (targets[:, 1] * num_classes).floor()
-    targets[:, 4:] = 0.1 + 0.5 * targets[:, 4:]
-    return targets
-
-
-@pytest.mark.parametrize("num_targets", [0, 1, 7, 500])
-@pytest.mark.parametrize("assigner", ["anchor", "ota"])
-@pytest.mark.parametrize("num_classes", [1, 3])
-def test_any_number_of_targets(num_targets, assigner, num_classes):
-    outputs = small_outputs(num_classes=num_classes, heads=2)
-    targets = small_targets(num_targets, num_classes=num_classes)
-    targets[:, 0] = 1
-    terms = Criterion(**SMALL, num_classes=num_classes, config=LossConfig(assigner))(outputs, targets)
-    terms.total.backward()
-    assert terms.total.item() == pytest.approx(2 * sum(t.item() for t in terms[1:]), rel=1e-5)
-    assert all(o.grad.isfinite().all() for o in outputs)
-    assert (terms.box > 0) == (num_targets > 0)
-    assert (terms.classification > 0) == (num_targets > 0 and num_classes > 1)
-
-
-@pytest.mark.parametrize("scale", [100, 1e4])
-@pytest.mark.parametrize("gamma", [0.0, 1.5])
-def test_finite_for_any_logit(scale, gamma):
-    outputs = small_outputs(heads=2, scale=scale)
-    config = LossConfig(focal_gamma=gamma, label_smoothing=0.1)
-    terms = Criterion(**SMALL, num_classes=3, config=config)(outputs, small_targets(9))
-    terms.total.backward()
-    assert all(t.isfinite() for t in terms) and all(o.grad.isfinite().all() for o in outputs)
 
 
 def test_order_of_images_and_layout_in_memory_do_not_matter():
@@ -200,27 +160,10 @@ def test_half_precision_outputs_are_scored_in_float32():
     assert all(o.grad.dtype == torch.bfloat16 and o.grad.abs().sum() > 0 for o in outputs)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.5])
-def test_scores_have_the_gradient_of_finite_differences(gamma):
-    """Labels that depend on the boxes are constants by design, so only the scores move here."""
-    config = LossConfig("anchor", focal_gamma=gamma, classification_positive_weight=1.5)
-    criterion = Criterion(**SMALL, num_classes=3, config=config)
-    outputs = small_outputs(num_images=1, dtype=torch.float64)
-    boxes = [o.detach()[..., :4] for o in outputs]
-    targets = small_targets(3, num_images=1)
-
-    def loss(*scores):
-        pairs = zip(boxes, scores, strict=True)
-        return criterion([torch.cat(pair, -1) for pair in pairs], targets).total
-
-    scores = [o.detach()[..., 4:].requires_grad_() for o in outputs]
-    assert torch.autograd.gradcheck(loss, scores, fast_mode=True)
-
-
 def test_reading_cells_has_the_gradient_of_finite_differences():
     output = torch.randn(2, 1, 3, 2, 6, dtype=torch.float64, requires_grad=True)
-    indices = [torch.tensor(i) for i in ([0, 1, 0], [0, 0, 0], [2, 1, 2], [1, 0, 1])]
-    assert torch.autograd.gradcheck(lambda o: ReadCells.apply(o, *indices), output)
+    indices = tuple(torch.tensor(i) for i in ([0, 1, 0], [0, 0, 0], [2, 1, 2], [1, 0, 1]))
+    assert torch.autograd.gradcheck(lambda o: ReadCells.apply([indices], o), output)
 
 
 def test_positive_weight_and_smoothing_count():
@@ -278,19 +221,104 @@ class TestAuxiliaryHead:
         torch.testing.assert_close(both.total, 1.25 * lead_only.total)
 
     def test_lead_guided_labels_do_not_depend_on_the_auxiliary_head(self, monkeypatch):
-        owners, assign = [], Criterion._assign
-
-        def spy(self, *arguments):
-            owners.append(assign(self, *arguments))
-            return owners[-1]
-
-        monkeypatch.setattr(Criterion, "_assign", spy)
-        for variant in ("coarse-to-fine", "independent"):
-            owners.clear()
+        assigned = spied_assignments(monkeypatch)
+        for variant in ("coarse-to-fine", "lead-guided", "independent"):
+            assigned.clear()
             self.terms(variant)
             self.terms(variant, outputs=self.OUTPUTS[:2] + small_outputs(seed=5))
-            assert torch.equal(owners[0], owners[2])
-            assert torch.equal(owners[1], owners[3]) == (variant == "coarse-to-fine")
+            (candidates, owner), (_, other) = assigned
+            lead = candidates.output < 2
+            assert torch.equal(owner[lead], other[lead])
+            assert torch.equal(owner[~lead], other[~lead]) == (variant != "independent")
+
+
+class TestConstrainedAuxiliaryHead:
+    """Paper section 4.2, Table 7."""
+
+    OUTPUTS = small_outputs(heads=2)
+    TARGETS = small_targets(9)
+
+    def terms(self, constrained, **changes):
+        config = LossConfig(constrain_auxiliary=constrained, **changes)
+        return Criterion(**SMALL, num_classes=3, config=config)(self.OUTPUTS, self.TARGETS)
+
+    def test_far_cells_learn_less_objectness(self):
+        criterion = Criterion(
+            **SMALL, num_classes=3, config=LossConfig(constrain_auxiliary=True)
+        )
+        target = torch.tensor([[0, 0, 41.0, 31.0, 30, 30]])
+        candidates = criterion._match(target, self.OUTPUTS)
+        centres_px = target[:, 2:4].expand(len(candidates.x), 2)
+        label = criterion._objectness_label(torch.ones(len(centres_px)), candidates, centres_px)
+        auxiliary, distance = candidates.output >= 2, candidates.distance(centres_px)
+        extra = auxiliary & (distance > 1)
+        assert extra.any() and (auxiliary & ~extra).any()
+        assert (label[~extra] == 1).all()
+        torch.testing.assert_close(label[extra], 2 - distance[extra])
+        assert (label[extra] >= 0.5).all() and (label[extra] < 1).all()
+        faint = criterion._objectness_label(
+            torch.full_like(label, 0.3), candidates, centres_px
+        )
+        assert (faint == 0.3).all()
+
+    def test_it_lowers_no_more_than_the_objectness_of_coarse_positives(self):
+        for assigner in ("anchor", "ota"):
+            free, bound = (self.terms(c, assigner=assigner, iou_ratio=0.0) for c in (False, True))
+            assert free.objectness != bound.objectness
+            torch.testing.assert_close((free.box, free.classification), (bound.box, bound.classification))
+
+    @pytest.mark.parametrize("auxiliary", ["none", "independent", "lead-guided"])
+    def test_fine_positives_are_not_bound(self, auxiliary):
+        free, bound = (
+            self.terms(c, assigner="anchor", auxiliary=auxiliary, iou_ratio=0.0)
+            for c in (False, True)
+        )
+        torch.testing.assert_close(free, bound, rtol=0, atol=0)
+
+
+class TestClassBalance:
+    def test_weights_are_inverse_to_the_effective_number_of_objects(self):
+        weights = balanced_weights([1, 10, 1000], 0.99)
+        expected = torch.tensor([(1 - 0.99) / (1 - 0.99**n) for n in (1, 10, 1000)])
+        torch.testing.assert_close(weights.float(), 3 * expected / expected.sum())
+        nearly_inverse = balanced_weights([1, 10, 1000], 1 - 1e-9)
+        torch.testing.assert_close(nearly_inverse / nearly_inverse[2] * 1e-3, torch.tensor(
+            [1, 0.1, 1e-3], dtype=torch.float64), rtol=1e-5, atol=0)
+        assert balanced_weights([0, 1], 0.9).tolist() == [1, 1]
+
+    def test_rare_classes_count_more_and_equal_counts_change_nothing(self):
+        targets = small_targets(9)
+        plain = Criterion(**SMALL, num_classes=3)(small_outputs(), targets)
+        config = LossConfig(class_balance_beta=0.99)
+        terms = {}
+        for name, counts in {"equal": (7, 7, 7), "rare": (1, 1000, 1000)}.items():
+            criterion = Criterion(**SMALL, num_classes=3, config=config, class_counts=counts)
+            targets[:, 1] = 0 if name == "rare" else targets[:, 1]
+            terms[name] = criterion(small_outputs(), targets)
+        torch.testing.assert_close(terms["equal"], plain)
+        alone = Criterion(**SMALL, num_classes=3)(small_outputs(), targets)
+        weight = balanced_weights((1, 1000, 1000), 0.99)[0].item()
+        assert terms["rare"].classification.item() == pytest.approx(
+            weight * alone.classification.item()
+        )
+        assert terms["rare"].box == alone.box and terms["rare"].objectness == alone.objectness
+
+    @pytest.mark.parametrize(
+        ("beta", "counts", "message"),
+        [
+            (0.9, None, "no class counts arrived; class_balance_beta needs the number of objects"),
+            (0.9, [1, 2], "2 class counts arrived; .* each of the 3 classes"),
+            (1.0, [1, 2, 3], "class_balance_beta is 1.0; 0 to below 1 works"),
+        ],
+    )
+    def test_impossible_settings_are_refused(self, beta, counts, message):
+        with pytest.raises(ValueError, match=message):
+            Criterion(
+                **SMALL,
+                num_classes=3,
+                config=LossConfig(class_balance_beta=beta),
+                class_counts=counts,
+            )
 
 
 def test_gains_are_scaled_to_the_task():
@@ -298,48 +326,3 @@ def test_gains_are_scaled_to_the_task():
     assert scaled.box_gain == pytest.approx(0.05 * 3 / 4)
     assert scaled.classification_gain == pytest.approx(0.3 * 0.5 * 3 / 4)
     assert scaled.objectness_gain == pytest.approx(0.7 * 4 * 3 / 4)
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        (0, 2, "has image 2; 0 to 1 are possible"),
-        (1, 3, "has class 3; 0 to 2 are possible"),
-        (1, -1, "has class -1; 0 to 2 are possible"),
-        (1, float("nan"), "has class nan; 0 to 2 are possible"),
-    ],
-)
-def test_impossible_targets_are_refused(column, value, message):
-    targets = small_targets(3)
-    targets[1, column] = value
-    with pytest.raises(ValueError, match=message):
-        Criterion(**SMALL, num_classes=3)(small_outputs(), targets)
-
-
-def test_impossible_shapes_are_refused():
-    criterion = Criterion(**SMALL, num_classes=3)
-    with pytest.raises(ValueError, match="3 outputs arrived; a model of 2 levels gives 2, or 4"):
-        criterion(small_outputs(heads=2)[:3], small_targets(3))
-    with pytest.raises(ValueError, match=r"targets have shape \(3, 5\); \(N, 6\) holds image"):
-        criterion(small_outputs(), small_targets(3)[:, :5])
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("assigner", ["anchor", "ota"])
-def test_gpu_gives_the_same_without_waiting(assigner):
-    targets = small_targets(60)
-    criterion = Criterion(**SMALL, num_classes=3, config=LossConfig(assigner))
-    expected_outputs = small_outputs(heads=2)
-    expected = criterion(expected_outputs, targets)
-    expected.total.backward()
-    outputs = [o.detach().cuda().requires_grad_() for o in expected_outputs]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        terms = criterion(outputs, targets)
-        terms.total.backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close([t.cpu() for t in terms], list(expected), rtol=1e-4, atol=1e-5)
-    for output, other in zip(outputs, expected_outputs, strict=True):
-        torch.testing.assert_close(output.grad.cpu(), other.grad, rtol=1e-3, atol=1e-6)

@@ -1,14 +1,22 @@
+import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from golden_models import FACTS, GOLDENS, filled_model, golden_image
+from golden_models import FACTS, GOLDENS, filled_model, golden_image, randomize_norms
+from torch import nn
 
 from yolov7 import ARCHITECTURES, build_model, reparameterize
 from yolov7.architectures import architecture
+from yolov7.blocks import ConvBlock, DownC, SpaceToDepth
 from yolov7.describe import count_parameters
+from yolov7.pooling import CspPyramidPooling
+from yolov7.reparameterize import fuse
 
+WIRING = json.loads((GOLDENS / "layer_inputs.json").read_text())
+"""Of the models without golden outputs: [kind of layer, where its inputs come from], in the official order."""
 TOLERANCE = 5  # times the gap between float32 and float64, which another order of summation may cost
 
 
@@ -21,6 +29,7 @@ def test_parameters_to_the_unit(name):
     with torch.device("meta"):
         model = build_model(name)
     assert count_parameters(model) == FACTS[name]["parameters_training"]
+    assert count_parameters(fuse(model)) == FACTS[name]["parameters_fused"]
     assert count_parameters(reparameterize(model)) == FACTS[name]["parameters_folded"]
 
 
@@ -52,6 +61,36 @@ def test_outputs_equal_the_official_ones(name):
         assert_raw(model.train()(image), golden, "train")
 
 
+def wired_by(layers, model, images):
+    """Run the model's own modules, in the order of their definition, as an official layer table wires them."""
+    layers_of_many = [m for m in model.modules() if isinstance(m, (DownC, CspPyramidPooling))]
+    inside = {part for layer in layers_of_many for part in layer.modules()} - set(layers_of_many)
+    modules = (m for m in model.modules() if m in layers_of_many or isinstance(m, ConvBlock) and m not in inside)
+    without_weights = {
+        "ReOrg": SpaceToDepth(), "MP": nn.MaxPool2d(2), "Upsample": nn.Upsample(scale_factor=2),
+        "Concat": lambda *maps: torch.cat(maps, dim=1), "Shortcut": lambda a, b: a + b,
+    }  # fmt: skip
+    outputs = []
+    for index, (kind, sources) in enumerate(layers):
+        sources = [sources] if isinstance(sources, int) else sources
+        maps = [outputs[index + s if s < 0 else s] if outputs else images for s in sources]
+        if kind in ("IDetect", "IAuxDetect"):
+            assert next(modules, None) is None
+            return [f(m) for f, m in zip([*model.head.lead_predictors, *model.head.auxiliary_predictors], maps)]
+        outputs.append((without_weights.get(kind) or next(modules))(*maps))
+
+
+@pytest.mark.parametrize("name", WIRING)
+def test_wiring_equals_the_official_layer_table(name):
+    model = randomize_norms(build_model(architecture(name).scaled(width=0.25), 1)).eval()
+    images = torch.rand(1, 3, 64, 128)
+    with torch.no_grad():
+        outputs = model.head(*model.neck(model.backbone(images)))
+        theirs = wired_by(WIRING[name], model, images)
+    for ours, output in zip(outputs, theirs, strict=True):
+        torch.testing.assert_close(ours.permute(0, 1, 4, 2, 3).flatten(1, 2), output, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_shapes_and_a_gradient_everywhere(name):
     model = build_model(small(name), 4).train()
@@ -71,11 +110,23 @@ def test_shapes_and_a_gradient_everywhere(name):
 def test_the_auxiliary_head_of_an_extended_model_sees_the_second_half():
     model = build_model(small("yolov7-e6e"), 1).train()
     for step in model.neck.top_down:
-        step.elan.first.requires_grad_(False)
+        step.block.first.requires_grad_(False)
     features = model.backbone(torch.rand(2, 3, 128, 128))
     step = model.neck.top_down[0]
     fused, seen = step(model.neck.pyramid_pooling(features[-1]), features[-2])
     assert fused.shape == seen.shape and not torch.allclose(fused, seen)
+
+
+def test_the_auxiliary_head_may_see_whole_blocks_or_be_left_out():
+    e6e = small("yolov7-e6e")
+    whole = e6e.replace(head=dataclasses.replace(e6e.head, partial_auxiliary=False))
+    model = build_model(whole, 1).eval()
+    with torch.no_grad():
+        lead, auxiliary = model.neck(model.backbone(torch.rand(1, 3, 64, 64)))
+    assert torch.equal(lead[0], auxiliary[0])
+    bare = build_model(e6e.without_auxiliary(), 1)
+    assert count_parameters(reparameterize(bare)) == count_parameters(reparameterize(model))
+    assert len(bare.train()(torch.rand(2, 3, 64, 64))) == 4
 
 
 def test_raw_outputs_are_the_lead_outputs_in_either_mode():

@@ -5,16 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolov7 import ARCHITECTURES, build_model, reparameterize
-from yolov7.architectures import architecture
+from yolov7.architectures import ABLATIONS, BASELINES, architecture
 from yolov7.blocks import RepConvBlock
+from yolov7.describe import count_parameters, describe
 from yolov7.head import ImplicitConv2d
+from yolov7.reparameterize import fuse
+
+
+REP_CONVS = ["yolov7-x-rep-last-of-step", "yolor-csp-reprcsp"]
 
 
 def relative_gap(a, b):
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *REP_CONVS])
 @settings(max_examples=2, deadline=None)
 @given(depth=st.none() | st.floats(0.33, 1.2), width=st.floats(0.25, 0.3), seed=st.integers(0, 2**31 - 1))
 def test_folded_equals_trained(name, depth, width, seed):
@@ -27,6 +32,33 @@ def test_folded_equals_trained(name, depth, width, seed):
         ours, theirs = folded(images), model(images)
     assert relative_gap(ours[..., :4], theirs[..., :4]) < 1e-4
     assert relative_gap(ours[..., 4:], theirs[..., 4:]) < 1e-4
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    name=st.sampled_from([*ARCHITECTURES, *BASELINES, *ABLATIONS]),
+    depth=st.none() | st.floats(0.33, 2.0),
+    width=st.none() | st.floats(0.25, 2.0),
+)
+def test_the_folded_model_has_exactly_the_deployed_parameters(name, depth, width):
+    """One weight and one bias per convolution that runs: no statistics, no 1x1 of RepConv, no auxiliary head."""
+    with torch.device("meta"):
+        model = build_model(architecture(name).scaled(depth=depth, width=width), 3)
+    convs = {key: module for key, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    deployed = sum(
+        conv.weight.numel() + conv.out_channels
+        for key, conv in convs.items()
+        if "auxiliary" not in key and ".pointwise." not in key
+    )
+    assert count_parameters(reparameterize(model)) == deployed
+
+
+def test_a_description_gives_the_total_of_each_form():
+    scaled = architecture("yolov7-w6").scaled(depth=0.34, width=0.25)
+    model = build_model(scaled, 3)
+    forms = {"training form": model, "fused": fuse(model), "folded": reparameterize(model)}
+    for line, (form, same) in zip(describe(scaled, 3, 64).splitlines()[-3:], forms.items(), strict=True):
+        assert line.startswith(form) and f" {count_parameters(same):,} " in line
 
 
 @pytest.mark.parametrize("name", ["yolov7", "yolov7-w6"])

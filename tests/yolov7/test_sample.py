@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from yolov7.sample import Letterbox, decode_image, letterbox, read_sample
+from yolov7.sample import Letterbox, decode_image, letterbox, read_sample, reduction, shrunk
 
 LETTERBOX_GOLDENS = json.loads(
     (Path(__file__).parents[1] / "goldens" / "letterbox.json").read_text()
@@ -186,3 +186,24 @@ def test_letterbox_boxes_round_trip(height, width, out_height, out_width, corner
 def test_to_original_clips():
     fit = Letterbox(0.5, 10.0, 0.0, (20, 30))
     assert fit.to_original(np.array([[0, -5, 100, 100]])).tolist() == [[0, 0, 30, 20]]
+
+
+@pytest.mark.parametrize("size_hw", [(64, 48), (61, 47)])
+def test_shrinking_is_like_reduced_decoding(size_hw):
+    data = encoded(Image.fromarray(gradient(*size_hw)), "JPEG", quality=95)
+    for factor in (2, 4, 8):
+        small, expected = shrunk(decode_image(data), factor), decode_image(data, factor)
+        assert small.shape == expected.shape
+        assert np.abs(small.astype(int) - expected).max() <= 12
+
+
+def test_reduction_leaves_a_pixel_for_every_pixel():
+    assert [reduction(scale) for scale in (3, 1, 0.6, 0.5, 0.26, 0.25, 0.125, 0.01)] == [1, 1, 1, 2, 2, 4, 8, 8]
+
+
+def test_letterbox_on_a_larger_ground():
+    image = gradient(30, 40)
+    small, _ = letterbox(image, (64, 64))
+    large, fit = letterbox(image, (64, 64), canvas_hw=(64, 96))
+    assert large.shape == (64, 96, 3) and (fit.pad_x, fit.pad_y) == (16, 8)
+    assert np.array_equal(large[:, 16:80], small) and (large[:, :16] == 114).all()

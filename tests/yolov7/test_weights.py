@@ -6,6 +6,7 @@ from golden_models import FACTS, official_shapes, official_state_dict, randomize
 
 from yolov7 import build_model, load_official_state_dict, reparameterize
 from yolov7.architectures import architecture
+from yolov7.official_names import official_names
 from yolov7.weights import load_model, load_weights, save_model, save_weights
 
 OFFICIAL = [name for name in FACTS if name != "yolov7-tiny-silu"]
@@ -16,6 +17,7 @@ def test_every_official_tensor_has_its_place(name):
     with torch.device("meta"):
         model = build_model(name)
         load_official_state_dict(model, {key: torch.empty(shape) for key, shape in official_shapes(name).items()})
+    assert list(official_names(model)) == list(official_shapes(name))
 
 
 def test_values_arrive_by_name_whatever_the_order_and_precision():
@@ -25,7 +27,7 @@ def test_values_arrive_by_name_whatever_the_order_and_precision():
     load_official_state_dict(model, dict(shuffled))
     ours = {
         "backbone.stem.0.conv.weight": "model.0.conv.weight",
-        "backbone.stages.0.elan.steps.1.0.norm.running_var": "model.5.bn.running_var",
+        "backbone.stages.0.block.steps.1.0.norm.running_var": "model.5.bn.running_var",
         "neck.pyramid_pooling.bypass.conv.weight": "model.29.conv.weight",
         "head.lead_convs.2.norm.bias": "model.76.bn.bias",
         "head.lead_predictors.1.weight": "model.77.m.1.weight",
@@ -45,17 +47,37 @@ def test_anchors_come_from_the_checkpoint():
     assert model.anchors_px.tolist() == (torch.tensor(FACTS["yolov7-tiny"]["anchors_px"]) + 3).tolist()
 
 
-def test_official_weights_that_do_not_fit():
+def test_official_weights_that_do_not_fit_are_listed_by_name():
     state_dict, model = official_state_dict("yolov7-tiny"), build_model("yolov7-tiny")
-    with pytest.raises(ValueError, match=r"342 tensors and 1 anchor grids do not fit yolov7 in training form"):
+    with pytest.raises(ValueError, match=r"do not fit yolov7 with 80 classes in training form: \d+ missing: .* more"):
         load_official_state_dict(build_model("yolov7"), state_dict)
-    with pytest.raises(ValueError, match=r"model.77.m.0.weight has shape \(255, 128, 1, 1\); .* with 20 classes needs"):
+    misshapen = r"9 misshapen: model.77.m.0.weight is \(255, 128, 1, 1\) and needs \(75, 128, 1, 1\), "
+    with pytest.raises(ValueError, match=misshapen):
         load_official_state_dict(build_model("yolov7-tiny", 20), state_dict)
-    with pytest.raises(ValueError, match="is folded"):
+    with pytest.raises(ValueError, match="in folded form: .* unexpected: model.0.bn.weight"):
         load_official_state_dict(reparameterize(model), state_dict)
-    state_dict["module.model.0.weight"] = state_dict.pop("model.0.conv.weight")
-    with pytest.raises(ValueError, match=r"'module.model.0.weight' is not an official name"):
+    state_dict["model.0.conv.wight"] = state_dict.pop("model.0.conv.weight")
+    del state_dict["model.77.ia.2.implicit"]
+    state_dict["model.5.bn.bias"] = torch.zeros(7)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError) as error:
         load_official_state_dict(model, state_dict)
+    assert str(error.value) == (
+        "official weights do not fit yolov7-tiny with 80 classes in training form: "
+        "2 missing: model.0.conv.weight, model.77.ia.2.implicit; 1 unexpected: model.0.conv.wight; "
+        "1 misshapen: model.5.bn.bias is (7,) and needs (32,)"
+    )
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_names_are_known_for_every_scaling_and_for_no_other_block():
+    deeper = build_model(architecture("yolov7-e6e").scaled(depth=1.4, width=0.25), 2)
+    names = official_names(deeper)
+    assert {own for own in names.values() if own} == set(deeper.state_dict())
+    with torch.device("meta"):
+        baseline = build_model("yolov3")
+    with pytest.raises(ValueError, match="yolov3: no official names are known for"):
+        official_names(baseline)
 
 
 @pytest.mark.parametrize("name", ["yolov7", "yolov7-w6"])

@@ -1,12 +1,14 @@
 """Reading: samples as they were written, and an order that depends on (seed, epoch) alone."""
 
 import contextlib
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,11 @@ from hypothesis import strategies as st
 from yolov7.augment import AugmentConfig
 from yolov7_ray import storage
 from yolov7_ray.data.cache import NodeCache
-from yolov7_ray.data.dataset import ArrowDataset, epoch_batches, evaluation_loader, rank_share, train_loader
+from yolov7_ray.data.dataset import ArrowDataset, evaluation_loader, train_loader
 from yolov7_ray.errors import Corrupt, JobError
 
 PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0)
+FULL = AugmentConfig(mosaic=0.9, mosaic_nine=0.3, mixup=0.3, paste_in=0.3, copy_paste=0.2, partner_window=8)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +78,14 @@ def test_rows_of_all_shards_in_order(train, shapes_dataset):
             train.read(index)
 
 
+def test_counts_and_sizes_of_all_samples(coco, train):
+    assert coco.class_counts().tolist() == [[1, 1], [1, 0]] + [[1, 1]] * 4  # the crowd does not count
+    assert coco.sizes_hw().tolist() == [[96, 128]] * 6 and coco.size_hw(3) == (96, 128)
+    truths = [train.truth(index) for index in range(23)]
+    expected = [np.bincount(truth.labels, minlength=4).tolist() for truth in truths]
+    assert train.class_counts().tolist() == expected
+
+
 def test_pickles_small_and_reads_on(train):
     train.read(0)
     copy = pickle.loads(pickle.dumps(train))
@@ -100,28 +111,12 @@ def test_mistakes(tmp_path, shapes_dataset):
         ArrowDataset(shapes_dataset, "test")
 
 
-# --- order ----------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 500), st.integers(1, 64), st.integers(0, 9), st.integers(0, 9), st.integers(1, 8))
-def test_every_sample_once_whatever_the_world(num_samples, batch_size, seed, epoch, world_size):
-    batches = epoch_batches(num_samples, batch_size, seed, epoch)
-    assert sorted(np.concatenate(batches)) == list(range(num_samples))
-    sizes = [len(batch) for batch in batches]
-    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
-    for batch in batches:
-        shares = [rank_share(batch, rank, world_size) for rank in range(world_size)]
-        np.testing.assert_array_equal(np.concatenate(shares), batch)
-
-
-def test_epochs_and_seeds_differ():
-    orders = {tuple(np.concatenate(epoch_batches(50, 8, seed, epoch))) for seed in range(3) for epoch in range(3)}
-    assert len(orders) == 9
-
-
-def steps_of(dataset, rank=0, world_size=1, first_step=0, processes=0, augment=AugmentConfig()) -> list:
+def steps_of(dataset, rank=0, world_size=1, augment=FULL, **settings) -> list:
     return list(train_loader(dataset, size_px=64, augment=augment, batch_size=6, seed=3, epoch=2, rank=rank,
-                             world_size=world_size, first_step=first_step, processes=processes))
+                             world_size=world_size, multi_scale=0.5, stride_px=8, **settings))
 
 
 def global_batches(dataset, world_size: int, **settings) -> list[tuple[torch.Tensor, list[int]]]:
@@ -135,11 +130,13 @@ def global_batches(dataset, world_size: int, **settings) -> list[tuple[torch.Ten
     return joined
 
 
-@settings(max_examples=4, deadline=None)
-@given(world_size=st.integers(2, 8), first_step=st.integers(0, 3))
-def test_batches_do_not_depend_on_world_or_restart(train, world_size, first_step):
-    expected = global_batches(train, 1)
-    actual = global_batches(train, world_size, first_step=first_step)
+@settings(max_examples=6, deadline=None)
+@given(world_size=st.integers(2, 8), first_step=st.integers(0, 3), window=st.sampled_from([0, 4, 8]),
+       decoded_bytes=st.sampled_from([0, 1e9]), weighted=st.booleans())
+def test_batches_do_not_depend_on_world_or_restart(train, world_size, first_step, window, decoded_bytes, weighted):
+    settings = {"augment": replace(FULL, partner_window=window), "weights": np.arange(1, 24) if weighted else None}
+    expected = global_batches(train, 1, **settings)
+    actual = global_batches(train, world_size, first_step=first_step, decoded_bytes=decoded_bytes, **settings)
     assert len(actual) == len(expected) - first_step
     for (images, ids), (expected_images, expected_ids) in zip(actual, expected[first_step:], strict=True):
         assert ids == expected_ids
@@ -168,6 +165,24 @@ def test_empty_shares_keep_ranks_in_step(train):
     assert all(len(steps[0].batch.images) == 1 for steps in ranks)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory in /proc")
+def test_memory_does_not_grow_over_epochs(train):
+    def resident_bytes() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    after = []
+    for epoch in range(10):
+        for _ in train_loader(train, size_px=160, augment=FULL, batch_size=8, seed=0, epoch=epoch, rank=0, world_size=1):
+            continue
+        after.append(resident_bytes())
+    slope = np.polyfit(range(2, 10), after[2:], 1)[0]
+    assert slope < 0.1 * 23 * 3 * 160**2  # bytes an epoch: a tenth of the epoch's images
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("world_size, processes", [(1, 0), (3, 0), (8, 0), (2, 1)])
 def test_evaluation_sees_every_image_once(train, world_size, processes):
     batches = [batch for rank in range(world_size) for batch in evaluation_loader(
@@ -176,6 +191,9 @@ def test_evaluation_sees_every_image_once(train, world_size, processes):
     for batch in batches:
         assert batch.images.shape[1:] == (3, 96, 96) and len(batch.letterboxes) == len(batch.images) <= 4
         assert batch.letterboxes[0].original_size_hw == (64, 64)
+
+
+# --- processes ------------------------------------------------------------------------------------------
 
 
 def processes_with(marker: str) -> list[int]:

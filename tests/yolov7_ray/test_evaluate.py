@@ -48,6 +48,14 @@ def test_other_classes_are_refused(shapes_dataset, tmp_path):
         evaluate(str(path), shapes_dataset, str(tmp_path), 1)
 
 
+def test_an_image_size_that_the_model_cannot_see_is_refused_at_once(shapes_dataset, model_file, tmp_path):
+    from yolov7_ray.train.evaluate import check_model
+
+    job = {"kind": "evaluate", "model": model_file, "dataset": shapes_dataset, "image_size_px": 70}
+    with pytest.raises(JobError, match="70 is not a multiple of the model's largest stride 32; choose 64 or 96"):
+        check_model(JOB.validate_python(job))
+
+
 def test_a_damaged_shard_is_one_message_without_traceback(ray_session, shapes_dataset, model_file, tmp_path):
     dataset = Path(shutil.copytree(shapes_dataset, tmp_path / "damaged"))
     shard = next((dataset / "val").glob("*.arrow"))

@@ -43,6 +43,17 @@ MISTAKES = [
      "job: optimizer.learning_rate: -1.0 is not positive"),
     ("size no multiple of the stride", TRAIN + "data: {image_size_px: 650}\n", [],
      "job: data.image_size_px: 650 is not a multiple of the model's largest stride 32; choose 640 or 672"),
+    ("no module to freeze", TRAIN + "model: {freeze: [backbon]}\n", [],
+     "job: model.freeze: 'backbon' is no module of this architecture; choose among backbone, neck, head"),
+    ("everything frozen", TRAIN + "model: {freeze: [backbone, neck, head]}\n", [],
+     "job: model.freeze: backbone, neck, head leave nothing to train; freeze less"),
+    ("no anchors", TRAIN + "model: {anchors: mine}\n", [],
+     "job: model.anchors: 'mine' is no set of anchors; give default, auto, or for each level, fine to coarse, a list of"),
+    ("anchors of another number of levels", TRAIN + "model: {anchors: [[[8, 9], [10, 20]], [[30, 30], [40, 50]]]}\n", [],
+     "job: model.anchors: (((8.0, 9.0), (10.0, 20.0)), ((30.0, 30.0), (40.0, 50.0))) do not fit yolov7; give 3 levels"),
+    ("an anchor without width", TRAIN + "model: {anchors: [[[0, 9]], [[10, 20]], [[30, 30]]]}\n", [],
+     "job: model.anchors: (((0.0, 9.0),), ((10.0, 20.0),), ((30.0, 30.0),)) do not fit yolov7; give 3 levels"),
+    ("too many scales", TRAIN + "data: {multi_scale: 1.5}\n", [], "job: data.multi_scale: 1.5 does not fit; it must be less"),
     ("fewer images than workers", TRAIN + "batch_size: 2\nresources: {workers: 4}\n", [],
      "job: batch_size: 2 images cannot be shared by 4 workers; give at least one each"),
     ("not YAML", "kind: train\n  dataset: [\n", [], "job: line 2, column 10: "),
@@ -156,6 +167,12 @@ def test_overrides_win_over_file_and_recipe():
     job = load_job(TRAIN + "recipe: tiny\nloss: {box_gain: 0.2}\n", ["loss.objectness_gain=0.4"])
     assert isinstance(job, TrainSpec)
     assert (job.loss.box_gain, job.loss.objectness_gain, job.loss.classification_gain) == (0.2, 0.4, 0.5)
+
+
+def test_a_list_of_anchors_and_every_named_architecture_are_taken():
+    job = load_job(TRAIN, ["model.architecture=yolov3", "model.anchors=[[[8, 9.5]], [[10, 20]], [[30, 30]]]"])
+    assert job.build_architecture().anchors_px == (((8.0, 9.5),), ((10.0, 20.0),), ((30.0, 30.0),))
+    assert load_job(to_json(job)) == job
 
 
 def test_runs_have_unique_names_after_their_file(tmp_path):

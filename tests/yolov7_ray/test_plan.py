@@ -1,5 +1,7 @@
 """What --dry-run says, and what it finds before anything is started."""
 
+import re
+
 import pytest
 
 from yolov7.model import build_model
@@ -71,6 +73,31 @@ def test_what_is_missing_is_found(dataset, overrides, message):
     with pytest.raises(JobError) as error:
         plan(load_job(train(dataset), overrides))
     assert message in str(error.value)
+
+
+def test_train_plan_says_what_is_taken_over_and_what_is_frozen(dataset, model):
+    small = ["model.width=0.25", "model.freeze=[backbone, neck.pyramid_pooling]"]
+    shown = lines(train(dataset), *small, f"model.weights={model}")
+    assert shown["weights"].startswith(f"{model}, trained on 3 classes: ")
+    taken, tensors = re.search(r"(\d+) of (\d+) tensors are taken over", shown["weights"]).groups()
+    assert taken == tensors, "the classes agree, so all of them"
+    assert re.fullmatch(r"backbone, neck.pyramid_pooling: 0.\d\d of 0.38 M parameters stay as they are", shown["frozen"])
+    assert "stays random: set model.weights" in plan(load_job(train(dataset), small))
+
+
+def test_train_plan_shows_how_anchors_fit(shapes_dataset):
+    def anchors(*overrides: str) -> str:
+        return plan(load_job(train(shapes_dataset), ["data.image_size_px=64", *overrides]))
+
+    far = str([[[500, 500]], [[600, 600]], [[700, 700]]])
+    assert re.search(r"anchors   default: best possible recall [01]\.\d{4}, fitness 0\.\d{3} on \d+ boxes", anchors())
+    text = anchors(f"model.anchors={far}")
+    assert "given: best possible recall 0.0000" in text
+    assert "warning   no anchor fits 100.0% of the boxes, which are never learnt: set model.anchors to auto" in text
+    auto = re.search(r"auto: best possible recall ([\d.]+), .* \(the default ones: best possible recall ([\d.]+)",
+                     anchors("model.anchors=auto"))
+    assert float(auto[1]) > 0.98 and float(auto[1]) >= float(auto[2])
+    assert "never learnt" not in anchors("model.anchors=auto")
 
 
 def test_evaluate_plan_compares_classes(dataset, model, tmp_path):

@@ -131,6 +131,22 @@ def test_actor_answers_every_image_once_and_survives_bad_ones(tmp_path, model_ur
     assert [bool(row["problem"]) for row in rows] == [True, True, False, False, True, False, False]
 
 
+def test_actor_detects_as_the_job_asks(tmp_path, model_uri):
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    images, source = FolderImages(str(tmp_path)), locate(model_uri)
+
+    def row(**options) -> dict:
+        [table] = Predictor(images, source, job(model_uri, tmp_path, tmp_path / "out", **options))(pa.table({"index": [0]}))
+        return table.to_pylist()[0]
+
+    plain = row()
+    assert len(row(multi_label=False)["labels"]) < len(plain["labels"])
+    assert len(row(class_agnostic=True)["labels"]) < len(plain["labels"])
+    more = row(test_time_augmentation=True)
+    assert max(more["scores"]) >= max(plain["scores"]), "nothing that the plain view sees is lost to a weaker one"
+    assert np.max(more["boxes_xyxy"]) <= 128 and more["scores"] != plain["scores"]
+
+
 def test_bad_image_of_a_dataset_is_no_end(tmp_path):
     """Ingest lets none in, but a dataset may come from elsewhere."""
     class Dataset:

@@ -1,12 +1,12 @@
 """Storage, local and on a real S3 server: whole or absent, one winner, errors that say what to do."""
 
+import errno
 import os
 import pickle
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -123,12 +123,18 @@ def test_large_files_and_directories(place, tmp_path):
     assert not storage.exists(place)
 
 
-def test_multipart_upload(s3, tmp_path, monkeypatch):
+def test_large_uploads_come_back_verified(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(s3_module, "SINGLE_PUT_BYTES", 6 << 20)
-    content = os.urandom(20 << 20)
+    content = os.urandom((32 << 20) + 1)  # a last part of one byte
     (tmp_path / "f").write_bytes(content)
     storage.upload(tmp_path / "f", s3 + "/f")
     storage.download(s3 + "/f", tmp_path / "g", storage.digest(content), len(content))
+    assert s3_module.S3.of(s3 + "/f").size_and_digest() == (len(content), storage.digest(content))
+    monkeypatch.setattr(storage, "write_at", lambda *_: None)
+    with pytest.raises(Corrupt, match="its sha256 is"):  # by the digest beside the object: none is given
+        storage.download(s3 + "/f", tmp_path / "g")
+    with pytest.raises(NotFound, match="none: there is nothing here"):
+        storage.upload(tmp_path / "none", s3 + "/f")
 
 
 def test_pyarrow_reaches_the_same_bytes(place):
@@ -186,103 +192,6 @@ def test_unreachable_endpoint_is_bounded(s3, monkeypatch):
         storage.check_access(s3)
 
 
-class FlakyServer(ThreadingHTTPServer):
-    """An S3 look-alike that serves `content` after `faults` bad answers of one `kind`."""
-
-    def __init__(self, kind: str, faults: int, content: bytes):
-        super().__init__(("127.0.0.1", 0), FlakyHandler)
-        self.kind, self.faults, self.content, self.stored = kind, faults, content, None
-
-
-class FlakyHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self, status: int, body: bytes, sent: int | None = None, length: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.send_header("ETag", '"e"')
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body[:sent])
-        if sent is not None:
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def do_HEAD(self) -> None:
-        self.answer(200, self.server.content)
-
-    def do_GET(self) -> None:
-        content = self.server.stored or self.server.content
-        if "Range" in self.headers:
-            start, stop = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
-            content = content[start:stop + 1]
-        if self.server.faults > 0:
-            self.server.faults -= 1
-            if self.server.kind == "busy":
-                self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
-            elif self.server.kind == "reset":
-                self.answer(200, content, sent=len(content) // 2)
-            elif self.server.kind == "short":
-                self.answer(200, content[:len(content) // 2])
-            elif self.server.kind == "flipped":
-                self.answer(200, content[:-1] + b"?")
-        else:
-            self.answer(200, content)
-
-    def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.stored is not None:
-            self.answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
-        else:
-            self.server.stored = body
-            self.answer(503, b"<Error><Code>InternalError</Code></Error>")  # stored, but the writer never learns
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def flaky(monkeypatch):
-    servers = []
-
-    def start(kind: str, faults: int, content: bytes) -> FlakyServer:
-        server = FlakyServer(kind, faults, content)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_REGION": "us-east-1",
-                            "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}.items():
-            monkeypatch.setenv(name, value)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.mark.parametrize("kind", ["busy", "reset", "short", "flipped"])
-def test_passing_faults_are_outwaited(flaky, kind, tmp_path):
-    content = os.urandom(50_000)
-    flaky(kind, 2, content)
-    storage.download("s3://bucket/x", tmp_path / "x", storage.digest(content), len(content))
-    assert (tmp_path / "x").read_bytes() == content
-
-
-def test_lasting_faults_end_in_an_error(flaky, monkeypatch, tmp_path):
-    monkeypatch.setattr(s3_module, "PATIENCE_S", 0.5)
-    flaky("busy", 10**6, b"x" * 100)
-    with pytest.raises(StorageError, match="S3 answers 503 SlowDown"):
-        storage.read_bytes("s3://bucket/x")
-    flaky("flipped", 10**6, b"x" * 100)
-    with pytest.raises(Corrupt, match="sha256"):
-        storage.download("s3://bucket/x", tmp_path / "x", storage.digest(b"x" * 100))
-
-
-def test_lost_reply_is_recognised_as_our_own_write(flaky):
-    flaky("none", 0, b"")
-    storage.create("s3://bucket/claim", b"ours")
-
-
 def test_local_mistakes_are_explained(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(StorageError, match="part of this path is a file"):
@@ -291,6 +200,23 @@ def test_local_mistakes_are_explained(tmp_path):
         storage.check_access(str(tmp_path / "file/below"))
     with pytest.raises(StorageError, match="it is a directory"):
         storage.read_bytes(str(tmp_path))
+
+
+def test_full_disks_take_a_part_first(tmp_path, monkeypatch):
+    taken = []
+
+    def pwrite(descriptor: int, data: memoryview, start: int) -> int:
+        if len(taken) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken.append((start, len(data)))
+        return len(data) // 2
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    (tmp_path / "source").write_bytes(b"x" * 400)
+    with pytest.raises(storage.DiskFull, match="copy: the disk is full; free some space"):
+        storage.download(str(tmp_path / "source"), tmp_path / "copy")
+    assert taken == [(0, 400), (200, 200)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
 def test_errors_travel_between_processes():

@@ -187,12 +187,22 @@ def test_a_resumed_run_refuses_another_model_and_other_data(uninterrupted, shape
         train(other, name)
 
 
-def test_training_starts_from_given_weights(uninterrupted, ray_session, shapes_dataset, tmp_path):
-    model = {"architecture": "yolov7-tiny", "depth": 0.5, "width": 0.25, "weights": uninterrupted}
-    outputs = train(train_job(shapes_dataset, str(tmp_path), epochs=1, model=model), "transfer")
-    first = json.loads(Path(outputs["run"], "results.json").read_text())["epochs"][0]
-    scratch = json.loads(Path(uninterrupted, "results.json").read_text())["epochs"][0]
-    assert first["train/objectness"] < scratch["train/objectness"]
+def test_transfer_learning_on_two_workers_with_every_freebie(uninterrupted, ray_session, shapes_dataset, tmp_path):
+    """Frozen layers, fitted anchors, several scales, weighted images; rectangular evaluation from several views."""
+    model = {"architecture": "yolov7-tiny", "depth": 0.5, "width": 0.25, "weights": uninterrupted,
+             "freeze": ["backbone"], "anchors": "auto"}
+    job = train_job(shapes_dataset, str(tmp_path), model=model, resources={"workers": 2},
+                    data={"image_size_px": 64, "image_weights": True, "multi_scale": 0.5},
+                    evaluation={"rectangular": True, "test_time_augmentation": True})
+    results = json.loads(Path(train(job, "freebies")["run"], "results.json").read_text())
+    trained, source = load_model(str(tmp_path / "freebies")).model, load_model(uninterrupted).model
+    for (name, value), before in zip(trained.state_dict().items(), source.state_dict().values(), strict=True):
+        assert torch.equal(value, before) == name.startswith("backbone."), name
+    anchors = trained.architecture.anchors_px
+    assert results["spec"]["model"]["anchors"] == [[list(size) for size in level] for level in anchors]
+    assert trained.anchors_px.tolist() == torch.tensor(anchors).tolist() != source.anchors_px.tolist()
+    assert all(len(row["class_ap"]) == len(results["classes"]) and row["num_images"] == 23 for row in results["epochs"])
+    assert results["metrics"]["overall"]["num_images"] == 7
 
 
 def test_a_split_without_images_and_a_missing_dataset_are_refused_before_any_worker(shapes_dataset, tmp_path):

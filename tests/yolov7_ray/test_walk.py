@@ -21,15 +21,11 @@ def job(file: str, **values: object):
     return load_job(str(JOBS / file), [f"{key.replace('__', '.')}={value}" for key, value in values.items()])
 
 
-@pytest.mark.parametrize(("ingest", "source"), [("ingest-voc.yaml", "bccd/BCCD"), ("ingest-coco.yaml", "coco-tiny"),
-                                                ("ingest-yolo.yaml", None)])
+@pytest.mark.parametrize(("ingest", "source", "place"), [
+    ("ingest-voc.yaml", "bccd/BCCD", "local"), ("ingest-coco.yaml", "coco-tiny", "local"), ("ingest-yolo.yaml", None, "s3"),
+], indirect=["place"])
 def test_from_raw_images_to_predictions(ray_session, place, tmp_path, ingest, source):
-    if source is None:
-        source = make_yolo(tmp_path / "yolo", num_images=6)
-    elif place.startswith("s3://"):
-        pytest.skip("the real data sets walk locally, the made one through S3")
-    else:
-        source = real_data(source)
+    source = real_data(source) if source else make_yolo(tmp_path / "yolo", num_images=6)
     dataset, runs, registry = (storage.join(place, name) for name in ("dataset", "runs", "registry"))
     made = run(job(ingest, source__uri=source, dataset=dataset), "walk-ingest")
     spec = load_job(str(JOBS / "train-yolov7-tiny-bccd.yaml"), [f"dataset={dataset}", f"storage={runs}", *SMALL])

@@ -23,12 +23,20 @@ from yolov7.sample import Sample, Truth, read_sample
 
 from .. import storage
 from ..errors import Corrupt, JobError
+from .blocks import epoch_blocks, in_blocks
 from .cache import NodeCache
+from .decoded import DecodedSamples
 from .mapped import MappedShard
+from .order import (
+    canvas_hw, epoch_order, epoch_positions, evaluation_batches, rank_share, step_size_px, window_ends,
+)
+from .prefetch import Prefetcher, ShardSchedule, ahead
 from .schema import Manifest, load_manifest
 
 PREFETCHED_BATCHES = 3
 """Batches that each loader process keeps ready."""
+DECODED_BYTES = 256e6
+"""Decoded images that each loader process keeps."""
 
 
 class ArrowDataset:
@@ -46,6 +54,11 @@ class ArrowDataset:
 
     def __len__(self) -> int:
         return self.split.num_rows
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """Samples in each shard."""
+        return [shard.num_rows for shard in self.split.shards]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,7 +90,16 @@ class ArrowDataset:
     def size_hw(self, index: int) -> tuple[int, int]:
         """Height and width of sample `index`, without decoding it."""
         shard, row = self._locate(index)
-        return shard.size_hw(row)
+        height, width = shard.sizes_hw[row].tolist()
+        return height, width
+
+    def sizes_hw(self) -> np.ndarray:
+        """(n, 2) height and width of all samples; every shard is opened for it."""
+        return np.concatenate([shard.sizes_hw for shard in self._shards()])
+
+    def class_counts(self) -> np.ndarray:
+        """(n, C) objects of each class in every sample, crowds left out; every shard is opened for it."""
+        return np.concatenate([shard.class_counts(len(self.classes)) for shard in self._shards()])
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image, byte for byte as it came."""
@@ -89,14 +111,21 @@ class ArrowDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.uri} {self.split_name}: index {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
-        if number not in self._open:
-            shard = self.split.shards[number]
-            self._open[number] = MappedShard(self.cache.path(self.uri, shard))
         first = int(self._ends[number - 1]) if number else 0
-        return self._open[number], index - first
+        return self._shard(number), index - first
+
+    def _shard(self, number: int) -> MappedShard:
+        if number not in self._open:
+            self._open = {n: shard for n, shard in self._open.items() if shard.path.exists()}  # evicted: free the disk
+            with self.cache.held(self.uri, self.split.shards[number]) as path:
+                self._open[number] = MappedShard(path)
+        return self._open[number]
+
+    def _shards(self) -> Iterator[MappedShard]:
+        return map(self._shard, range(len(self.split.shards)))
 
 
-# --- order --------------------------------------------------------------------------------------------
+# --- training -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,40 +141,37 @@ class TrainStep:
         return TrainStep(self.batch.pin_memory(), self.num_samples)
 
 
-def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
-    """Sample index at each position of the epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(num_samples)
-
-
-def epoch_positions(num_samples: int, batch_size: int) -> list[np.ndarray]:
-    """Positions of each global batch; sizes differ by at most one, so no update is noisier than another."""
-    return np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
-
-
-def epoch_batches(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Sample indices of each global batch: every sample exactly once."""
-    order = epoch_order(num_samples, seed, epoch)
-    return [order[positions] for positions in epoch_positions(num_samples, batch_size)]
-
-
-def rank_share(batch: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """The part of a global batch that `rank` works on; may be empty."""
-    return np.array_split(batch, world_size)[rank]
-
-
 def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig, batch_size: int, seed: int,
-                 epoch: int, rank: int, world_size: int, first_step: int = 0,
-                 processes: int = 0) -> Iterable[TrainStep]:
-    """This rank's steps of one epoch, from `first_step` on; `batch_size` is that of the global batch."""
-    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch, rank, world_size)
-    return _load(steps, range(first_step, len(steps)), processes)
+                 epoch: int, rank: int, world_size: int, first_step: int = 0, processes: int = 0,
+                 weights: np.ndarray | None = None, multi_scale: float = 0.0, stride_px: int = 32,
+                 decoded_bytes: float = DECODED_BYTES, shuffle_shards: int | None = None) -> Iterable[TrainStep]:
+    """This rank's steps of one epoch, from `first_step` on; `batch_size` is that of the global batch.
+
+    With `weights`, (n,), samples are drawn in their proportion instead of once each. With `multi_scale` each global
+    batch has its own image size, a multiple of `stride_px` within (1 +- multi_scale) * size_px. Every process keeps
+    up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch goes through so many shards at a time.
+    """
+    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch, rank, world_size, weights, multi_scale,
+                        stride_px, decoded_bytes, shuffle_shards)
+    items = _load(steps, range(first_step, len(steps)), processes)
+    later = _train_order(dataset, seed, epoch + 1, weights, shuffle_shards)
+    return _prefetched(items, dataset, steps.order, [part[0] for part in steps.positions[first_step:]],
+                       reach=int(np.diff(steps.window_ends, prepend=0).max()), later=later)
 
 
-def evaluation_loader(dataset: ArrowDataset, *, size_px: int, batch_size: int, rank: int, world_size: int,
-                      processes: int = 0) -> Iterable[Batch]:
-    """This rank's letterboxed images, every one once over all ranks; `batch_size` is per rank."""
-    batches = _EvaluationBatches(dataset, size_px, np.arange(rank, len(dataset), world_size), batch_size)
-    return _load(batches, range(len(batches)), processes)
+def _train_order(dataset: ArrowDataset, seed: int, epoch: int, weights: np.ndarray | None,
+                 shuffle_shards: int | None) -> np.ndarray:
+    """Sample index at each position of the epoch."""
+    order, rows = epoch_order(len(dataset), seed, epoch, weights), dataset.shard_rows
+    return in_blocks(order, rows, epoch_blocks(len(rows), shuffle_shards or len(rows), seed, epoch))
+
+
+def _prefetched(items: Iterable, dataset: ArrowDataset, order: np.ndarray, positions: Sequence[int], reach: int = 0,
+                later: np.ndarray | None = None) -> Iterator:
+    """`items`, while the shards of the coming ones are fetched."""
+    rows, prefetcher = dataset.shard_rows, Prefetcher(dataset.cache, dataset.uri)
+    next_epoch = [] if later is None else ShardSchedule(later, rows).needed(0)
+    return ahead(items, positions, ShardSchedule(order, rows, reach), dataset.split.shards, prefetcher, next_epoch)
 
 
 @dataclass(eq=False)
@@ -160,10 +186,19 @@ class _TrainSteps(Dataset):
     epoch: int
     rank: int
     world_size: int
+    weights: np.ndarray | None
+    multi_scale: float
+    stride_px: int
+    decoded_bytes: float
+    shuffle_shards: int | None
 
     def __post_init__(self) -> None:
-        self.order = epoch_order(len(self.dataset), self.seed, self.epoch)
-        self.positions = epoch_positions(len(self.dataset), self.batch_size)
+        num_samples = len(self.dataset)
+        self.order = _train_order(self.dataset, self.seed, self.epoch, self.weights, self.shuffle_shards)
+        self.positions = epoch_positions(num_samples, self.batch_size)
+        self.window_ends = window_ends(num_samples, self.batch_size, self.augment.partner_window)
+        largest_px = int(self.size_px * (1 + self.multi_scale) * (1 + self.augment.scale))
+        self.decoded = DecodedSamples(self.dataset, largest_px, self.decoded_bytes)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -171,12 +206,45 @@ class _TrainSteps(Dataset):
     def __getitem__(self, step: int) -> TrainStep:
         share = rank_share(self.positions[step], self.rank, self.world_size)
         shown = share if len(share) else self.positions[step][:1]
-        return TrainStep(collate([self._sample(position) for position in shown]), len(share))
+        size_px = step_size_px(self.size_px, self.multi_scale, self.stride_px, self.seed, self.epoch, step)
+        return TrainStep(collate([self._sample(int(position), size_px) for position in shown]), len(share))
 
-    def _sample(self, position: int) -> Sample:
-        rng = np.random.default_rng((self.seed, self.epoch, int(position)))
-        return augmented_sample(self.dataset.read, len(self.dataset), int(self.order[position]), self.size_px,
-                                self.augment, rng, self.dataset.size_hw)
+    def _sample(self, position: int, size_px: int) -> Sample:
+        rng = np.random.default_rng((self.seed, self.epoch, position))
+        number = int(np.searchsorted(self.window_ends, position, side="right"))
+        first = int(self.window_ends[number - 1]) if number else 0
+        partners = np.delete(self.order[first:self.window_ends[number]], position - first)
+        return augmented_sample(self.decoded.read, partners, int(self.order[position]), size_px, self.augment, rng,
+                                self.dataset.size_hw)
+
+
+# --- evaluation ---------------------------------------------------------------------------------------
+
+
+def evaluation_loader(dataset: ArrowDataset, *, size_px: int, batch_size: int, rank: int, world_size: int,
+                      processes: int = 0, rectangular: bool = False, stride_px: int = 32) -> Iterable[Batch]:
+    """This rank's letterboxed images, every one once over all ranks; `batch_size` is per rank.
+
+    `rectangular` batches hold images of similar aspect ratio, on the least canvas in multiples of `stride_px` (and
+    half a stride more) instead of a square: less to compute, at the same scale.
+    """
+    indices = _rank_batches(dataset, batch_size, rank, world_size, rectangular)
+    batches = _EvaluationBatches(dataset, size_px, indices, stride_px if rectangular else None)
+    starts = np.cumsum([0, *map(len, indices)])[:-1]
+    return _prefetched(_load(batches, range(len(batches)), processes), dataset,
+                       np.concatenate([np.empty(0, int), *indices]), starts)
+
+
+def evaluation_order(dataset: ArrowDataset, *, batch_size: int, rank: int, world_size: int,
+                     rectangular: bool = False) -> np.ndarray:
+    """Indices of the images in the order of `evaluation_loader` with the same arguments."""
+    return np.concatenate([np.empty(0, int), *_rank_batches(dataset, batch_size, rank, world_size, rectangular)])
+
+
+def _rank_batches(dataset: ArrowDataset, batch_size: int, rank: int, world_size: int,
+                  rectangular: bool) -> list[np.ndarray]:
+    sizes_hw = dataset.sizes_hw() if rectangular else None
+    return evaluation_batches(len(dataset), batch_size, rank, world_size, sizes_hw)
 
 
 @dataclass(eq=False)
@@ -185,15 +253,19 @@ class _EvaluationBatches(Dataset):
 
     dataset: ArrowDataset
     size_px: int
-    indices: np.ndarray
-    batch_size: int
+    indices: list[np.ndarray]
+    stride_px: int | None
+    """Of rectangular batches; None: squares."""
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.indices)
 
     def __getitem__(self, number: int) -> Batch:
-        indices = self.indices[number * self.batch_size:(number + 1) * self.batch_size]
-        fitted = [evaluation_sample(self.dataset.read(index), self.size_px) for index in indices]
+        samples = [self.dataset.read(index) for index in self.indices[number]]
+        canvas = None
+        if self.stride_px:
+            canvas = canvas_hw([sample.original_size_hw for sample in samples], self.size_px, self.stride_px)
+        fitted = [evaluation_sample(sample, self.size_px, canvas) for sample in samples]
         return collate([sample for sample, _ in fitted], [letterbox for _, letterbox in fitted])
 
 

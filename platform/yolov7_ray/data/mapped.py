@@ -1,6 +1,8 @@
 """A shard opened for random access: the file is mapped, and nothing is copied until it is asked for."""
 
 import os
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ class MappedShard:
     """The rows of one mapped Arrow file."""
 
     def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self.ends = np.cumsum([batch.num_rows for batch in self.batches])
@@ -25,9 +28,22 @@ class MappedShard:
         """The encoded image, not copied."""
         return self._cell(row, "image").as_buffer()
 
-    def size_hw(self, row: int) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self._cell(row, "height_px").as_py(), self._cell(row, "width_px").as_py()
+    @cached_property
+    def sizes_hw(self) -> np.ndarray:
+        """(rows, 2) height and width of all images."""
+        columns = [[batch.column(name).to_numpy() for batch in self.batches] for name in ("height_px", "width_px")]
+        return np.stack([np.concatenate(column) for column in columns], axis=1)
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """(rows, C) objects of each class in every image, crowds left out."""
+        counts = []
+        for batch in self.batches:
+            labels, iscrowd = batch.column("labels"), batch.column("iscrowd")
+            rows = np.repeat(np.arange(batch.num_rows), np.diff(labels.offsets.to_numpy()))
+            wanted = ~iscrowd.flatten().to_numpy(zero_copy_only=False)
+            cells = rows * num_classes + labels.flatten().to_numpy()
+            counts.append(np.bincount(cells[wanted], minlength=batch.num_rows * num_classes))
+        return np.concatenate(counts).reshape(-1, num_classes)
 
     def values(self, row: int) -> dict:
         """All columns but image and polygons, under their names."""

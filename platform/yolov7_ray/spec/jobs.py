@@ -1,11 +1,16 @@
 """One frozen pydantic model per kind of job: the manual of ``jobs/``."""
 
+import dataclasses
 import re
 from typing import Annotated, Any, Literal, Union
 
 import pydantic
+import torch
 from pydantic import Field, model_validator
 
+from yolov7.architecture import Architecture
+from yolov7.freeze import check_frozen
+from yolov7.model import build_model
 from yolov7.recipes import RECIPES
 
 from .parts import (
@@ -67,6 +72,14 @@ class TrainSpec(Job):
     checkpoint: Checkpointing = Checkpointing()
     resources: Resources = Resources()
 
+    def build_architecture(self) -> Architecture:
+        """The architecture that is trained: without its auxiliary head where the loss has no use for one."""
+        architecture = self.model.build_architecture()
+        if self.loss.auxiliary != "none" or not architecture.has_auxiliary:
+            return architecture
+        return architecture.replace(
+            head=dataclasses.replace(architecture.head, auxiliary_channels=None, partial_auxiliary=False))
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_recipe(cls, values: Any) -> Any:
@@ -79,7 +92,11 @@ class TrainSpec(Job):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "TrainSpec":
-        stride = max(self.model.build_architecture().strides)
+        architecture = self.build_architecture()
+        if self.model.freeze:
+            with torch.device("meta"):
+                check_frozen(build_model(architecture, num_classes=1), self.model.freeze)
+        stride = max(architecture.strides)
         if self.data.image_size_px % stride:
             low = max(stride, self.data.image_size_px // stride * stride)
             raise ValueError(f"data.image_size_px: {self.data.image_size_px} is not a multiple of the model's "
@@ -198,6 +215,12 @@ class PredictSpec(ModelUse):
     """Default: as the model was trained."""
     confidence_threshold: Fraction = 0.25
     iou_threshold: Fraction = 0.45
+    multi_label: bool = True
+    """Whether one box may stand for several classes."""
+    class_agnostic: bool = False
+    """Whether boxes suppress boxes of other classes too."""
+    test_time_augmentation: bool = False
+    """Look at every image in three scales, once mirrored: better, at 2.1 times the cost."""
     batch_size: Positive = 16
     resources: Resources = Resources()
 

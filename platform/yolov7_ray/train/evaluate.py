@@ -8,24 +8,23 @@ import ray
 import torch
 from ray.exceptions import RayTaskError
 
-from yolov7.engine import evaluate as evaluate_batches
 from yolov7.engine import resolve_precision
 from yolov7.metrics import CocoEvaluator
 
 from .. import storage
-from ..data.dataset import evaluation_loader
 from ..data.schema import load_manifest
 from ..errors import JobError
 from ..registry.model_source import load_model
 from ..spec import EvaluateSpec
 from .failure import original
-from .loop import figures, open_splits
+from .loop import open_splits
 from .report import Samples, storage_name, write_page, write_plots
+from .validation import Worker, evaluate_share, figures
 
 
 def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
     """Evaluate and write ``<storage>/<run_name>/results.json`` and ``report/index.html``."""
-    classes = check_classes(spec)
+    classes = check_model(spec)
     resources = spec.resources
     task = ray.remote(evaluate_shard).options(
         num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_retries=resources.max_failures)
@@ -54,14 +53,18 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
     return {"run": run, "metrics": overall, "report": storage.join(run, "report", "index.html")}
 
 
-def check_classes(spec: EvaluateSpec) -> tuple[str, ...]:
-    """The classes of model and dataset, which must be the same."""
+def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
+    """The classes of model and dataset, which must be the same; the image size must suit the model."""
     manifest = load_manifest(spec.dataset)
     manifest.split(spec.split)
     loaded = load_model(spec.model, spec.registry)
     if list(manifest.classes) != list(loaded.classes):
         raise JobError(f"model {spec.model}", f"knows the classes {list(loaded.classes)}, "
                        f"{spec.dataset} has {list(manifest.classes)}", "evaluate on a dataset with the same classes")
+    size_px, stride = spec.image_size_px or loaded.image_size_px, max(loaded.model.strides)
+    if size_px % stride:
+        raise JobError("image_size_px", f"{size_px} is not a multiple of the model's largest stride {stride}",
+                       f"choose {max(1, size_px // stride) * stride} or {(size_px // stride + 1) * stride}")
     return tuple(manifest.classes)
 
 
@@ -72,17 +75,10 @@ def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
     loaded = load_model(spec.model, spec.registry)
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
     device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    worker = Worker(rank, world_size, device, spec.data.loader_processes or 0,
+                    resolve_precision(spec.precision, device))
     samples = Samples(dataset.classes)
-    evaluator = evaluate_batches(
-        loaded.model.to(device),
-        evaluation_loader(dataset, size_px=spec.image_size_px or loaded.image_size_px, batch_size=spec.evaluation.batch_size or 16,
-                          rank=rank, world_size=world_size, processes=spec.data.loader_processes or 0),
-        map(dataset.truth, range(rank, len(dataset), world_size)),
-        CocoEvaluator(dataset.classes),
-        precision=resolve_precision(spec.precision, device),
-        confidence_threshold=spec.evaluation.confidence_threshold,
-        iou_threshold=spec.evaluation.iou_threshold,
-        on_batch=samples.add if rank == 0 else None,
-    )
+    evaluator = evaluate_share(
+        loaded.model.to(device), dataset, spec.evaluation, worker, size_px=spec.image_size_px or loaded.image_size_px,
+        batch_size=16, on_batch=samples.add if rank == 0 else None)
     return {"state": evaluator.state(), "images": samples.images}
-

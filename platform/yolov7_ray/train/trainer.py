@@ -7,18 +7,20 @@ from ray.train.torch import TorchTrainer
 from .. import storage
 from ..data.schema import load_manifest
 from ..errors import JobError, NotFound
-from ..spec import TrainSpec
+from ..prepare import settled, starting_model, tensors_taken
+from ..spec import Model, TrainSpec
 from .board import following
 from .failure import StopOnMistake, explain
 from .loop import train_loop
 
-MODEL_KEYS = ("architecture", "depth", "width")
+MODEL_KEYS = ("architecture", "depth", "width", "freeze", "anchors")
 
 
 def train(spec: TrainSpec, run_name: str) -> dict:
     """Train under ``<storage>/<run_name>``, going on from its last checkpoint if it has one."""
     run = storage.join(spec.storage, run_name)
     check_run(spec, run)
+    spec = settled(spec, run)
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
     with following() as board:
         try:
@@ -33,6 +35,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
 def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str = "",
                   callbacks: tuple = ()) -> TorchTrainer:
     """The trainer that runs ``train_loop`` on every worker; ``label`` heads its lines of progress."""
+    spec = settled(spec, storage.join(spec.storage, run_name))
     path, filesystem = storage.ray_storage(spec.storage)
     resources = spec.resources
     per_worker = {"CPU": resources.cpus_per_worker}
@@ -60,13 +63,18 @@ def check_run(spec: TrainSpec, run: str) -> None:
     for split in (spec.data.train_split, spec.data.val_split):
         if manifest.split(split).num_rows == 0:
             raise JobError(f"{spec.dataset}: split '{split}'", "has no images", "ingest some, or name another split")
+    loaded = starting_model(spec)
+    if loaded is not None:
+        tensors_taken(spec, loaded, len(manifest.classes))
     try:
         earlier = storage.read_json(storage.join(run, "spec.json"))
     except NotFound:
         return
+    model, before = spec.model.model_dump(mode="json"), Model().model_dump(mode="json") | earlier["model"]
     for key in MODEL_KEYS:
-        now, then = getattr(spec.model, key), earlier["model"][key]
-        if now != then:
+        now, then = model[key], before[key]
+        settled_before = key == "anchors" and now == "auto" and not isinstance(then, str)
+        if now != then and not settled_before:
             raise JobError(f"run {run}", f"its checkpoints are of model.{key} {then}, the job says {now}",
                            "give the model of that run, or start a new run")
     fingerprint = _earlier_fingerprint(run)

@@ -1,0 +1,37 @@
+"""What a run trains with: its state, its network and its criterion, every random draw decided by the seed."""
+
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from yolov7.loss import Criterion
+from yolov7.optim import Schedule
+from yolov7.state import TrainState
+
+from ..data.dataset import ArrowDataset
+from ..prepare import starting_architecture, starting_model
+from ..spec import TrainSpec
+
+
+def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) -> TrainState:
+    """A fresh state, or one that starts from given weights."""
+    torch.manual_seed(spec.seed)
+    loaded = starting_model(spec)
+    schedule = Schedule(spec.optimizer, spec.epochs, -(-len(train_set) // spec.batch_size), spec.batch_size,
+                        max(spec.batch_size, spec.nominal_batch_size))
+    return TrainState.build(starting_architecture(spec, loaded), list(train_set.classes), schedule, spec.ema, device,
+                            initial=loaded.model.state_dict() if loaded else None, frozen=spec.model.freeze)
+
+
+def wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:
+    """The data-parallel wrapper, where there is more than one worker."""
+    if spec.model.sync_batchnorm and dist.is_initialized() and dist.get_world_size() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return ray.train.torch.prepare_model(model, move_to_device=False)
+
+
+def build_criterion(spec: TrainSpec, model: nn.Module, train_set: ArrowDataset) -> Criterion:
+    """The loss with its gains scaled to classes, levels and image size."""
+    config = spec.loss.scaled_to(model.num_classes, len(model.strides), spec.data.image_size_px)
+    return Criterion.for_model(model, config, train_set.split.objects_per_class)

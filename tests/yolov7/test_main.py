@@ -1,0 +1,40 @@
+"""`python -m yolov7 import`, from file to file, and mistakes at the command line; export is in test_export.py."""
+
+import pytest
+import torch
+from golden_models import filled_model, official_state_dict
+from official_files import save_official
+
+from yolov7.__main__ import main
+from yolov7.weights import load_model
+
+
+def test_import_writes_a_model_file(tmp_path, capsys):
+    checkpoint, output = tmp_path / "tiny.pt", tmp_path / "tiny.safetensors"
+    names = [f"name {i}" for i in range(80)]
+    save_official(checkpoint, official_state_dict("yolov7-tiny"), names=names)
+    main(["import", str(checkpoint), "--architecture", "yolov7-tiny", "-o", str(output)])
+    assert capsys.readouterr().out == f"{output}: yolov7-tiny, 80 classes, training form\n"
+    model, classes = load_model(output)
+    expected = filled_model("yolov7-tiny").state_dict()
+    assert classes == names and all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+    with pytest.raises(SystemExit):
+        main(["import", str(checkpoint), "--architecture", "yolov7", "-o", str(tmp_path / "none.safetensors")])
+    assert "do not fit yolov7 with 80 classes" in capsys.readouterr().err
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["import", "missing.pt", "-o", "x"], "No such file"),
+    (["import", "README.md", "-o", "x"], "README.md: no file of torch.save"),
+    (["import", "x.pt", "--architecture", "yolov9", "-o", "x"], "'yolov9' is unknown"),
+    (["export", "README.md", "-o", "x.onnx"], "README.md: not a readable safetensors file"),
+    (["import", "x.pt"], "-o/--output"),
+])  # fmt: skip
+def test_mistakes(capsys, monkeypatch, tmp_path, arguments, message):
+    (tmp_path / "README.md").write_text("# no weights\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
