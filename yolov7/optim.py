@@ -74,10 +74,10 @@ class Schedule:
         """Whether the optimizer steps now, ``since_update`` batches after its last; always at an epoch's end."""
         return since_update >= self.accumulation(step) or (step + 1) % self.steps_per_epoch == 0
 
-    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Set the learning rate and momentum of every parameter group for this step."""
+    def apply(self, optimizer: torch.optim.Optimizer, step: int, factor: float = 1.0) -> None:
+        """Set the learning rate, times ``factor``, and momentum of every parameter group for this step."""
         config = self.config
-        target = config.learning_rate * self.cosine(step / self.steps_per_epoch)
+        target = factor * config.learning_rate * self.cosine(step / self.steps_per_epoch)
         progress = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
         momentum = config.warmup_momentum + (config.momentum - config.warmup_momentum) * progress
         for group in optimizer.param_groups:

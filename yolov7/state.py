@@ -1,4 +1,4 @@
-"""Everything that training changes, and how it is written down and taken up again.
+"""Everything that training changes, and how it is written down and taken up again, also in the middle of an epoch.
 
 A saved state is a directory: ``model.safetensors`` (trained weights), ``ema.safetensors`` (their average, with the
 architecture in its metadata: a model file that explains itself) and ``state.pt`` (optimizer and counters, readable
@@ -31,6 +31,16 @@ class TrainState:
     classes: list[str]
     epoch: int = 0
     """Epochs completed."""
+    step: int = 0
+    """Steps completed of the epoch that runs now."""
+    totals: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    """Of the epoch that runs now, over all workers: box, objectness and class loss times images, and images."""
+    skipped_updates: int = 0
+    """Updates left out so far because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """As many of them as came last."""
+    learning_rate_factor: float = 1.0
+    """On the schedule's learning rate; lowered when the run had to go back."""
     history: list[dict] = field(default_factory=list)
     """One row of metrics per completed epoch."""
 
@@ -51,14 +61,15 @@ class TrainState:
 
     def save(self, directory: str | Path) -> None:
         """Write the state into ``directory``."""
-        directory = Path(directory)
-        save_model(directory / "model.safetensors", self.model, self.classes)
-        save_model(directory / "ema.safetensors", self.ema.model, self.classes)
-        torch.save(
-            {"optimizer": self.optimizer.state_dict(), "ema_updates": self.ema.num_updates,
-             "epoch": self.epoch, "history": self.history, "classes": self.classes},
-            directory / "state.pt",
-        )
+        self.snapshot().save(directory)
+
+    def snapshot(self) -> "Snapshot":
+        """A copy in host memory of all that is saved, so that training can go on while it is written."""
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        return Snapshot(self.epoch, self.step, self.model, self.classes, *map(to_host, (
+            self.model.state_dict(), self.ema.model.state_dict(),
+            {**counters, "optimizer": self.optimizer.state_dict(), "ema_updates": self.ema.num_updates,
+             "classes": self.classes})))
 
     def load(self, directory: str | Path) -> None:
         """Take up the state saved in ``directory``; ValueError where it belongs to another model or classes."""
@@ -71,7 +82,43 @@ class TrainState:
             load_exactly(model, load_weights(directory / name)[0], directory.name)
         self.optimizer.load_state_dict(counters["optimizer"])
         self.ema.num_updates = counters["ema_updates"]
-        self.epoch, self.history = counters["epoch"], counters["history"]
+        for name in COUNTERS:
+            setattr(self, name, counters[name])
+
+
+COUNTERS = ("epoch", "step", "totals", "skipped_updates", "skipped_in_a_row", "learning_rate_factor", "history")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was at one moment."""
+
+    epoch: int
+    step: int
+    model: nn.Module
+    """Tells the architecture; its weights have moved on."""
+    classes: list[str]
+    weights: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
+    rest: dict
+
+    def save(self, directory: str | Path) -> None:
+        """Write it into ``directory``."""
+        directory = Path(directory)
+        save_model(directory / "model.safetensors", self.model, self.classes, self.weights)
+        save_model(directory / "ema.safetensors", self.model, self.classes, self.average)
+        torch.save(self.rest, directory / "state.pt")
+
+
+def to_host(value):
+    """A copy of ``value`` whose tensors lie in host memory and belong to nobody else."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: to_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(to_host, value))
+    return value
 
 
 def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:

@@ -63,8 +63,12 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         ) from error
 
 
-def save_model(path: str | os.PathLike, model: YOLO, classes: list[str]) -> None:
-    """Write a model, trained or folded, with its architecture and class names into one file."""
+def save_model(path: str | os.PathLike, model: YOLO, classes: list[str],
+               state_dict: Mapping[str, Tensor] | None = None) -> None:
+    """Write a model, trained or folded, with its architecture and class names into one file.
+
+    `state_dict` is written in place of the model's own.
+    """
     if len(classes) != model.num_classes:
         raise ValueError(
             f"{os.fspath(path)}: {len(classes)} class names for {model.num_classes} classes; give one each"
@@ -76,7 +80,7 @@ def save_model(path: str | os.PathLike, model: YOLO, classes: list[str]) -> None
         "folded": json.dumps(model.is_folded),
         "classes": json.dumps(list(classes), ensure_ascii=False),
     }
-    save_weights(path, model.state_dict(), metadata)
+    save_weights(path, model.state_dict() if state_dict is None else state_dict, metadata)
 
 
 def load_model(path: str | os.PathLike) -> tuple[YOLO, list[str]]:

@@ -2,7 +2,7 @@
 
 Whatever is written is whole or absent: locally a temporary file that is renamed, in S3 one PUT. Two writers
 never both win a `create` or a `compare_and_swap`. Every failure is a `StorageError` that says what to do,
-after a bounded time. Names that start with a dot are working files, which listings leave out.
+after a bounded time (`patience`, for each request that makes no progress). Names that start with a dot are working files, which listings leave out.
 """
 
 import json
@@ -72,7 +72,10 @@ def check_access(uri: str, write: bool = False) -> None:
 
 
 def read_bytes(uri: str, sha256: str | None = None) -> bytes:
-    """The whole content; NotFound where there is none, Corrupt where it never has the digest `sha256`."""
+    """The whole content; NotFound where there is none.
+
+    Corrupt where it never has the digest `sha256`, or the one that was recorded in S3 when it was written.
+    """
     for _ in range(FETCH_ATTEMPTS):
         data = _store(uri).read()
         if sha256 is None or digest(data) == sha256:
@@ -151,7 +154,8 @@ def download(uri: str, local_path: str | os.PathLike, sha256: str | None = None,
              num_bytes: int | None = None) -> None:
     """Copy `uri` to a local file, atomically, in parallel ranges.
 
-    Content of another size or digest is fetched again; Corrupt where it stays wrong.
+    Content of another size or digest (without `sha256`: the one recorded in S3 when it was written) is fetched
+    again; Corrupt where it stays wrong.
     """
     target = Path(local_path)
     target.parent.mkdir(parents=True, exist_ok=True)

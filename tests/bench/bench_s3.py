@@ -1,11 +1,10 @@
-"""The first epoch from S3, cold against warm: images per second, and how long the consumer waited.
+"""The first epoch from S3, cold against warm: images per second, and the time to the first batch.
 
-    python tests/bench/bench_s3.py [--images 400] [--size-px 320] [--rounds 3] [--latency-ms 0] [--pace 0] [--shard-mb 1]
+    python tests/bench/bench_s3.py [--images 400] [--size-px 320] [--rounds 3] [--latency-ms 0] [--shard-mb 1]
 
 A real S3 server runs on loopback, behind a proxy, where there is to be one, that lets every
 request wait for `latency-ms`. Of each kind there
-are as many epochs as rounds, in turn; medians. `--pace N` lets the consumer take N images a second, as a GPU
-would, instead of as many as come; only then can fetching hide behind it. Wall time: an idle machine is needed.
+are as many epochs as rounds, in turn; medians of wall time. Server and loader share the machine's cores.
 """
 
 import argparse
@@ -51,20 +50,17 @@ def server(latency_ms: float):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def epoch(dataset: ArrowDataset, number: int, size_px: int, pace: float, shuffle_shards: int | None) -> tuple:
-    """Images per second of an epoch, the seconds to its first batch, and those waited for later ones."""
+def epoch(dataset: ArrowDataset, number: int, size_px: int, shuffle_shards: int | None) -> tuple:
+    """Images per second of an epoch, the seconds to its first batch, and those of the later ones."""
     begun, waits = time.perf_counter(), []
     steps = iter(train_loader(dataset, size_px=size_px, augment=AugmentConfig(), batch_size=BATCH_SIZE, seed=0,
-                              epoch=number, rank=0, world_size=1, processes=1 if pace else 0,
-                              shuffle_shards=shuffle_shards))
+                              epoch=number, rank=0, world_size=1, shuffle_shards=shuffle_shards))
     while True:
         asked = time.perf_counter()
         step = next(steps, None)
         if step is None:
             return len(dataset) / (time.perf_counter() - begun), waits[0], sum(waits[1:])
         waits.append(time.perf_counter() - asked)
-        if pace:
-            time.sleep(step.num_samples / pace)
 
 
 def without_prefetch(measure: Callable[[], tuple]) -> tuple:
@@ -83,7 +79,6 @@ def main() -> None:
     parser.add_argument("--size-px", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency-ms", type=float, default=0)
-    parser.add_argument("--pace", type=float, default=0)
     parser.add_argument("--shard-mb", type=float, default=1)
     options = parser.parse_args()
     with server(options.latency_ms) as (directory, proxy):
@@ -105,7 +100,7 @@ def compare(uri: str, directory: Path, options: argparse.Namespace) -> None:
             dataset = ArrowDataset(uri, "train", NodeCache(directory / f"cache-{name}-{number}"))
 
             def measure() -> tuple:
-                return epoch(dataset, number, options.size_px, options.pace, shuffle_shards)
+                return epoch(dataset, number, options.size_px, shuffle_shards)
 
             results.setdefault(kind, []).append(without_prefetch(measure) if "without" in kind else measure())
 
@@ -115,12 +110,12 @@ def compare(uri: str, directory: Path, options: argparse.Namespace) -> None:
     dataset = ArrowDataset(uri, "train", NodeCache(directory / "cache-a-0"))
     shard_bytes = [shard.num_bytes for shard in dataset.split.shards]
     print(f"{len(dataset)} images of {options.size_px} px, {len(shard_bytes)} shards, {sum(shard_bytes) / 1e6:.1f} MB; "
-          f"latency {options.latency_ms:g} ms, pace {options.pace or 'as they come'}, load {os.getloadavg()[0]:.1f}")
+          f"latency {options.latency_ms:g} ms, load {os.getloadavg()[0]:.1f}")
     warm = statistics.median(rate for rate, *_ in results["warm"])
     for kind, runs in results.items():
         rate, first_s, later_s = np.median(np.array(runs), axis=0)
         print(f"{kind:32s} {rate:7.1f} images/s  {rate / warm:5.2f} of warm   first batch {first_s:5.2f} s, "
-              f"waits after it {later_s:5.2f} s")
+              f"others {later_s:5.2f} s")
     single_download(uri, dataset, directory)
 
 

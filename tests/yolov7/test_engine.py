@@ -10,7 +10,8 @@ from yolov7.architectures import ARCHITECTURES
 from yolov7.batch import collate, evaluation_sample, normalize
 from yolov7.clock import Clock
 from yolov7.ema import EMAConfig
-from yolov7.engine import evaluate, resolve_precision, train_one_epoch
+from yolov7.engine import Diverged, add_gradients, evaluate, resolve_precision, train_one_epoch
+from yolov7.freeze import train_mode
 from yolov7.loss import Criterion, LossConfig
 from yolov7.metrics import CocoEvaluator
 from yolov7.optim import OptimizerConfig, Schedule
@@ -67,7 +68,7 @@ def criterion(state: TrainState) -> Criterion:
 
 
 def train_batches(num_images: int = 8):
-    return [(collate([painted(i) for i in range(num_images)]), num_images)]
+    return [[(collate([painted(i) for i in range(num_images)]), num_images)]]
 
 
 def test_a_saved_state_goes_on_bit_for_bit(tmp_path):
@@ -95,19 +96,103 @@ def test_a_share_of_no_images_changes_nothing():
     state = build(epochs=1, steps_per_epoch=1)
     before = copy.deepcopy(dict(state.model.named_parameters()))
     state.optimizer.param_groups[0]["weight_decay"] = 0.0
-    batch, _ = train_batches(1)[0]
-    fit = train_one_epoch(state, [(batch, 0)], criterion(state))
+    [(batch, _)] = train_batches(1)[0]
+    fit = train_one_epoch(state, [[(batch, 0)]], criterion(state))
     assert fit["num_images"] == 0 and fit["train/box"] == 0
     for name, parameter in state.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice():
-    state = build(epochs=1, steps_per_epoch=1)
-    with torch.no_grad():
-        next(state.model.parameters()).fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="optimizer.learning_rate"):
-        train_one_epoch(state, train_batches(2), criterion(state))
+def assert_equal_states(one: TrainState, other: TrainState) -> None:
+    for (name, a), b in zip(one.model.state_dict().items(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert all(torch.equal(a, b) for a, b in zip(one.ema.tensors(), other.ema.tensors(), strict=True))
+    assert one.ema.num_updates == other.ema.num_updates
+    moments, others = (s.optimizer.state_dict()["state"] for s in (one, other))
+    assert moments.keys() == others.keys()
+    for key, tensors in moments.items():
+        assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(others[key][name]))
+                   for name, value in tensors.items())
+
+
+@pytest.mark.parametrize("algorithm", ["sgd", "adamw"])
+def test_a_state_saved_in_the_middle_of_an_epoch_goes_on_bit_for_bit(tmp_path, algorithm):
+    steps = [[(collate([painted(i + 4 * k) for i in range(4)]), 4)] for k in range(5)]
+    options = {"epochs": 2, "steps_per_epoch": 5, "batch_size": 4, "algorithm": algorithm}
+    straight, stopped = build(**options), build(**options)
+    rows = [train_one_epoch(straight, steps, criterion(straight)) for _ in range(2)]
+
+    def save_after_two() -> None:
+        if stopped.step == 2:
+            stopped.save(tmp_path)
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_one_epoch(stopped, steps, criterion(stopped), on_update=save_after_two)
+    resumed = build(**options, seed=1)
+    resumed.load(tmp_path)
+    assert (resumed.epoch, resumed.step) == (0, 2)
+    again = [train_one_epoch(resumed, steps[2:], criterion(resumed)), train_one_epoch(resumed, steps, criterion(resumed))]
+    assert again == rows and rows[0]["num_images"] == 20
+    assert_equal_states(straight, resumed)
+
+
+def test_a_snapshot_stays_as_it_was_while_training_goes_on(tmp_path):
+    state = build(epochs=2, steps_per_epoch=1)
+    before = {key: value.clone() for key, value in state.model.state_dict().items()}
+    snapshot = state.snapshot()
+    train_one_epoch(state, train_batches(), criterion(state))
+    snapshot.save(tmp_path)
+    loaded = build(epochs=2, steps_per_epoch=1, seed=1)
+    loaded.load(tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in loaded.model.state_dict().items())
+    assert loaded.epoch == 0 and state.epoch == 1
+
+
+def test_an_update_that_is_not_finite_is_left_out_and_counted():
+    clean, spoilt = build(epochs=1, steps_per_epoch=3), build(epochs=1, steps_per_epoch=3)
+    images = train_batches()[0]
+    poison = [(Poisoned(images[0][0]), 8)]
+    train_one_epoch(clean, [images, images], criterion(clean))
+    row = train_one_epoch(spoilt, [images, poison, images], criterion(spoilt))
+    assert row["skipped_updates"] == 1 and row["num_images"] == 16 and np.isfinite(row["train/box"])
+    assert spoilt.skipped_in_a_row == 0 and spoilt.ema.num_updates == 2
+    assert all(tensor.isfinite().all() for tensor in [*spoilt.model.state_dict().values(), *spoilt.ema.tensors()])
+
+
+def test_many_updates_that_are_not_finite_are_a_divergence():
+    state = build(epochs=1, steps_per_epoch=5)
+    weights = {key: value.clone() for key, value in state.model.state_dict().items()}
+    poison = [(Poisoned(train_batches()[0][0][0]), 8)]
+    with pytest.raises(Diverged, match="epoch 1, step 3: .*not finite in 3 updates in a row"):
+        train_one_epoch(state, [poison] * 5, criterion(state), max_skipped=3)
+    after = state.model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in weights.items() if "num_batches" not in key)
+
+
+class Poisoned:
+    """A batch whose images are not finite once they are numbers."""
+
+    def __init__(self, batch) -> None:
+        self.targets, self.images = batch.targets, torch.full(batch.images.shape, float("nan"))
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient():
+    whole, parted = build(epochs=1, steps_per_epoch=1), build(epochs=1, steps_per_epoch=1)
+    for state in (whole, parted):  # so that no image's statistics touch another's
+        state.model.apply(lambda module: module.requires_grad_(False) if isinstance(module, torch.nn.BatchNorm2d) else None)
+    images = [painted(i) for i in range(4)]
+    config = LossConfig(assigner="anchor", objectness_gain=0.0, classification_gain=0.0)
+    gradients = []
+    for state, parts in ((whole, [images]), (parted, [images[:2], images[2:]])):
+        measure = Criterion.for_model(state.model, config)
+        network = train_mode(state.model) or state.model
+        add_gradients(network, [(collate(part), len(part)) for part in parts], measure, "fp32", synchronize=True)
+        gradients.append([p.grad for p in state.model.parameters() if p.grad is not None])
+    together = torch.cat([g.flatten() for g in gradients[0]])
+    apart = torch.cat([g.flatten() for g in gradients[1]])
+    assert torch.nn.functional.cosine_similarity(together, apart, dim=0) > 0.9
+    assert apart.norm() == pytest.approx(together.norm().item(), rel=0.3)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_and_says_what_differs(tmp_path):
@@ -163,7 +248,7 @@ def test_bf16_trains_close_to_fp32():
 
 
 def test_normalize_gives_channels_last_floats_in_unit_range():
-    batch, _ = train_batches(2)[0]
+    [(batch, _)] = train_batches(2)[0]
     images = normalize(batch.images)
     assert images.dtype == torch.float32 and 0 <= images.min() and images.max() <= 1
     assert images.is_contiguous(memory_format=torch.channels_last)

@@ -127,13 +127,21 @@ def test_gradient_is_that_of_finite_differences(gamma, assigner, auxiliary, monk
 
 
 @each_way
-def test_nothing_waits_for_the_device(assigner, auxiliary):
-    """Tensors on "meta" have no values: whoever asked for one, forward or backward, would fail."""
+def test_nothing_waits_for_the_device(assigner, auxiliary, monkeypatch):
+    """Once targets are matched on the host, no value and no shape is read back, forward or backward."""
     criterion = make(assigner, auxiliary, class_balance_beta=0.9, constrain_auxiliary=True)
-    outputs = [o.detach().to("meta").requires_grad_() for o in small_outputs(heads=2)]
-    terms = criterion(outputs, small_targets(20))
-    terms.total.backward()
-    assert terms.total.is_meta and outputs[0].grad.shape == outputs[0].shape
+    outputs, targets = small_outputs(heads=2), small_targets(20)
+    used = outputs[:2] if auxiliary == "none" else outputs
+    host_targets = criterion._in_pixels(targets, outputs[0])
+    candidates = criterion._match(host_targets, used)
+    monkeypatch.setattr(criterion, "_in_pixels", lambda *_: host_targets)
+    monkeypatch.setattr(criterion, "_match", lambda *_: candidates)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        criterion(outputs, targets).total.backward()
+    called = {event.key for event in profile.key_averages()}
+    assert called & {"aten::topk", "aten::index_put_"}
+    waiting = ("item", "_local_scalar_dense", "nonzero", "_unique2", "masked_select", "equal")
+    assert not called & {f"aten::{name}" for name in waiting}
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_eight_images_are_learnt_by_heart(name):
         box_gain=run.box_gain, objectness_gain=run.objectness_gain, classification_gain=0.5))
     batch = collate(samples)
     for _ in range(run.epochs):
-        train_one_epoch(state, [(batch, NUM_IMAGES)] * STEPS_PER_EPOCH, criterion)
+        train_one_epoch(state, [[(batch, NUM_IMAGES)]] * STEPS_PER_EPOCH, criterion)
     fitted, letterboxes = zip(*(evaluation_sample(sample, run.size_px) for sample in samples))
     metrics = evaluate(state.ema.model, [collate(fitted, letterboxes)], map(truth, samples),
                        CocoEvaluator(CLASSES)).compute()

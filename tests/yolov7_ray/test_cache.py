@@ -15,7 +15,7 @@ import faulty_s3
 import pytest
 
 from yolov7_ray import storage
-from yolov7_ray.data.cache import NodeCache
+from yolov7_ray.data.cache import ROOM, NodeCache
 from yolov7_ray.data.schema import Shard
 from yolov7_ray.errors import Corrupt, JobError, NotFound, StorageError
 
@@ -96,7 +96,8 @@ def test_least_recently_used_shards_leave(s3, tmp_path, downloads):
     cache.path(s3, shards[3])
     kept = {path.stem for path in (tmp_path / "cache/shards").glob("*.arrow")}
     assert kept == {shards[0].sha256, shards[2].sha256, shards[3].sha256}
-    assert [shard.path for shard in cache.fitting(shards)] == ["train/0.arrow", "train/1.arrow", "train/2.arrow"]
+    missing = cache.missing(s3, shards)  # of the first three, the fourth would not fit beside them
+    assert [shard.path for shard in missing] == ["train/1.arrow"]
     assert cache.path(s3, shards[1]).read_bytes() == b"\x01" * 1000  # fetched again
     assert len(downloads) == 5
 
@@ -165,10 +166,11 @@ def test_processes_share_the_cache_and_its_bound(s3, faulty, tmp_path):
 
         calls = [pool.apply_async(_read_elsewhere, (faulty.endpoint, str(directory), limit_bytes, s3, order))
                  for order in (shards, shards[::-1], shards[4:] + shards[:4]) for _ in range(2)]
-        most_bytes = 0
+        cache, most_bytes = NodeCache(directory), 0
         while not all(call.ready() for call in calls):
-            most_bytes = max(most_bytes, sum(_size(path) for path in (directory / "shards").glob("*")))
-            time.sleep(0.001)
+            with cache._locked(ROOM):  # nothing is evicted while we count
+                most_bytes = max(most_bytes, sum(_size(path) for path in (directory / "shards").glob("*")))
+            time.sleep(0.005)
         assert [call.get(60) for call in calls] == [[True] * 8] * 6
         assert 1000 < most_bytes <= limit_bytes
     assert not list((directory / "shards").glob(".*"))

@@ -102,7 +102,7 @@ def test_two_workers_leave_checkpoints_results_events_plots_and_a_page(ray_sessi
     assert {"fetch", "step", "evaluate/fetch", "evaluate/detect"} <= set(results["epochs"][-1]["seconds"])
     kept = sorted(path.name for path in run.glob("checkpoint-epoch-*"))
     assert results["last_checkpoint"] == "checkpoint-epoch-0003" and results["last_checkpoint"] in kept
-    assert results["best_checkpoint"] in kept and len(kept) <= 2
+    assert results["best_checkpoint"] in kept and len(kept) <= 3
     assert list(run.glob("tensorboard/events*"))
     for picture in ("losses.png", "ap.png", "pr-curves.png", "confusion-matrix.png", "detections.jpg"):
         assert (run / "report" / picture).stat().st_size > 1000 and picture in (run / "report/index.html").read_text()
@@ -131,7 +131,7 @@ def test_a_killed_worker_changes_nothing(uninterrupted, shapes_dataset, tmp_path
     before = set(processes("ray::RayTrainWorker"))
     runner = threading.Thread(target=body, daemon=True)
     runner.start()
-    wait_for(tmp_path / "worker-killed" / "checkpoint-epoch-0002" / "state.pt")
+    wait_for(tmp_path / "worker-killed" / "checkpoint-epoch-0002" / "checkpoint.json")
     victims = set(processes("ray::RayTrainWorker")) - before
     assert victims, "no worker to kill"
     for pid in victims:
@@ -154,7 +154,7 @@ def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, sh
     job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=4)))
     mine = set(processes("ray"))
     driver = submit(str(job), "--name", "driver-killed")
-    wait_for(tmp_path / "runs/driver-killed/checkpoint-epoch-0002/state.pt")
+    wait_for(tmp_path / "runs/driver-killed/checkpoint-epoch-0002/checkpoint.json")
     started = set(processes("ray")) - mine - {driver.pid}
     driver.kill()
     driver.communicate(timeout=30)

@@ -8,6 +8,7 @@ together stay below the limit, and what a killed process had begun is recognised
 """
 
 import fcntl
+import itertools
 import os
 import shutil
 import time
@@ -60,18 +61,22 @@ class NodeCache:
             if lock is not None:
                 self._cached(uri, shard, lock) if storage.is_remote(uri) else self._in_place(Path(uri), shard)
 
-    def fitting(self, shards: Sequence[Shard]) -> list[Shard]:
-        """As many of `shards`, from the first on, as the cache can hold together; they are made the last to go."""
-        chosen, room_bytes = [], self.limit_bytes
-        for shard in shards:
-            room_bytes -= shard.num_bytes
-            if room_bytes < 0:
-                break
-            chosen.append(shard)
-        for shard in reversed(chosen):
-            with suppress(OSError):
+    def missing(self, dataset_uri: str, shards: Sequence[Shard]) -> list[Shard]:
+        """Which of `shards` are to be fetched, or verified: of the first ones, as many as the cache can hold together.
+
+        Those that are there are made the last to go.
+        """
+        if not storage.is_remote(dataset_uri):
+            return [shard for shard in shards if not self._is_verified(Path(dataset_uri, shard.path), shard)]
+        ends = itertools.accumulate(shard.num_bytes for shard in shards)
+        fitting = [shard for shard, end in zip(shards, ends, strict=True) if end <= self.limit_bytes]
+        missing = []
+        for shard in reversed(fitting):
+            try:
                 _use(self._file(shard))
-        return chosen
+            except OSError:  # one that is not usable is the reader's to report
+                missing.append(shard)
+        return missing[::-1]
 
     # --- local datasets -----------------------------------------------------------------------------
 
@@ -90,6 +95,9 @@ class NodeCache:
                 raise Corrupt(str(path), f"the shard is corrupt: its sha256 is {actual[:16]}…, not {shard.sha256[:16]}…")
             _touch(mark)
         return path
+
+    def _is_verified(self, path: Path, shard: Shard) -> bool:
+        return path.exists() and self._mark(path, shard).exists()
 
     def _mark(self, path: Path, shard: Shard, boot: str = "") -> Path:
         """A file that is there once `path`, as it is now, was found to be `shard`."""
@@ -149,8 +157,9 @@ class NodeCache:
     def _reserved(self, shard: Shard, lock: int) -> bool:
         """Make room for `shard` and reserve it; False where fetches of others, and files in use, leave none."""
         with self._locked(ROOM):
+            fetching_bytes = self._fetching_bytes()  # first: what arrives meanwhile is counted twice, not left out
             kept_bytes = sum(num_bytes for _, num_bytes, _ in self._entries())
-            excess_bytes = kept_bytes + self._fetching_bytes() + shard.num_bytes - self.limit_bytes
+            excess_bytes = kept_bytes + fetching_bytes + shard.num_bytes - self.limit_bytes
             free_bytes = shutil.disk_usage(self.directory).free
             freed_bytes = self._evict(max(excess_bytes, shard.num_bytes - free_bytes))
             if freed_bytes < excess_bytes:

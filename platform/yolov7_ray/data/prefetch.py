@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from .. import storage
 from ..errors import StorageError
 from .cache import NodeCache
 from .schema import Shard
@@ -58,9 +57,9 @@ class Prefetcher:
 
     def want(self, shards: Sequence[Shard]) -> None:
         """Fetch these, the first needed first, instead of those that were wanted before and are not begun."""
-        chosen = self.cache.fitting(shards) if storage.is_remote(self.dataset_uri) else shards
+        missing = self.cache.missing(self.dataset_uri, shards)
         with self._changed:
-            self._queue = deque(chosen)
+            self._queue = deque(missing)
             for _ in range(min(PARALLEL_SHARDS, len(self._queue)) - self._running):
                 threading.Thread(target=self._work, name="prefetch", daemon=True).start()
                 self._running += 1

@@ -206,6 +206,8 @@ class Resources(Part):
     """CPUs of each worker, its loader processes included."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """How many times lost workers are replaced before the job fails; -1: without end."""
+    hang_timeout_s: Annotated[float, Field(gt=0)] = 45
+    """Without a step for so long, and for ten times as long as the slowest step, a worker is ended and replaced."""
 
 
 class Evaluation(Part):
@@ -234,8 +236,12 @@ class Checkpointing(Part):
 
     every_epochs: Positive = 1
     """Save after every so many epochs, and after the last."""
+    every_minutes: Annotated[float, Field(gt=0)] = 10
+    """Save within epochs, too, when the last checkpoint is so many minutes old."""
+    every_updates: Positive | None = None
+    """Save within epochs after every so many updates of the weights."""
     keep_best: Positive = 2
-    """How many of the best (by AP) are kept beside the last one."""
+    """How many of the best (by AP) are kept beside the last two."""
 
 
 class Uniform(Part):

@@ -28,7 +28,10 @@ def worth_retrying(error: BaseException) -> bool:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device or the node ran out of memory."""
-    return "out of memory" in str(original(error)).lower() or "OutOfMemory" in type(original(error)).__name__
+    cause = original(error)
+    said = str(cause).lower()
+    return (isinstance(cause, MemoryError) or "OutOfMemory" in type(cause).__name__
+            or "out of memory" in said or "can't allocate memory" in said)
 
 
 class StopOnMistake(UserCallback):

@@ -1,20 +1,16 @@
 """The spine: one worker's training. Build, restore; each epoch fit, validate, save; every rank alike."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import ray.train
 import ray.train.torch
-import torch
-import torch.distributed as dist
-from torch import nn
 
 from yolov7.batch import Batch
 from yolov7.clock import Clock
 from yolov7.describe import count_flops, count_parameters
-from yolov7.engine import resolve_precision, train_one_epoch
-from yolov7.loss import Criterion
+from yolov7.engine import Diverged, resolve_precision, train_one_epoch
 from yolov7.metrics import Metrics
 from yolov7.state import TrainState
 
@@ -24,12 +20,144 @@ from ..data.order import class_weights, image_weights
 from ..spec import Reading, TrainSpec
 from .board import Reporter
 from .build import build_criterion, build_state, wrap
-from .checkpoint import restore, save
+from .checkpoint import Checkpoints
+from .keeper import Keeper
 from .report import RunLog, Samples
 from .validation import Worker, evaluate_share, figures, merged, share, synchronize
+from .watchdog import Watchdog
 
 CLASS_AP = "class_ap"
 """Key of an epoch's row: AP of each class, None where the validation split has no object of it."""
+MAX_ROLLBACKS = 3
+"""How often a run goes back with half the learning rate before it gives up."""
+
+
+def train_loop(config: dict) -> dict:
+    """Train on this worker and return the last row of metrics; ``config`` holds the spec and the run's URI."""
+    run = TrainingRun(config)
+    with run.watchdog:
+        run.restore()
+        while run.state.epoch < run.spec.epochs:
+            try:
+                run.epoch()
+            except Diverged as error:
+                run.roll_back(error)
+        run.finish()
+    return run.state.history[-1]
+
+
+class TrainingRun:
+    """One worker's part in a run."""
+
+    def __init__(self, config: dict) -> None:
+        spec = self.spec = TrainSpec.model_validate(config["spec"])
+        worker = self.worker = current_worker(spec)
+        self.reports = config["report"]
+        train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
+        self.state = build_state(spec, train_set, worker.device)
+        self.network = wrap(self.state.model, spec)
+        self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)
+        self.batches = EpochBatches(spec, train_set, worker)
+        self.reporter = Reporter(config["board"], worker.rank, config["label"], spec.epochs,
+                                 self.state.schedule.steps_per_epoch, spec.batch_size)
+        self.watchdog = Watchdog(spec.resources.hang_timeout_s, self.reporter.say_stacks)
+        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.say)
+        self.keeper = Keeper(spec, self.state, self.checkpoints, self.reporter) if worker.rank == 0 else None
+        self.log = RunLog(config["run"], spec, train_set) if worker.rank == 0 else None
+        self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
+            self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
+        self.metrics: Metrics | None = None
+        self.samples = Samples(train_set.classes)
+
+    def restore(self) -> None:
+        """Take up the newest whole checkpoint, the same on every rank."""
+        name = self._restored()
+        if name is not None:
+            within = f", step {self.state.step}" if self.state.step else ""
+            self.reporter.say(f"resumed after epoch {self.state.epoch}{within}")
+
+    def _restored(self) -> str | None:
+        state, worker = self.state, self.worker
+        name = share(self.checkpoints.restore(state) if worker.rank == 0 else None, worker)
+        if name is not None and worker.rank != 0:
+            self.checkpoints.restore(state, name)
+        return name
+
+    def epoch(self) -> None:
+        """Fit what is left of an epoch, validate, save."""
+        spec, state, clock = self.spec, self.state, Clock()
+        row = self.fit(clock)
+        last = state.epoch == spec.epochs
+        self.metrics = None
+        if last or state.epoch % spec.evaluation.every_epochs == 0:
+            self.metrics = self.validate(clock, self.samples if last else None)
+            row |= share(scores(self.metrics, spec), self.worker)
+        row["seconds"] = clock.seconds
+        state.history.append(row)
+        if self.keeper is not None:
+            if last or state.epoch % spec.checkpoint.every_epochs == 0:
+                with clock("save"):
+                    self.keeper.save(self.cost | scalars(row), row.get("ap"))
+            if not last:
+                self.log.write(state, None, self.samples, self.cost, self.checkpoints.whole)
+        if self.reports:
+            ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
+        self.reporter.epoch(row)
+
+    def fit(self, clock: Clock) -> dict:
+        """Train to the end of the epoch; its row of history, without the evaluation."""
+        state, start, images = self.state, time.perf_counter(), self.state.totals[-1].item()
+        self.reporter.start_epoch(state.step)
+        epoch = state.epoch
+
+        def on_step(shares: dict[str, float]) -> None:
+            self.watchdog.feed()
+            self.reporter.step(epoch, state.step, shares)
+
+        means = train_one_epoch(
+            state, self.batches(state), self.criterion, network=self.network, precision=self.worker.precision,
+            clock=clock, on_step=on_step, on_update=self.keeper and self.keeper.after_update)
+        row = {"epoch": state.epoch} | means
+        row["images_per_s"] = (row["num_images"] - images) / (time.perf_counter() - start)
+        return row
+
+    def validate(self, clock: Clock, samples: Samples | None) -> Metrics | None:
+        """Evaluate the average on this rank's stride of the split; rank 0 returns the metrics of all."""
+        synchronize(self.state)
+
+        def on_batch(batch: Batch, found: list) -> None:
+            self.watchdog.feed()
+            if samples is not None and self.worker.rank == 0:
+                samples.add(batch, found)
+
+        evaluator = evaluate_share(
+            self.state.ema.model, self.val_set, self.spec.evaluation, self.worker, on_batch=on_batch, clock=clock,
+            size_px=self.spec.data.image_size_px, batch_size=-(-self.spec.batch_size // self.worker.world_size))
+        with clock("evaluate/score"):
+            return merged(evaluator, self.worker)
+
+    def roll_back(self, error: Diverged) -> None:
+        """Go back to the last checkpoint, whose weights were good, with half the learning rate."""
+        factor = self.state.learning_rate_factor / 2
+        if factor < 0.5 ** MAX_ROLLBACKS:
+            raise FloatingPointError(f"{error}, after {MAX_ROLLBACKS} returns to an earlier checkpoint; "
+                                     "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
+        if self.worker.rank == 0:
+            self.checkpoints.wait(fatal=False)
+        name = self._restored()
+        if name is None:
+            raise FloatingPointError(f"{error}, before the first checkpoint; "
+                                     "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
+        self.state.learning_rate_factor = factor
+        self.reporter.say(f"{error}; back to {name} with {factor:g} x the learning rate")
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint; write the report, also for a run that was killed just before that."""
+        if self.metrics is None:
+            self.metrics = self.validate(Clock(), self.samples)
+        if self.keeper is not None:
+            self.checkpoints.wait()
+            self.log.write(self.state, self.metrics, self.samples, self.cost, self.checkpoints.whole)
 
 
 def current_worker(spec: TrainSpec) -> Worker:
@@ -39,48 +167,6 @@ def current_worker(spec: TrainSpec) -> Worker:
     processes = spec.data.loader_processes
     return Worker(context.get_world_rank(), context.get_world_size(), device,
                   max(0, spare) if processes is None else processes, resolve_precision(spec.precision, device))
-
-
-def train_loop(config: dict) -> dict:
-    """Train on this worker and return the last row of metrics; ``config`` holds the spec and the run's URI."""
-    spec = TrainSpec.model_validate(config["spec"])
-    worker = current_worker(spec)
-    train_set, val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
-    state = build_state(spec, train_set, worker.device)
-    restore(state)
-    network = wrap(state.model, spec)
-    criterion = build_criterion(spec, state.model, train_set).to(worker.device)
-    batches = EpochBatches(spec, train_set, worker)
-    reporter = Reporter(config["board"] if worker.rank == 0 else None, config["label"], spec.epochs,
-                        state.schedule.steps_per_epoch, spec.batch_size)
-    log = RunLog(config["run"], spec, train_set) if worker.rank == 0 else None
-    cost = {"parameters": count_parameters(state.model),
-            "gflops": count_flops(state.model.architecture, spec.data.image_size_px, state.model.num_classes) / 1e9}
-    if state.epoch:
-        reporter.say(f"resumed after epoch {state.epoch}")
-    if state.epoch == spec.epochs:  # killed between its last checkpoint and its report
-        samples = Samples(train_set.classes)
-        metrics = validate(spec, state, val_set, worker, Clock(), samples)
-        if log is not None:
-            log.write(state, metrics, samples, cost)
-
-    for epoch in range(state.epoch, spec.epochs):
-        clock = Clock()
-        row = fit(state, network, criterion, batches, worker, clock, reporter)
-        last = state.epoch == spec.epochs
-        metrics, samples = None, Samples(train_set.classes)
-        if last or state.epoch % spec.evaluation.every_epochs == 0:
-            metrics = validate(spec, state, val_set, worker, clock, samples if last else None)
-            row |= share(scores(metrics, spec), worker)
-        row["seconds"] = clock.seconds
-        state.history.append(row)
-        if last or state.epoch % spec.checkpoint.every_epochs == 0:
-            with clock("save"):
-                save(state, spec, {"epoch": state.epoch, "score": row.get("ap", -1.0) or 0.0} | cost | scalars(row))
-        if log is not None:
-            log.write(state, metrics, samples, cost)
-        reporter.epoch(row)
-    return state.history[-1]
 
 
 def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]:
@@ -96,16 +182,16 @@ class EpochBatches:
         self.spec, self.train_set, self.worker = spec, train_set, worker
         self.class_counts = train_set.class_counts() if spec.data.image_weights else None
 
-    def __call__(self, state: TrainState) -> Iterator[tuple[Batch, int]]:
-        """Those of the epoch that comes next, with their numbers of images."""
+    def __call__(self, state: TrainState) -> Iterator[Sequence[tuple[Batch, int]]]:
+        """The parts of those of the present epoch that are still to come, with their numbers of images."""
         spec = self.spec
         steps = train_loader(
             self.train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
             seed=spec.seed, epoch=state.epoch, rank=self.worker.rank, world_size=self.worker.world_size,
-            processes=self.worker.loader_processes, weights=self.weights(state.history),
+            first_step=state.step, processes=self.worker.loader_processes, weights=self.weights(state.history),
             multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
         )
-        return ((step.batch, step.num_samples) for step in steps)
+        return ([(step.batch, step.num_samples)] for step in steps)
 
     def weights(self, history: list[dict]) -> np.ndarray | None:
         """Of each image, by the last AP per class in ``history``, which checkpoints hold; None: each image once."""
@@ -116,48 +202,11 @@ class EpochBatches:
         return image_weights(self.class_counts, of_class)
 
 
-def fit(state: TrainState, network: nn.Module, criterion: Criterion, batches: EpochBatches, worker: Worker,
-        clock: Clock, reporter: Reporter) -> dict:
-    """Train one epoch; its row of history, without the evaluation."""
-    start, epoch = time.perf_counter(), state.epoch
-    reporter.start_epoch()
-    means = train_one_epoch(
-        state, batches(state), criterion, network=network, world_size=worker.world_size, precision=worker.precision,
-        clock=clock, on_step=lambda steps, shares: reporter.step(epoch, steps, shares))
-    row = {"epoch": state.epoch} | average_losses(means, worker)
-    row["images_per_s"] = row["num_images"] / (time.perf_counter() - start)
-    return row
-
-
-def validate(spec: TrainSpec, state: TrainState, val_set: ArrowDataset, worker: Worker, clock: Clock,
-             samples: Samples | None) -> Metrics | None:
-    """Evaluate the average on this rank's stride of the split; rank 0 returns the metrics of all."""
-    synchronize(state)
-    evaluator = evaluate_share(
-        state.ema.model, val_set, spec.evaluation, worker, size_px=spec.data.image_size_px,
-        batch_size=-(-spec.batch_size // worker.world_size), clock=clock,
-        on_batch=samples.add if samples is not None and worker.rank == 0 else None)
-    with clock("evaluate/score"):
-        return merged(evaluator, worker)
-
-
 def scores(metrics: Metrics | None, spec: TrainSpec) -> dict:
     """What an evaluation adds to its epoch's row; empty on ranks that hold no metrics."""
     if metrics is None or not spec.data.image_weights:
         return figures(metrics)
     return figures(metrics) | {CLASS_AP: [found.ap for found in metrics.per_class.values()]}
-
-
-def average_losses(means: dict[str, float], worker: Worker) -> dict[str, float]:
-    """Loss terms averaged over the images of all ranks."""
-    if worker.world_size == 1:
-        return means
-    names = [name for name in means if name.startswith("train/")]
-    sums = torch.tensor([means[name] * means["num_images"] for name in names] + [means["num_images"]],
-                        dtype=torch.float32, device=worker.device)
-    dist.all_reduce(sums)
-    *losses, num_images = sums.tolist()
-    return means | {name: loss / num_images for name, loss in zip(names, losses)} | {"num_images": int(num_images)}
 
 
 def scalars(row: dict) -> dict[str, float]:

@@ -84,8 +84,11 @@ class RunLog:
         self._events = SummaryWriter(str(self._directory / "tensorboard"))
 
     def write(self, state: TrainState, metrics: Metrics | None, samples: Samples,
-              cost: dict[str, float]) -> None:
-        """Record the last epoch; with ``metrics`` after the last one, the plots and the page as well."""
+              cost: dict[str, float], checkpoints: set[str]) -> None:
+        """Record the last epoch; with ``metrics`` after the last one, the plots and the page as well.
+
+        ``checkpoints`` are those that are whole in storage.
+        """
         row = state.history[-1]
         for key, value in row.items():
             if isinstance(value, (int, float)) and key != "epoch":
@@ -93,7 +96,7 @@ class RunLog:
         for stage, seconds in row["seconds"].items():
             self._events.add_scalar(f"seconds/{stage}", seconds, row["epoch"])
         self._events.flush()
-        results = summarize(state, self.spec, self.train_set, metrics) | cost
+        results = summarize(state, self.spec, self.train_set, metrics, checkpoints) | cost
         (self._directory / "results.json").write_text(json.dumps(results, indent=1))
         if metrics is not None and state.epoch == self.spec.epochs:
             pictures = self._directory / "report"
@@ -110,10 +113,10 @@ def storage_name(run: str) -> str:
     return run.rstrip("/").rsplit("/", 1)[-1]
 
 
-def summarize(state: TrainState, spec: TrainSpec, train_set: ArrowDataset, metrics: Metrics | None) -> dict:
+def summarize(state: TrainState, spec: TrainSpec, train_set: ArrowDataset, metrics: Metrics | None,
+              checkpoints: set[str]) -> dict:
     """results.json: best and last checkpoint, every epoch's row, and what was trained on what."""
-    saved = [row for row in state.history
-             if row["epoch"] % spec.checkpoint.every_epochs == 0 or row["epoch"] == spec.epochs]
+    saved = [row for row in state.history if checkpoint_name(row["epoch"]) in checkpoints]
     best = max(saved, key=lambda row: (row.get("ap") or -1.0, row["epoch"]), default=None)
     return {
         "best_checkpoint": checkpoint_name(best["epoch"]) if best else None,

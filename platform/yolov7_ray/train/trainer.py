@@ -1,5 +1,10 @@
 """Train spec -> ray.train.torch.TorchTrainer."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
 import ray.train
 from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
@@ -13,6 +18,7 @@ from .board import following
 from .failure import StopOnMistake, explain
 from .loop import train_loop
 
+T = TypeVar("T")
 MODEL_KEYS = ("architecture", "depth", "width", "freeze", "anchors")
 
 
@@ -24,7 +30,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
     with following() as board:
         try:
-            build_trainer(spec, run_name, board).fit()
+            in_thread(build_trainer(spec, run_name, board).fit)
         except ray.train.TrainingFailedError as error:
             raise explain(error, run) from error
     results = storage.read_json(storage.join(run, "results.json"))
@@ -34,7 +40,10 @@ def train(spec: TrainSpec, run_name: str) -> dict:
 
 def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str = "",
                   callbacks: tuple = ()) -> TorchTrainer:
-    """The trainer that runs ``train_loop`` on every worker; ``label`` heads its lines of progress."""
+    """The trainer that runs ``train_loop`` on every worker; ``label`` heads its lines of progress.
+
+    ``callbacks`` are told of every epoch.
+    """
     spec = settled(spec, storage.join(spec.storage, run_name))
     path, filesystem = storage.ray_storage(spec.storage)
     resources = spec.resources
@@ -44,17 +53,29 @@ def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str
     return TorchTrainer(
         train_loop,
         train_loop_config={"spec": spec.model_dump(mode="json"), "run": storage.join(spec.storage, run_name),
-                           "board": board, "label": label},
+                           "board": board, "label": label, "report": bool(callbacks)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker),
         run_config=ray.train.RunConfig(
             name=run_name, storage_path=path, storage_filesystem=filesystem,
             callbacks=[StopOnMistake(board, label), *callbacks],
             failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=spec.checkpoint.keep_best, checkpoint_score_attribute="score"),
         ),
     )
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """``work()`` in a thread of its own: there Ray leaves Ctrl-C alone, whose handler would end the workers unsaved."""
+    outcome: Future = Future()
+
+    def body() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            outcome.set_exception(error)
+
+    threading.Thread(target=body, daemon=True).start()
+    return outcome.result()
 
 
 def check_run(spec: TrainSpec, run: str) -> None:
