@@ -108,7 +108,16 @@ TABLE_4: dict[str, Architecture] = {
     )
 }
 
-ABLATIONS: dict[str, Architecture] = {**TABLE_4, **TABLE_5}
+# Table 8: E6E's auxiliary head sees the whole extended block instead of one half of it.
+YOLOV7_E6E_FULL_AUXILIARY = YOLOV7_E6E.replace(
+    name="yolov7-e6e-full-auxiliary", head=dataclasses.replace(YOLOV7_E6E.head, partial_auxiliary=False)
+)
+
+ABLATIONS: dict[str, Architecture] = {
+    **TABLE_4,
+    **TABLE_5,
+    YOLOV7_E6E_FULL_AUXILIARY.name: YOLOV7_E6E_FULL_AUXILIARY,
+}
 
 
 def architecture(name: str) -> Architecture:

@@ -2,7 +2,8 @@
 
 Whatever is written is whole or absent: locally a temporary file that is renamed, in S3 one PUT. Two writers
 never both win a `create` or a `compare_and_swap`. Every failure is a `StorageError` that says what to do,
-after a bounded time (`patience`, for each request that makes no progress). Names that start with a dot are working files, which listings leave out.
+after a bounded time (that of `patience` for each request). Names that start with a dot are working files,
+which listings leave out.
 """
 
 import json

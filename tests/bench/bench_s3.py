@@ -2,8 +2,7 @@
 
     python tests/bench/bench_s3.py [--images 400] [--size-px 320] [--rounds 3] [--latency-ms 0] [--shard-mb 1]
 
-A real S3 server runs on loopback, behind a proxy, where there is to be one, that lets every
-request wait for `latency-ms`. Of each kind there
+A real S3 server runs on loopback; with a latency, behind a proxy that lets every request wait. Of each kind there
 are as many epochs as rounds, in turn; medians of wall time. Server and loader share the machine's cores.
 """
 
@@ -124,8 +123,8 @@ def single_download(uri: str, dataset: ArrowDataset, directory: Path) -> None:
     shard = dataset.split.shards[0]
     begun, cpu = time.perf_counter(), time.process_time()
     storage.download(storage.join(uri, shard.path), directory / "one", shard.sha256, shard.num_bytes)
-    print(f"one shard of {shard.num_bytes / 1e6:.1f} MB: {shard.num_bytes / 1e6 / (time.perf_counter() - begun):.0f} MB/s, "
-          f"{time.process_time() - cpu:.3f} CPU s")
+    took_s, cpu_s, megabytes = time.perf_counter() - begun, time.process_time() - cpu, shard.num_bytes / 1e6
+    print(f"one shard of {megabytes:.1f} MB: {megabytes / took_s:.0f} MB/s, {cpu_s:.3f} CPU s")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import faulty_s3
@@ -128,16 +127,16 @@ def test_lasting_faults_end_in_an_error(kind, operation, uri, faulty, tmp_path, 
     assert not (tmp_path / "copy").exists() and not list(tmp_path.glob(".*"))
 
 
-def test_a_fifth_of_all_requests_may_fail(s3, faulty, tmp_path):
-    for kind in ("busy", "reset", "broken", "lost"):
-        faulty.inject(kind, share=0.05)
+@pytest.mark.parametrize("kinds", [["busy"], ["reset", "broken", "lost", "busy"]])
+def test_a_fifth_of_all_requests_may_fail(kinds, s3, faulty, tmp_path):
+    faults = [faulty.inject(kind, share=0.2 / len(kinds), count=1000) for kind in kinds]
     storage.write_bytes(s3 + "/x", CONTENT)
-    for number in range(12):
+    for number in range(8):
         reads(s3 + "/x", tmp_path)
         downloads(s3 + "/x", tmp_path)
         storage.create(f"{s3}/{number}", b"%d" % number)
-    assert len(storage.list_files(s3)) == 13
-    assert len(faulty.requests) > 12 * 9  # tries of those that failed among them
+    assert len(storage.list_files(s3)) == 9
+    assert sum(1000 - fault.count for fault in faults) >= 3  # they did fail: a dozen of 70 on average
 
 
 def test_busy_for_a_while(uri, faulty, monkeypatch, tmp_path):
@@ -171,9 +170,12 @@ def test_the_patience_is_more_than_thirty_seconds(busy_s, passes, monkeypatch):
             raise ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject")
         return "here"
 
-    with suppress(StorageError) if not passes else suppress():
+    if passes:
         assert patience.patiently("s3://bucket/x", attempt) == "here"
-    assert passes == (tries[-1] >= busy_s) and tries[-1] <= patience.PATIENCE_S
+    else:
+        with pytest.raises(StorageError, match="S3 answers 503 SlowDown"):
+            patience.patiently("s3://bucket/x", attempt)
+    assert tries[-1] <= patience.PATIENCE_S
     assert len(tries) < 60  # a server in trouble is not hammered
 
 
@@ -236,7 +238,8 @@ def test_a_lost_reply_does_not_lose_the_race_against_itself(s3, faulty):
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_lost_completion_of_an_upload(s3, faulty, tmp_path, forgotten):
+def test_a_lost_completion_of_an_upload(s3, faulty, tmp_path, monkeypatch, forgotten):
+    monkeypatch.setattr(patience, "READ_TIMEOUT_S", 10.0)  # a busy machine is no fault: nothing is to be sent twice
     lost = faulty.inject("lost", "POST", part="uploadId=", count=1)
     gone = faulty.inject("gone", "POST", part="uploadId=", count=int(forgotten))  # AWS forgets completed uploads
     uploads_parts(s3 + "/x", tmp_path)

@@ -92,7 +92,8 @@ class NodeCache:
         if not mark.exists():
             actual = storage.digest(path)
             if actual != shard.sha256:
-                raise Corrupt(str(path), f"the shard is corrupt: its sha256 is {actual[:16]}…, not {shard.sha256[:16]}…")
+                raise Corrupt(str(path), f"the shard is corrupt: its sha256 is {actual[:16]}…, "
+                                         f"not {shard.sha256[:16]}…")
             _touch(mark)
         return path
 

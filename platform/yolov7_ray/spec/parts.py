@@ -187,6 +187,9 @@ class Data(Reading):
 
     train_split: Name = "train"
     val_split: Name = "val"
+    shuffle_shards: Positive | None = None
+    """Go through the dataset so many shards at a time, other ones together each epoch; default: all at once.
+    For datasets that are larger than the cache, and for a quick start from S3."""
     image_size_px: ImageSize = 640
     """Side of the square images that the model sees; a multiple of its largest stride."""
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0

@@ -66,6 +66,7 @@ class TrainingRun:
         self.log = RunLog(config["run"], spec, train_set) if worker.rank == 0 else None
         self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
             self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
+        self.validated = False
         self.metrics: Metrics | None = None
         self.samples = Samples(train_set.classes)
 
@@ -88,8 +89,8 @@ class TrainingRun:
         spec, state, clock = self.spec, self.state, Clock()
         row = self.fit(clock)
         last = state.epoch == spec.epochs
-        self.metrics = None
-        if last or state.epoch % spec.evaluation.every_epochs == 0:
+        self.validated = last or state.epoch % spec.evaluation.every_epochs == 0
+        if self.validated:
             self.metrics = self.validate(clock, self.samples if last else None)
             row |= share(scores(self.metrics, spec), self.worker)
         row["seconds"] = clock.seconds
@@ -153,7 +154,7 @@ class TrainingRun:
 
     def finish(self) -> None:
         """Wait for the last checkpoint; write the report, also for a run that was killed just before that."""
-        if self.metrics is None:
+        if not self.validated:
             self.metrics = self.validate(Clock(), self.samples)
         if self.keeper is not None:
             self.checkpoints.wait()
@@ -190,6 +191,7 @@ class EpochBatches:
             seed=spec.seed, epoch=state.epoch, rank=self.worker.rank, world_size=self.worker.world_size,
             first_step=state.step, processes=self.worker.loader_processes, weights=self.weights(state.history),
             multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
+            shuffle_shards=spec.data.shuffle_shards,
         )
         return ([(step.batch, step.num_samples)] for step in steps)
 
