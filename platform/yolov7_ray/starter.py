@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 def _keys(cls: type) -> dict[str, str]:
     """Key -> line of help, in the order of the specification."""
     if issubclass(cls, pydantic.BaseModel):
-        return {name: field.description or "" for name, field in cls.model_fields.items()}
+        return {name: " ".join((field.description or "").split()) for name, field in cls.model_fields.items()}
     source = inspect.getsource(next(base for base in cls.__mro__ if base.__module__.startswith("yolov7.")))
     found = dict(re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL))
     return {field.name: " ".join(found.get(field.name, "").split()) for field in dataclasses.fields(cls)}

@@ -176,7 +176,7 @@ def test_image_weights_are_a_function_of_the_history_that_checkpoints_hold(shape
     after = batches.weights(resumed.history)
     found = dataset.class_counts()[:, 0] > 0
     assert (after[found] < before[found]).all() and (after[~found] == before[~found]).all()
-    shown = [[(batch.image_ids.tolist(), batch.images.shape, share) for batch, share in
+    shown = [[(batch.image_ids.tolist(), batch.images.shape, share) for [(batch, share)] in
               EpochBatches(job, dataset, worker)(each)] for each in (state, resumed)]
     assert shown[0] == shown[1]
     assert EpochBatches(spec(shapes_dataset), dataset, worker).weights(state.history) is None

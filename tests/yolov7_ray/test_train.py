@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from yolov7_ray import storage
 from yolov7_ray.errors import JobError
 from yolov7_ray.registry.model_source import load_model
 from yolov7_ray.spec import JOB
+from yolov7_ray.train.checkpoint import Checkpoints, checkpoint_name
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -41,12 +43,12 @@ def train(job: dict, name: str) -> dict:
     return train(JOB.validate_python(job), name)
 
 
-def wait_for(path: Path) -> None:
-    """Until ``path`` exists."""
+def wait_for(directory: Path, pattern: str) -> None:
+    """Until a file that matches ``pattern`` exists below ``directory``."""
     deadline = time.monotonic() + DEADLINE_S
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear within {DEADLINE_S} s"
-        time.sleep(0.05)
+    while not any(directory.glob(pattern)):
+        assert time.monotonic() < deadline, f"{directory}/{pattern} did not appear within {DEADLINE_S} s"
+        time.sleep(0.02)
 
 
 def processes(name: str) -> list[int]:
@@ -118,8 +120,8 @@ def test_a_run_lives_in_s3(ray_session, shapes_dataset, s3):
     assert storage.exists(storage.join(outputs["run"], "report/index.html"))
 
 
-def test_a_killed_worker_changes_nothing(uninterrupted, shapes_dataset, tmp_path):
-    job = train_job(shapes_dataset, str(tmp_path), epochs=4)
+def test_a_worker_killed_in_the_middle_of_an_epoch_changes_nothing(uninterrupted, shapes_dataset, tmp_path):
+    job = train_job(shapes_dataset, str(tmp_path), epochs=4, checkpoint={"every_updates": 1})
     failure: list[BaseException] = []
 
     def body() -> None:
@@ -131,7 +133,7 @@ def test_a_killed_worker_changes_nothing(uninterrupted, shapes_dataset, tmp_path
     before = set(processes("ray::RayTrainWorker"))
     runner = threading.Thread(target=body, daemon=True)
     runner.start()
-    wait_for(tmp_path / "worker-killed" / "checkpoint-epoch-0002" / "checkpoint.json")
+    wait_for(tmp_path / "worker-killed", "checkpoint-epoch-*-step-*/checkpoint.json")
     victims = set(processes("ray::RayTrainWorker")) - before
     assert victims, "no worker to kill"
     for pid in victims:
@@ -154,7 +156,7 @@ def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, sh
     job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=4)))
     mine = set(processes("ray"))
     driver = submit(str(job), "--name", "driver-killed")
-    wait_for(tmp_path / "runs/driver-killed/checkpoint-epoch-0002/checkpoint.json")
+    wait_for(tmp_path / "runs/driver-killed", "checkpoint-epoch-0002/checkpoint.json")
     started = set(processes("ray")) - mine - {driver.pid}
     driver.kill()
     driver.communicate(timeout=30)
@@ -178,6 +180,19 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_report_gets_the_report
     assert_same_training(uninterrupted, str(run))
     whole, completed = (json.loads(Path(path, "results.json").read_text()) for path in (uninterrupted, run))
     assert completed["metrics"] == whole["metrics"] and (run / "report/index.html").exists()
+
+
+def test_a_job_that_is_told_to_end_saves_first(shapes_dataset, tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=500)))
+    driver = submit(str(job), "--name", "told")
+    wait_for(tmp_path / "runs/told", "checkpoint-epoch-0001/checkpoint.json")
+    driver.terminate()
+    output, _ = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == 128 + signal.SIGTERM, output
+    [(epoch, step)] = re.findall(r"saved after epoch (\d+), step (\d+)", output)
+    names = Checkpoints(str(tmp_path / "runs/told"), 1).names()
+    assert checkpoint_name(int(epoch), int(step)) in names, (names, output)
 
 
 def test_a_resumed_run_refuses_another_model_and_other_data(uninterrupted, shapes_dataset):
