@@ -8,6 +8,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The detector's tests run beside all others, which stay together: they share one Ray, and kill its processes."""
     detector = Path(__file__).parent / "yolov7"

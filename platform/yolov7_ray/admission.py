@@ -54,9 +54,10 @@ def demand(spec: Job) -> Demand:
 
 
 def _workers(resources: Resources, trials: int, section: str) -> Demand:
-    workers = _plural(resources.workers, "worker")
+    least, most = resources.worker_range
+    workers = _plural(least, "worker") if least == most else f"{least} to {most} workers"
     tuning = section == "train.resources"
-    return Demand(trials * resources.workers, resources.cpus_per_worker, resources.gpus_per_worker,
+    return Demand(trials * least, resources.cpus_per_worker, resources.gpus_per_worker,
                   f"{_plural(trials, 'trial')} of {workers}" if tuning else workers,
                   "max_concurrent_trials" if trials > 1 else f"{section}.workers",
                   f"{section}.cpus_per_worker", f"{section}.gpus_per_worker",

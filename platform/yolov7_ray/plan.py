@@ -12,6 +12,7 @@ from yolov7.freeze import freeze
 from yolov7.model import build_model
 
 from . import admission, places, prepare, storage
+from .data.blocks import check_room
 from .data.doctor.examination import glance
 from .data.doctor.report import plan_lines
 from .data.schema import MANIFEST, Manifest, load_manifest
@@ -110,6 +111,8 @@ def _train(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
                                  f"{taken} of {tensors} tensors are taken over"))
     lines += _frozen(job, architecture, num_classes)
     if not upcoming.makes(job.dataset):
+        shards = load_manifest(job.dataset).split(job.data.train_split).shards
+        check_room(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb)
         seen = glance(job.dataset, (job.data.train_split, job.data.val_split), architecture, size_px)
         lines += plan_lines(seen)
         if not seen.findings.num_kinds("error"):

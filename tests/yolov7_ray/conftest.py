@@ -121,7 +121,7 @@ def ray_session(request):
              logging_level="error", _temp_dir=directory)
     yield ray
     ray.shutdown()
-    os.environ.pop("RAY_API_SERVER_ADDRESS")
+    os.environ.pop("RAY_API_SERVER_ADDRESS", None)
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -1,107 +1,27 @@
 """Jobs on a real Ray cluster of two nodes, with token authentication; and clusters that are not what they should be."""
 
 import http.server
-import os
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
 from conftest import free_ports
+from nodes import ROOT, cluster
 
 from yolov7_ray import client, storage
 from yolov7_ray.client import Cluster
 from yolov7_ray.data.schema import load_manifest
 from yolov7_ray.errors import JobError
 
-ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 120
-
-
-@dataclass
-class Running:
-    """The cluster under test."""
-
-    address: str
-    token: str
-    environment: dict[str, str]
-
-    def submit(self, *words: str, timeout_s: int = 240) -> subprocess.CompletedProcess:
-        """Run submit.py against the cluster."""
-        return subprocess.run([sys.executable, ROOT / "submit.py", *words, "--address", self.address], text=True,
-                              env=self.environment, capture_output=True, timeout=timeout_s)
-
-
 @pytest.fixture(scope="module")
 def running():
-    """`ray start --head` with two CPUs and a second node with one, ended by pid."""
-    directory = tempfile.mkdtemp(prefix="ray-")
-    gcs, dashboard, *others = free_ports(6)
-    token = secrets.token_hex(32)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PYTHONPATH"))}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "OMP_NUM_THREADS": "1",
-                    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    address, processes = f"http://127.0.0.1:{dashboard}", []
-
-    def start(*words: str) -> None:
-        log = open(Path(directory, f"node-{len(processes)}.log"), "wb")
-        processes.append(subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
-             "--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={100 << 20}", *words], env=environment, cwd=directory, stdout=log, stderr=log))
-
-    try:
-        start("--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=2",
-              f"--temp-dir={directory}/t", f"--dashboard-agent-listen-port={others[0]}",
-              f"--dashboard-agent-grpc-port={others[1]}")
-        wait_until(lambda: answers(address, token), "the head answers", processes, Path(directory, "node-0.log"))
-        start(f"--address=127.0.0.1:{gcs}", "--num-cpus=1", f"--dashboard-agent-listen-port={others[2]}",
-              f"--dashboard-agent-grpc-port={others[3]}")
-        wait_until(lambda: num_nodes(address, token) == 2, "the second node is there", processes,
-                   Path(directory, "node-1.log"))
-        yield Running(address, token, environment)
-    finally:
-        for process in reversed(processes):
-            process.send_signal(signal.SIGTERM)
-        for process in reversed(processes):
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def wait_until(condition, what: str, processes=(), log=None) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {START_TIMEOUT_S} s: {what}"
-        assert all(process.poll() is None for process in processes), f"a node ended before {what}: {log.read_text()}"
-        time.sleep(0.5)
-
-
-def ask(address: str, token: str, path: str) -> requests.Response | None:
-    try:
-        return requests.get(address + path, headers={"Authorization": f"Bearer {token}"}, timeout=5)
-    except requests.RequestException:
-        return None
-
-
-def answers(address: str, token: str) -> bool:
-    answer = ask(address, token, "/api/version")
-    return answer is not None and answer.status_code == 200
-
-
-def num_nodes(address: str, token: str) -> int:
-    answer = ask(address, token, "/nodes?view=summary")
-    return len(answer.json()["data"]["summary"]) if answer is not None and answer.ok else 0
+    """A head with two CPUs and a second node with one."""
+    with cluster(2, 1) as running:
+        yield running
 
 
 def write_job(path: Path, num_images: int) -> Path:

@@ -101,7 +101,7 @@ def test_images_without_objects(tmp_path):
     assert dataset.read(0).boxes_xyxy.shape == (0, 4) and dataset.read(0).polygons == []
     steps = list(train_loader(dataset, size_px=64, augment=AugmentConfig(), batch_size=2, seed=0, epoch=0, rank=0,
                               world_size=1))
-    assert steps[0].batch.images.shape == (2, 3, 64, 64)
+    assert steps[0][0].batch.images.shape == (2, 3, 64, 64)
 
 
 def test_mistakes(tmp_path, shapes_dataset):
@@ -124,28 +124,44 @@ def global_batches(dataset, world_size: int, **settings) -> list[tuple[torch.Ten
     ranks = [steps_of(dataset, rank, world_size, **settings) for rank in range(world_size)]
     joined = []
     for shares in zip(*ranks, strict=True):
-        real = [share for share in shares if share.num_samples]
+        real = [part for share in shares for part in share if part.num_samples]
         joined.append((torch.cat([share.batch.images for share in real]),
                        torch.cat([share.batch.image_ids for share in real]).tolist()))
     return joined
 
 
-@settings(max_examples=6, deadline=None)
-@given(world_size=st.integers(2, 8), first_step=st.integers(0, 3), window=st.sampled_from([0, 4, 8]),
-       decoded_bytes=st.sampled_from([0, 1e9]), weighted=st.booleans())
-def test_batches_do_not_depend_on_world_or_restart(train, world_size, first_step, window, decoded_bytes, weighted):
+@settings(max_examples=8, deadline=None)
+@given(world_size=st.integers(1, 8), spare=st.integers(0, 3), first_step=st.integers(0, 3),
+       window=st.sampled_from([0, 4, 8]), decoded_bytes=st.sampled_from([0, 1e9]), weighted=st.booleans())
+def test_batches_do_not_depend_on_world_or_restart(train, world_size, spare, first_step, window, decoded_bytes,
+                                                   weighted):
     settings = {"augment": replace(FULL, partner_window=window), "weights": np.arange(1, 24) if weighted else None}
     expected = global_batches(train, 1, **settings)
-    actual = global_batches(train, world_size, first_step=first_step, decoded_bytes=decoded_bytes, **settings)
+    actual = global_batches(train, world_size, parts=world_size + spare, first_step=first_step,
+                            decoded_bytes=decoded_bytes, **settings)
     assert len(actual) == len(expected) - first_step
     for (images, ids), (expected_images, expected_ids) in zip(actual, expected[first_step:], strict=True):
         assert ids == expected_ids
         assert torch.equal(images, expected_images)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_fewer_ranks_take_the_very_parts_of_more(train, world_size):
+    """Batch statistics are those of a part: a part must not change with the number of ranks."""
+    every = [[share for rank in ranks for share in rank]
+             for ranks in zip(*(steps_of(train, rank, 4) for rank in range(4)), strict=True)]
+    fewer = [[share for rank in ranks for share in rank]
+             for ranks in zip(*(steps_of(train, rank, world_size, parts=4) for rank in range(world_size)), strict=True)]
+    for parts, others in zip(every, fewer, strict=True):
+        assert [part.num_samples for part in parts] == [part.num_samples for part in others]
+        assert all(torch.equal(part.batch.images, other.batch.images) for part, other in zip(parts, others))
+    with pytest.raises(ValueError, match="parts: 1 are too few for 2 ranks"):
+        steps_of(train, 0, 2, parts=1)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
 def test_batches_do_not_depend_on_loader_processes(train, processes):
-    for here, there in zip(steps_of(train), steps_of(train, processes=processes), strict=True):
+    for [here], [there] in zip(steps_of(train), steps_of(train, processes=processes), strict=True):
         assert here.num_samples == there.num_samples
         assert torch.equal(here.batch.images, there.batch.images)
         assert torch.equal(here.batch.targets, there.batch.targets)
@@ -153,7 +169,7 @@ def test_batches_do_not_depend_on_loader_processes(train, processes):
 
 
 def test_an_epoch_is_every_sample_once(train):
-    ids = [i for step in steps_of(train, augment=PLAIN) for i in step.batch.image_ids.tolist()]
+    ids = [i for [step] in steps_of(train, augment=PLAIN) for i in step.batch.image_ids.tolist()]
     assert sorted(ids) == list(range(23))
 
 
@@ -161,8 +177,8 @@ def test_empty_shares_keep_ranks_in_step(train):
     ranks = [list(train_loader(train, size_px=64, augment=PLAIN, batch_size=3, seed=0, epoch=0, rank=rank,
                                world_size=5)) for rank in range(5)]
     assert {len(steps) for steps in ranks} == {8}
-    assert [steps[0].num_samples for steps in ranks] == [1, 1, 1, 0, 0]
-    assert all(len(steps[0].batch.images) == 1 for steps in ranks)
+    assert [steps[0][0].num_samples for steps in ranks] == [1, 1, 1, 0, 0]
+    assert all(len(steps[0][0].batch.images) == 1 for steps in ranks)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory in /proc")

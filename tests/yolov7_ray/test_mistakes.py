@@ -49,13 +49,19 @@ KEYS = [
     (["--set", "model.architecture=yolov7z"], r"--set", r"'yolov7z' is unknown; choose yolov7-tiny"),
     (["--set", "data.image_size_px=100"], r"", r"100 is not a multiple .* choose 96 or 128"),
     (["--set", "resources.workers=99"], r"", r"8 images cannot be shared by 99 workers"),
+    (["--set", "resources.workers=[4, 1]"], r"", r"\[4, 1\] asks for more at least than at most; give \[least, most\]"),
+    (["--set", "resources.workers=[0, 2]"], r"", r"'\[0, 2\]' is no number of workers; give one, or \[least, most\]"),
+    (["--set", "resources.workers=[1, 2]", "--set", "model.sync_batchnorm=true"], r"",
+     r"model\.sync_batchnorm: .* change in number with resources\.workers \[1, 2\]; give a fixed number, or false"),
+    (["--set", "augment.partner_window=0", "--set", "data.shuffle_shards=2"], r"",
+     r"augment\.partner_window: 0 draws .* give 32, or leave data\.shuffle_shards out"),
     (["--set", "dataset=gs://bucket/x"], r"--set", r"scheme 'gs' is unknown; give a local path or s3://"),
     (["--set", "augment.mosaic=1.5"], r"", r"augment\.mosaic: 1\.5 is not within 0 to 1"),
     (["--set", "seed=-1"], r"--set", r"seed: .*-1.*greater than or equal to 0"),
 ]
 
 
-@pytest.mark.parametrize(("words", "where", "message"), KEYS, ids=[words[1] for words, _, _ in KEYS])
+@pytest.mark.parametrize(("words", "where", "message"), KEYS, ids=[words[-1] for words, _, _ in KEYS])
 def test_keys_and_values(dataset, capsys, words, where, message):
     error = said(capsys, train_job("data", "runs"), "--dry-run", *words)
     assert re.search(where, error) and re.search(message, error, re.S), error

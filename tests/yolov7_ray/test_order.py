@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolov7.augment import AugmentConfig
+from yolov7.clock import Clock
 from yolov7.sample import Sample
 from yolov7_ray.data.dataset import evaluation_loader, evaluation_order, train_loader
 from yolov7_ray.data.decoded import DecodedSamples
@@ -22,7 +23,7 @@ class Pictures:
     uri, split, cache = "memory", SimpleNamespace(shards=["all"]), SimpleNamespace(missing=lambda uri, shards: [])
 
     def __init__(self, sizes_hw):
-        self._sizes_hw, self.reads = np.array(sizes_hw), []
+        self._sizes_hw, self.reads, self.clock = np.array(sizes_hw), [], Clock()
         self.shard_rows = [len(sizes_hw)]
 
     def __len__(self):
@@ -88,8 +89,8 @@ def test_partners_come_from_the_window_and_each_image_is_decoded_once(batch_size
     config = AugmentConfig(mosaic_nine=0.2, paste_in=0.15, partner_window=window)
     order = epoch_order(len(dataset), 0, 5)
     seen = set()
-    for step in train_loader(dataset, size_px=32, augment=config, batch_size=batch_size, seed=0, epoch=5, rank=0,
-                             world_size=1):
+    for [step] in train_loader(dataset, size_px=32, augment=config, batch_size=batch_size, seed=0, epoch=5, rank=0,
+                               world_size=1):
         seen |= set(step.batch.image_ids.tolist())
         end = -(-len(seen) // window) * window
         assert {index for index, _ in dataset.reads} <= set(order[:end].tolist())
@@ -156,7 +157,7 @@ def test_multi_scale_is_one_size_per_global_batch():
     for rank in range(2):
         steps = train_loader(pictures(23), size_px=64, augment=AugmentConfig(), batch_size=2, seed=0, epoch=0, rank=rank, world_size=2,
                              multi_scale=0.5, stride_px=16)
-        sizes.append([tuple(step.batch.images.shape[2:]) for step in steps])
+        sizes.append([tuple(step.batch.images.shape[2:]) for [step] in steps])
     assert sizes[0] == sizes[1] and len(set(sizes[0])) > 2
     assert all(height == width and height in (32, 48, 64, 80, 96) for height, width in sizes[0])
 

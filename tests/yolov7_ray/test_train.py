@@ -151,6 +151,7 @@ def submit(*arguments: str, **options) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options)
 
 
+@pytest.mark.long  # what a killed driver leaves behind needs a minute to see that it is alone
 def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, shapes_dataset, tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=4)))

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from yolov7.augment import AugmentConfig, augmented_sample
 from yolov7.batch import Batch, collate, evaluation_sample
+from yolov7.clock import Clock
 from yolov7.sample import Sample, Truth, read_sample
 
 from .. import storage
@@ -46,6 +48,8 @@ class ArrowDataset:
         self.uri, self.split_name, self.cache = storage.absolute(uri), split, cache or NodeCache()
         self.manifest: Manifest = load_manifest(self.uri)
         self.split = self.manifest.split(split)
+        self.clock = Clock()
+        """Seconds spent on `shard` (waiting until it is on this node's disk) and `decode`."""
         self._ends = np.cumsum([shard.num_rows for shard in self.split.shards])
         self._open: dict[int, MappedShard] = {}
 
@@ -75,7 +79,8 @@ class ArrowDataset:
         shard, row = self._locate(index)
         values = shard.values(row)
         try:
-            return read_sample(**values, image=shard.image(row), polygons=shard.polygons(row), reduce=reduce)
+            with self.clock("decode"):
+                return read_sample(**values, image=shard.image(row), polygons=shard.polygons(row), reduce=reduce)
         except ValueError as error:
             raise Corrupt(self.uri, f"{self.split_name} image {index} cannot be read ({error})",
                           "remove the image from the source and ingest again") from None
@@ -117,7 +122,7 @@ class ArrowDataset:
     def _shard(self, number: int) -> MappedShard:
         if number not in self._open:
             self._open = {n: shard for n, shard in self._open.items() if shard.path.exists()}  # evicted: free the disk
-            with self.cache.held(self.uri, self.split.shards[number]) as path:
+            with self.clock("shard"), self.cache.held(self.uri, self.split.shards[number]) as path:
                 self._open[number] = MappedShard(path)
         return self._open[number]
 
@@ -128,31 +133,33 @@ class ArrowDataset:
 # --- training -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainStep:
-    """This rank's share of one global batch."""
+class Part(NamedTuple):
+    """One of the equal parts that a global batch is cut into."""
 
     batch: Batch
     num_samples: int
-    """0: the share is empty, and the batch, one image, is only there to keep ranks in step; weigh it 0."""
-
-    def pin_memory(self) -> "TrainStep":
-        """Called by torch's DataLoader."""
-        return TrainStep(self.batch.pin_memory(), self.num_samples)
+    """0: the part is empty, and the batch, one image, is only there to keep ranks in step; weigh it 0."""
+    seconds: dict[str, float]
+    """What it took to make: `shard`, `decode`, `augment`."""
 
 
 def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig, batch_size: int, seed: int,
-                 epoch: int, rank: int, world_size: int, first_step: int = 0, processes: int = 0,
-                 weights: np.ndarray | None = None, multi_scale: float = 0.0, stride_px: int = 32,
-                 decoded_bytes: float = DECODED_BYTES, shuffle_shards: int | None = None) -> Iterable[TrainStep]:
-    """This rank's steps of one epoch, from `first_step` on; `batch_size` is that of the global batch.
+                 epoch: int, rank: int, world_size: int, parts: int | None = None, first_step: int = 0,
+                 processes: int = 0, weights: np.ndarray | None = None, multi_scale: float = 0.0, stride_px: int = 32,
+                 decoded_bytes: float = DECODED_BYTES, shuffle_shards: int | None = None) -> Iterable[list[Part]]:
+    """This rank's parts of every step of one epoch, from `first_step` on; `batch_size` is that of the global batch.
 
+    A global batch is cut into `parts`, by default one for each of the `world_size` ranks, else one or more.
     With `weights`, (n,), samples are drawn in their proportion instead of once each. With `multi_scale` each global
     batch has its own image size, a multiple of `stride_px` within (1 +- multi_scale) * size_px. Every process keeps
     up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch goes through so many shards at a time.
     """
-    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch, rank, world_size, weights, multi_scale,
-                        stride_px, decoded_bytes, shuffle_shards)
+    parts = world_size if parts is None else parts
+    if parts < world_size:
+        raise ValueError(f"parts: {parts} are too few for {world_size} ranks; give each one")
+    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch,
+                        rank_share(np.arange(parts), rank, world_size), parts, weights, multi_scale, stride_px,
+                        decoded_bytes, shuffle_shards)
     items = _load(steps, range(first_step, len(steps)), processes)
     later = _train_order(dataset, seed, epoch + 1, weights, shuffle_shards)
     return _prefetched(items, dataset, steps.order, [part[0] for part in steps.positions[first_step:]],
@@ -184,8 +191,9 @@ class _TrainSteps(Dataset):
     batch_size: int
     seed: int
     epoch: int
-    rank: int
-    world_size: int
+    parts: np.ndarray
+    """Those of this rank, of `num_parts`."""
+    num_parts: int
     weights: np.ndarray | None
     multi_scale: float
     stride_px: int
@@ -203,11 +211,19 @@ class _TrainSteps(Dataset):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, step: int) -> TrainStep:
-        share = rank_share(self.positions[step], self.rank, self.world_size)
-        shown = share if len(share) else self.positions[step][:1]
+    def __getitem__(self, step: int) -> list[Part]:
         size_px = step_size_px(self.size_px, self.multi_scale, self.stride_px, self.seed, self.epoch, step)
-        return TrainStep(collate([self._sample(int(position), size_px) for position in shown]), len(share))
+        return [self._part(self.positions[step], part, size_px) for part in self.parts]
+
+    def _part(self, batch: np.ndarray, part: int, size_px: int) -> Part:
+        share = rank_share(batch, part, self.num_parts)
+        shown = share if len(share) else batch[:1]
+        clock, reading = Clock(), self.dataset.clock
+        reading.seconds.clear()
+        with clock("augment"):
+            made = collate([self._sample(int(position), size_px) for position in shown])
+        clock.seconds["augment"] -= sum(reading.seconds.values())
+        return Part(made, len(share), reading.seconds | clock.seconds)
 
     def _sample(self, position: int, size_px: int) -> Sample:
         rng = np.random.default_rng((self.seed, self.epoch, position))

@@ -15,7 +15,7 @@ from yolov7.recipes import RECIPES
 
 from .parts import (
     EMA, URI, Augment, Checkpointing, Data, Distribution, Evaluation, Fraction, ImageSize, Loss, Model, Name,
-    Optimizer, Part, Positive, Probe, Reading, Resources, Seed, ServedModel, ShapesSource, Source,
+    Optimizer, Part, Positive, Probe, Reading, Resources, Seed, ServedModel, ShapesSource, Source, TrainResources,
 )
 
 
@@ -70,7 +70,12 @@ class TrainSpec(Job):
     ema: EMA = EMA()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpointing = Checkpointing()
-    resources: Resources = Resources()
+    resources: TrainResources = TrainResources()
+
+    @property
+    def images_per_part(self) -> int:
+        """Images, at most, that go through the model together: the global batch is cut for the most workers."""
+        return -(-self.batch_size // self.resources.worker_range[1])
 
     def build_architecture(self) -> Architecture:
         """The architecture that is trained: without its auxiliary head where the loss has no use for one."""
@@ -101,9 +106,16 @@ class TrainSpec(Job):
             low = max(stride, self.data.image_size_px // stride * stride)
             raise ValueError(f"data.image_size_px: {self.data.image_size_px} is not a multiple of the model's "
                              f"largest stride {stride}; choose {low} or {low + stride}")
-        if self.batch_size < self.resources.workers:
+        if self.data.shuffle_shards and not self.augment.partner_window:
+            raise ValueError("augment.partner_window: 0 draws the partners of a mosaic from the whole epoch, so that "
+                             "data.shuffle_shards has no use; give 32, or leave data.shuffle_shards out")
+        least, most = self.resources.worker_range
+        if self.batch_size < most:
             raise ValueError(f"batch_size: {self.batch_size} images cannot be shared by "
-                             f"{self.resources.workers} workers; give at least one each")
+                             f"{most} workers; give at least one each")
+        if self.model.sync_batchnorm and least < most:
+            raise ValueError("model.sync_batchnorm: shares statistics among workers that change in number with "
+                             f"resources.workers [{least}, {most}]; give a fixed number, or false")
         return self
 
 
@@ -170,6 +182,9 @@ class TuneSpec(Job):
 
     @model_validator(mode="after")
     def _check_search(self) -> "TuneSpec":
+        if isinstance(self.train.resources.workers, tuple):
+            raise ValueError(f"train.resources.workers: {list(self.train.resources.workers)} would change within a "
+                             "trial; give one number, trials share the cluster as it is")
         for path, distribution in self.search.items():
             for value in distribution.bounds():
                 try:

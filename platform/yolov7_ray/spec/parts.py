@@ -202,15 +202,47 @@ class Resources(Part):
     """What the job asks of the cluster."""
 
     workers: Positive = 1
-    """Training processes, each with its share of the global batch."""
+    """Processes, each with its share of the images."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs of each worker (0: CPU)."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     """CPUs of each worker, its loader processes included."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """How many times lost workers are replaced before the job fails; -1: without end."""
+    """How many times in a row, without progress in between, lost workers are replaced; -1: without end."""
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers."""
+        return self.workers, self.workers
+
+
+def _check_workers(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except pydantic.ValidationError:
+        raise ValueError(f"{str(value)!r:.60} is no number of workers; give one, or [least, most]") from None
+
+
+class TrainResources(Resources):
+    """What a training asks of the cluster."""
+
+    workers: Annotated[Positive | tuple[Positive, Positive], WrapValidator(_check_workers)] = 1
+    """Training processes, each with its share of the global batch. [least, most]: as many as the cluster holds, also
+    when nodes leave or join; batches, updates and losses stay those of `most` workers."""
     hang_timeout_s: Annotated[float, Field(gt=0)] = 45
     """Without a step for so long, and for ten times as long as the slowest step, a worker is ended and replaced."""
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "TrainResources":
+        least, most = self.worker_range
+        if least > most:
+            raise ValueError(f"workers: [{least}, {most}] asks for more at least than at most; give [least, most]")
+        return self
 
 
 class Evaluation(Part):

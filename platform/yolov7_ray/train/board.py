@@ -1,4 +1,4 @@
-"""Lines of progress from the workers to the terminal of whoever waits for the job, and his word to stop."""
+"""Lines of progress from the workers to the terminal of whoever waits for the job, and the word to save at once."""
 
 import asyncio
 import threading
@@ -9,33 +9,44 @@ from contextlib import contextmanager, suppress
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 POLL_S = 0.5
 PRINT_EVERY_S = 5.0
 GRACE_S = 20.0
-"""How long a job that is told to stop waits for its state to be saved."""
+"""How long a job that is told to stop, or is about to be resized, waits for its state to be saved."""
 
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Keeps the lines that nobody has fetched yet; carries the word that the job is to stop, and the answer."""
+    """Keeps the lines that nobody has fetched yet; carries the word that the workers are to save, and the answer."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._stopping = self._is_training = False
+        self._wanted = self._repeatedly = self._is_training = False
         self._saved = asyncio.Event()
 
-    async def stop(self) -> None:
-        """Ask the workers to save, and wait until they have; nothing to wait for before the first update."""
-        self._stopping = True
+    async def save(self, repeatedly: bool = False) -> None:
+        """Ask the workers to save, and wait until they have; nothing to wait for before the first update.
+
+        ``repeatedly``: they go on saving after every update, until they are replaced.
+        """
+        self._wanted, self._repeatedly = True, repeatedly
+        self._saved.clear()
         if self._is_training:
             await self._saved.wait()
 
-    async def stopping(self) -> bool:
+    async def started(self) -> None:
+        """New workers have come; what was asked of those before them is over."""
+        self._wanted = self._repeatedly = self._is_training = False
+        self._saved.set()
+
+    async def wanted(self) -> bool:
         self._is_training = True
-        return self._stopping
+        return self._wanted
 
     async def saved(self) -> None:
+        self._wanted = self._repeatedly
         self._saved.set()
 
     async def write(self, line: str) -> None:
@@ -49,7 +60,8 @@ class Board:
 @contextmanager
 def following() -> Iterator[ActorHandle]:
     """A board whose lines are printed while the block runs."""
-    board = Board.remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote()  # elsewhere it would be lost with that node
     done = threading.Event()
 
     def print_lines() -> None:
@@ -67,7 +79,7 @@ def following() -> Iterator[ActorHandle]:
         yield board
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or SIGTERM: a machine that is taken away
         with suppress(RayError):
-            ray.get(board.stop.remote(), timeout=GRACE_S)
+            ray.get(board.save.remote(repeatedly=True), timeout=GRACE_S)
         raise
     finally:
         done.set()
@@ -86,6 +98,8 @@ class Reporter:
         self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
         self._last = self._epoch_start = time.perf_counter()
         self._first_step, self._asked = 0, None
+        if rank == 0:
+            board.started.remote()
 
     def say(self, line: str) -> None:
         """Print ``line`` on the terminal of whoever waits; only rank 0 is heard."""
@@ -97,12 +111,12 @@ class Reporter:
         ray.get(self.board.write.remote(f"{self.label}worker {self.rank}: {problem}; it ends itself. "
                                         f"Its stacks:\n{stacks}"), timeout=10)
 
-    def stopping(self) -> bool:
-        """Whether the job is to stop; as of a moment ago, without waiting for an answer."""
+    def asked_to_save(self) -> bool:
+        """Whether the state is to be saved at once; as of a moment ago, without waiting for an answer."""
         if self._asked is not None and not ray.wait([self._asked], timeout=0)[0]:
             return False
         answer = self._asked is not None and ray.get(self._asked)
-        self._asked = self.board.stopping.remote()
+        self._asked = self.board.wanted.remote()
         return answer
 
     def saved(self, line: str) -> None:
@@ -114,14 +128,16 @@ class Reporter:
         self._first_step = first_step
         self._last = self._epoch_start = time.perf_counter()
 
-    def step(self, epoch: int, steps: int, shares: dict[str, float]) -> None:
-        """Speed and what bounds it, at most every few seconds."""
+    def step(self, epoch: int, steps: int, shares: dict[str, float], making: dict[str, float]) -> None:
+        """Speed and what bounds it, at most every few seconds: shares of the time, and of that to make the batches."""
         now = time.perf_counter()
         if now - self._last < PRINT_EVERY_S:
             return
         self._last = now
         rate = (steps - self._first_step) * self.batch_size / (now - self._epoch_start)
-        stages = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
+        stages = ", ".join(
+            f"{stage} {share:.0%}" + (f" ({_told(making)})" if stage == "fetch" and share >= 0.05 else "")
+            for stage, share in shares.items() if share >= 0.01 or stage == "fetch")
         self.say(f"  epoch {epoch + 1}/{self.epochs}  step {steps}/{self.steps_per_epoch}  "
                  f"{rate:.0f} images/s  ({stages})")
 
@@ -131,3 +147,7 @@ class Reporter:
         scores = "".join(f"  {key.upper()} {row[key]:.3f}" for key in ("ap50", "ap") if row.get(key) is not None)
         skipped = f"  {row['skipped_updates']} updates skipped: not finite" if row["skipped_updates"] else ""
         self.say(f"epoch {row['epoch']}/{self.epochs}  {losses}{scores}  {row['images_per_s']:.0f} images/s{skipped}")
+
+
+def _told(shares: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= 0.01)

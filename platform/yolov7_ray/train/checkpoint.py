@@ -46,6 +46,10 @@ class Checkpoints:
         paths = (info.path for info in storage.list_files(self.run))
         return sorted(path.split("/")[0] for path in paths if path.startswith(PREFIX) and path.endswith("/" + RECORD))
 
+    def newest(self) -> str | None:
+        """Name of the last whole one."""
+        return max(self.names(), default=None)
+
     def restore(self, state: TrainState, name: str | None = None) -> str | None:
         """Take up checkpoint ``name``, by default the newest that is not damaged; its name, None if there is none.
 

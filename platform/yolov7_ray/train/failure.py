@@ -5,9 +5,11 @@ of a new worker group each time, so it ends the run at once.
 """
 
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.train import UserCallback
 
 from ..errors import JobError, StorageError
+from .checkpoint import Checkpoints
 
 MISTAKES = (JobError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError,
             ValueError)
@@ -34,19 +36,43 @@ def out_of_memory(error: BaseException) -> bool:
             or "out of memory" in said or "can't allocate memory" in said)
 
 
-class StopOnMistake(UserCallback):
-    """Tells failures as they happen, and ends the run when it is no use to try again (runs in the controller)."""
+def reason(error: BaseException) -> str:
+    """Why a worker was lost, in a few words."""
+    if isinstance(error, RayActorError):
+        return "its process or its node died"
+    said = str(original(error)).strip()
+    if "by peer" in said:
+        return "its connection to another worker broke off"
+    return said.splitlines()[0] if said else type(original(error)).__name__
 
-    def __init__(self, board: ActorHandle, label: str) -> None:
-        self.board, self.label = board, label
+
+class StopOnFailure(UserCallback):
+    """Tells failures as they happen, and ends the run when it is no use to try again (runs in the controller).
+
+    A lost worker is replaced: ``max_failures`` times in a row, -1 without end. With every checkpoint the count
+    begins anew, so that a long run may lose workers every day.
+    """
+
+    def __init__(self, board: ActorHandle, label: str, run: str, max_failures: int) -> None:
+        self.board, self.label, self.run, self.max_failures = board, label, run, max_failures
+        self._newest, self._failures = None, 0
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():
             if not worth_retrying(error):
                 raise original(error)
-        rank, error = next(iter(worker_exceptions.items()))
-        reason = (str(original(error)).strip() or type(original(error)).__name__).splitlines()[0]
-        self.board.write.remote(f"{self.label}worker {rank} was lost ({reason}); going on from the last checkpoint")
+        rank, error = min(worker_exceptions.items(), key=lambda item: not isinstance(item[1], RayActorError))
+        if self._failures_in_a_row() > self.max_failures >= 0:
+            raise original(error)
+        self.board.write.remote(f"{self.label}worker {rank} was lost ({reason(error)}); "
+                                "going on from the last checkpoint")
+
+    def _failures_in_a_row(self) -> int:
+        """How many there were since the newest checkpoint, this one included."""
+        newest = Checkpoints(self.run, 1).newest()
+        self._failures = self._failures + 1 if newest == self._newest else 1
+        self._newest = newest
+        return self._failures
 
 
 def explain(error: Exception, run: str) -> Exception:

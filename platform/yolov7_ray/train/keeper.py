@@ -1,4 +1,4 @@
-"""When checkpoints are written: at the end of epochs, in between, and when the run is told to stop (rank 0)."""
+"""When checkpoints are written: at the end of epochs, in between, and before the workers are ended (rank 0)."""
 
 import time
 
@@ -18,14 +18,14 @@ class Keeper:
         self._saved_at, self._updates = time.monotonic(), 0
 
     def after_update(self) -> None:
-        """Save if it is time, unless the checkpoint before is still under way; or at once, if the job is to stop."""
+        """Save if it is time, unless the checkpoint before is still under way; or at once, if that is asked."""
         self._updates += 1
         rule, idle_s = self.spec.checkpoint, time.monotonic() - self._saved_at
         due = idle_s >= 60 * rule.every_minutes or bool(rule.every_updates and self._updates >= rule.every_updates)
-        stopping = self.reporter.stopping()
-        if stopping or due and not self.checkpoints.busy:
+        asked = self.reporter.asked_to_save()
+        if asked or due and not self.checkpoints.busy:
             self.save({"epoch": self.state.epoch, "step": self.state.step}, None)
-        if stopping:
+        if asked:
             self.checkpoints.wait()
             self.reporter.saved(f"saved after epoch {self.state.epoch}, step {self.state.step}")
 

@@ -57,7 +57,8 @@ class TrainingRun:
         self.state = build_state(spec, train_set, worker.device)
         self.network = wrap(self.state.model, spec)
         self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)
-        self.batches = EpochBatches(spec, train_set, worker)
+        self.making = Clock()
+        self.batches = EpochBatches(spec, train_set, worker, self.making)
         self.reporter = Reporter(config["board"], worker.rank, config["label"], spec.epochs,
                                  self.state.schedule.steps_per_epoch, spec.batch_size)
         self.watchdog = Watchdog(spec.resources.hang_timeout_s, self.reporter.say_stacks)
@@ -76,6 +77,9 @@ class TrainingRun:
         if name is not None:
             within = f", step {self.state.step}" if self.state.step else ""
             self.reporter.say(f"resumed after epoch {self.state.epoch}{within}")
+        if isinstance(self.spec.resources.workers, tuple):
+            number = self.worker.world_size
+            self.reporter.say(f"training on {number} worker{'s' if number > 1 else ''}")
 
     def _restored(self) -> str | None:
         state, worker = self.state, self.worker
@@ -93,31 +97,40 @@ class TrainingRun:
         if self.validated:
             self.metrics = self.validate(clock, self.samples if last else None)
             row |= share(scores(self.metrics, spec), self.worker)
-        row["seconds"] = clock.seconds
+        row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.making.seconds.items()}
         state.history.append(row)
         if self.keeper is not None:
             if last or state.epoch % spec.checkpoint.every_epochs == 0:
                 with clock("save"):
                     self.keeper.save(self.cost | scalars(row), row.get("ap"))
             if not last:
-                self.log.write(state, None, self.samples, self.cost, self.checkpoints.whole)
+                with clock("report"):
+                    self.log.write(state, None, self.samples, self.cost, self.checkpoints.whole)
         if self.reports:
-            ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
+            with clock("report"):
+                ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
+        row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
 
     def fit(self, clock: Clock) -> dict:
         """Train to the end of the epoch; its row of history, without the evaluation."""
         state, start, images = self.state, time.perf_counter(), self.state.totals[-1].item()
         self.reporter.start_epoch(state.step)
+        self.making.seconds.clear()
         epoch = state.epoch
 
         def on_step(shares: dict[str, float]) -> None:
             self.watchdog.feed()
-            self.reporter.step(epoch, state.step, shares)
+            self.reporter.step(epoch, state.step, shares, self.making.shares())
+
+        def on_update() -> None:
+            if self.keeper is not None:
+                with clock("save"):
+                    self.keeper.after_update()
 
         means = train_one_epoch(
             state, self.batches(state), self.criterion, network=self.network, precision=self.worker.precision,
-            clock=clock, on_step=on_step, on_update=self.keeper and self.keeper.after_update)
+            clock=clock, on_step=on_step, on_update=on_update)
         row = {"epoch": state.epoch} | means
         row["images_per_s"] = (row["num_images"] - images) / (time.perf_counter() - start)
         return row
@@ -133,7 +146,7 @@ class TrainingRun:
 
         evaluator = evaluate_share(
             self.state.ema.model, self.val_set, self.spec.evaluation, self.worker, on_batch=on_batch, clock=clock,
-            size_px=self.spec.data.image_size_px, batch_size=-(-self.spec.batch_size // self.worker.world_size))
+            size_px=self.spec.data.image_size_px, batch_size=self.spec.images_per_part)
         with clock("evaluate/score"):
             return merged(evaluator, self.worker)
 
@@ -179,8 +192,9 @@ def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]
 class EpochBatches:
     """This rank's share of every global batch of an epoch."""
 
-    def __init__(self, spec: TrainSpec, train_set: ArrowDataset, worker: Worker) -> None:
-        self.spec, self.train_set, self.worker = spec, train_set, worker
+    def __init__(self, spec: TrainSpec, train_set: ArrowDataset, worker: Worker, making: Clock) -> None:
+        """``making`` is told how long it took to make the batches, wherever that was."""
+        self.spec, self.train_set, self.worker, self.making = spec, train_set, worker, making
         self.class_counts = train_set.class_counts() if spec.data.image_weights else None
 
     def __call__(self, state: TrainState) -> Iterator[Sequence[tuple[Batch, int]]]:
@@ -189,11 +203,14 @@ class EpochBatches:
         steps = train_loader(
             self.train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
             seed=spec.seed, epoch=state.epoch, rank=self.worker.rank, world_size=self.worker.world_size,
-            first_step=state.step, processes=self.worker.loader_processes, weights=self.weights(state.history),
+            parts=spec.resources.worker_range[1], first_step=state.step, processes=self.worker.loader_processes, weights=self.weights(state.history),
             multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
             shuffle_shards=spec.data.shuffle_shards,
         )
-        return ([(step.batch, step.num_samples)] for step in steps)
+        for parts in steps:
+            for part in parts:
+                self.making.add(part.seconds)
+            yield [(part.batch, part.num_samples) for part in parts]
 
     def weights(self, history: list[dict]) -> np.ndarray | None:
         """Of each image, by the last AP per class in ``history``, which checkpoints hold; None: each image once."""

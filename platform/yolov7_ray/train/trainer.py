@@ -1,8 +1,10 @@
 """Train spec -> ray.train.torch.TorchTrainer."""
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 import ray.train
@@ -10,15 +12,21 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
 from .. import storage
+from ..data.blocks import check_room
 from ..data.schema import load_manifest
 from ..errors import JobError, NotFound
 from ..prepare import settled, starting_model, tensors_taken
 from ..spec import Model, TrainSpec
 from .board import following
-from .failure import StopOnMistake, explain
+from .failure import StopOnFailure, explain
+from .interruption import SaveInTime
 from .loop import train_loop
 
 T = TypeVar("T")
+RESIZE_INTERVAL_S = 5
+"""How often a run with a range of workers asks whether the cluster holds more of them by now."""
+GATHER_TIMEOUT_S = 5
+"""How long such a run waits for as many workers as before, when some were lost, before it asks for fewer."""
 MODEL_KEYS = ("architecture", "depth", "width", "freeze", "anchors")
 
 
@@ -28,7 +36,8 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     check_run(spec, run)
     spec = settled(spec, run)
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
-    with following() as board:
+    elastic = isinstance(spec.resources.workers, tuple)
+    with following() as board, environment(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=GATHER_TIMEOUT_S if elastic else None):
         try:
             in_thread(build_trainer(spec, run_name, board).fit)
         except ray.train.TrainingFailedError as error:
@@ -46,22 +55,38 @@ def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str
     """
     spec = settled(spec, storage.join(spec.storage, run_name))
     path, filesystem = storage.ray_storage(spec.storage)
-    resources = spec.resources
+    resources, run = spec.resources, storage.join(spec.storage, run_name)
     per_worker = {"CPU": resources.cpus_per_worker}
     if resources.gpus_per_worker:
         per_worker["GPU"] = resources.gpus_per_worker
     return TorchTrainer(
         train_loop,
-        train_loop_config={"spec": spec.model_dump(mode="json"), "run": storage.join(spec.storage, run_name),
-                           "board": board, "label": label, "report": bool(callbacks)},
+        train_loop_config={"spec": spec.model_dump(mode="json"), "run": run, "board": board, "label": label,
+                           "report": bool(callbacks)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker),
+            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker,
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S),
         run_config=ray.train.RunConfig(
             name=run_name, storage_path=path, storage_filesystem=filesystem,
-            callbacks=[StopOnMistake(board, label), *callbacks],
-            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+            callbacks=[StopOnFailure(board, label, run, resources.max_failures), SaveInTime(board), *callbacks],
+            failure_config=ray.train.FailureConfig(max_failures=-1),  # StopOnFailure counts those without progress
         ),
     )
+
+
+@contextmanager
+def environment(**values: object) -> Iterator[None]:
+    """Set variables while the block runs; those with None stay as they are."""
+    before = {name: os.environ.get(name) for name, value in values.items() if value is not None}
+    os.environ.update({name: str(values[name]) for name in before})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def in_thread(work: Callable[[], T]) -> T:
@@ -84,6 +109,7 @@ def check_run(spec: TrainSpec, run: str) -> None:
     for split in (spec.data.train_split, spec.data.val_split):
         if manifest.split(split).num_rows == 0:
             raise JobError(f"{spec.dataset}: split '{split}'", "has no images", "ingest some, or name another split")
+    check_room(spec.dataset, manifest.split(spec.data.train_split).shards, spec.data.shuffle_shards, spec.data.cache_gb)
     loaded = starting_model(spec)
     if loaded is not None:
         tensors_taken(spec, loaded, len(manifest.classes))

@@ -1,0 +1,79 @@
+"""A training whose workers are killed at random moments, against the same training undisturbed: bitwise equal?
+
+    python tests/bench/chaos.py [--kills 10] [--epochs 40] [--workers 1] [--seed 0]
+
+Every kill is a SIGKILL at a uniformly random moment after the workers began to train, so it falls into fetching,
+stepping, evaluating or saving as their shares of the time are. Weights, average, optimizer and history are compared.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "yolov7_ray"))
+
+from conftest import ingest_here  # noqa: E402
+from test_train import assert_same_training, processes, train, train_job  # noqa: E402
+from yolov7_ray.session import start_ray  # noqa: E402
+from yolov7_ray.spec import ShapesSource  # noqa: E402
+
+WORKER = "ray::RayTrainWorker.run_train_fn"
+
+
+def kill_at_random(count: int, within_s: float, rng: random.Random, done: threading.Event) -> int:
+    """Kill a training worker ``count`` times, each up to ``within_s`` after it began; how many died."""
+    killed = 0
+    while killed < count and not done.is_set():
+        if not processes(WORKER):
+            done.wait(0.05)
+            continue
+        done.wait(rng.uniform(0, within_s))
+        for pid in rng.sample(running := processes(WORKER), min(1, len(running))):
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+            print(f"killed {killed}", flush=True)
+            while Path(f"/proc/{pid}").exists() and not done.wait(0.02):
+                continue
+    return killed
+
+
+def main() -> None:
+    """Print how many kills were survived, and fail where the outcome differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--within-s", type=float, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, start_ray():
+        dataset, done = f"{directory}/shapes", threading.Event()
+        ingest_here(ShapesSource(format="shapes", splits={"train": 23, "val": 7}, image_size_px=64), dataset,
+                    shard_mb=0.01)
+        job = train_job(dataset, f"{directory}/runs", epochs=options.epochs, checkpoint={"every_updates": 1},
+                        resources={"workers": options.workers})
+        start = time.perf_counter()
+        expected = train(job, "undisturbed")["run"]
+        undisturbed_s = time.perf_counter() - start
+        counts: list[int] = []
+        chaos = threading.Thread(target=lambda: counts.append(kill_at_random(
+            options.kills, options.within_s, random.Random(options.seed), done)), daemon=True)
+        chaos.start()
+        start = time.perf_counter()
+        actual = train(job, "disturbed")["run"]
+        disturbed_s = time.perf_counter() - start
+        done.set()
+        chaos.join()
+        assert_same_training(expected, actual)
+        print(f"{options.epochs} epochs on {options.workers} workers, {counts[0]} kills survived: bitwise equal; "
+              f"{disturbed_s:.0f} s against {undisturbed_s:.0f} s undisturbed")
+
+
+if __name__ == "__main__":
+    main()
