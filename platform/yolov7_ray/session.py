@@ -23,7 +23,6 @@ LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else a short epoch waits up to 2 s for its report to be fetched
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # once its driver is killed nothing comes back to be waited for
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # a busy machine may need more than Ray's 60 s
 }
 """For a Ray of our own, where the user has not set them."""
