@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import coco_source, ingest_here, jpeg, make_coco, make_voc, make_yolo, real_data, write_coco_json
+from memory import watched
 
 from yolov7_ray import storage
 from yolov7_ray.data import ingest as room
@@ -292,6 +296,42 @@ def test_missing_source(tmp_path):
     with pytest.raises(JobError, match="there is no such file; check source.uri"):
         ingest_here(coco_source(tmp_path / "no"), str(tmp_path / "d"))
     shutil.rmtree(tmp_path / "d", ignore_errors=True)
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+LARGEST_GROWTH_MB = 40
+
+
+def make_large_coco(root: Path, num_images: int) -> Path:
+    """`make_coco` with one split of 640 px images of 0.3 MB, all links to a few files."""
+    images = [cv2.imencode(".jpg", np.random.default_rng(seed).integers(0, 255, (640, 640, 3), np.uint8))[1]
+              for seed in range(4)]
+    (root / "train").mkdir(parents=True)
+    for index in range(num_images):
+        path = root / f"train/{index}.jpg"
+        path.write_bytes(images[index].tobytes()) if index < 4 else path.hardlink_to(root / f"train/{index % 4}.jpg")
+    ring = [float(value) for value in range(40)]
+    write_coco_json(root / "train.json", [{"id": index, "file_name": f"{index}.jpg"} for index in range(num_images)],
+                    [{"id": index, "image_id": index // 5, "category_id": 3, "bbox": [9, 9, 99, 99],
+                      "segmentation": [ring]} for index in range(5 * num_images)])
+    return root
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="looks memory up in /proc")
+def test_memory_does_not_grow_with_the_data(ray_session, tmp_path):
+    for name, num_images in ("small", 25), ("large", 25 * 20):
+        source = coco_source(make_large_coco(tmp_path / name, num_images), ("train",))
+        with watched("_write_row") as memory:
+            ingest(spec(source, str(tmp_path / f"{name}-dataset"), shard_mb=4), name)
+    data_mb = sum(info.num_bytes for info in storage.list_files(str(tmp_path / "large-dataset"))) / 1e6
+    assert data_mb > 4 * LARGEST_GROWTH_MB
+    first = max(len(memory.driver_mb) // 4, 1)
+    growth_mb = [max(samples) - max(samples[:first]) for samples in (memory.driver_mb, *memory.workers_mb.values())]
+    assert len(growth_mb) > 1 and max(growth_mb) < LARGEST_GROWTH_MB
 
 
 # --- progress -------------------------------------------------------------------------------------------

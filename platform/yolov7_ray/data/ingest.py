@@ -2,7 +2,8 @@
 
 The driver reads the lists and annotations, cuts them into shards, and hands each shard as one row to Ray Data,
 whose tasks read the images and write the files; image bytes never pass through the driver or the object store.
-The manifest comes last. Memory is bounded by a record batch per running task, plus the annotations here.
+The manifest comes last. Memory is bounded by a record batch per running task, plus the annotations here, which are
+columns (COCO), small records (YOLO, VOC) or nothing (generated shapes).
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from .. import storage
-from ..errors import AlreadyExists, Corrupt, JobError, NotFound
+from ..errors import AlreadyExists, JobError, NotFound
 from ..progress import ProgressLine
 from .schema import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from .shards import ShardTask, plan_shards, strict_error, write_shard
@@ -109,15 +110,15 @@ def _plan(spec, uri: str, source: RawSource, class_map: tuple, num_classes: int,
 def _write_shards(tasks: list[ShardTask]) -> list[dict]:
     """Receipts of all shards in order; those that an interrupted job left are taken over."""
     finished = _finished(tasks)
-    progress = ProgressLine("ingest", sum(len(task.items) for task in tasks), "images")
+    num_items = {task.name: len(task.items) for task in tasks}
+    progress = ProgressLine("ingest", sum(num_items.values()), "images")
     image_bytes = 0
     try:
         for receipt in _run([task for task in tasks if task.name not in finished]):
             name = f"{receipt['split']}/{receipt['number']:05d}"
             finished[name] = receipt
             image_bytes += receipt["image_bytes"]
-            num_items = next(len(task.items) for task in tasks if task.name == name)
-            progress.advance(num_items, f"{image_bytes / 1e6:,.0f} MB")
+            progress.advance(num_items[name], f"{image_bytes / 1e6:,.0f} MB")
     finally:
         progress.close()
     return [finished[task.name] for task in tasks]

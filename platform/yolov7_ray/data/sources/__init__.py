@@ -2,9 +2,11 @@
 
 from ...errors import JobError
 from . import coco, generated, voc, yolo
-from .item import Annotation, FileItem, Item, Problem, Raw, RawSource, problem_record
+from .item import FileItem, Item, Raw, RawSource, problem_record
+from .objects import Annotation, Objects, Problem
 
-__all__ = ["Annotation", "FileItem", "Item", "Problem", "Raw", "RawSource", "problem_record", "read_source"]
+__all__ = ["Annotation", "FileItem", "Item", "Objects", "Problem", "Raw", "RawSource", "problem_record",
+           "read_source"]
 
 _READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": generated.read}
 

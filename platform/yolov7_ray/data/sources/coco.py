@@ -1,115 +1,143 @@
 """COCO instances JSON: images, annotations with [x, y, width, height], polygons or RLE, and categories."""
 
-import json
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ... import storage
+from ...disk import FileInfo
 from ...errors import JobError
-from .item import Annotation, FileItem, Problem, RawSource, problem_record, read_text
+from .instances import Instances, read_instances
+from .item import Item, Raw, RawSource, problem_record
+from .objects import UNUSABLE, Objects, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CocoItem(Item):
+    """An image file, and where its objects lie in the columns of all."""
+
+    siblings: "CocoItems"
+    index: int
+
+    def fetch(self) -> Raw:
+        """Read the file."""
+        return Raw(storage.read_bytes(storage.join(self.siblings.images_uri, self.file_name)),
+                   self.siblings.objects_of(self.index))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CocoItems(Sequence[CocoItem]):
+    """Images of a split, with all their objects in the same columns; a slice takes only its own along."""
+
+    images_uri: str
+    image_ids: np.ndarray
+    files: list[FileInfo]
+    objects: Objects
+    ends: np.ndarray
+    """(images + 1, 3) where each image's objects end (`Objects.ends`), counted from those of the first image."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int | slice) -> "CocoItem | CocoItems":
+        if isinstance(index, slice):
+            first, last, _ = index.indices(len(self))
+            return CocoItems(self.images_uri, self.image_ids[first:last], self.files[first:last],
+                             self.objects.cut(self.ends[first], self.ends[last]),
+                             self.ends[first:last + 1] - self.ends[first])
+        file = self.files[index]
+        return CocoItem(image_id=int(self.image_ids[index]), file_name=file.path, num_bytes=file.num_bytes,
+                        mark=file.mark, siblings=self, index=index)
+
+    def objects_of(self, index: int) -> Objects:
+        """The objects of one image."""
+        return self.objects.cut(self.ends[index], self.ends[index + 1])
 
 
 def read(spec) -> RawSource:
     """Read all splits; their categories are joined by id, and become classes in order of id."""
-    texts = {split: read_text(storage.join(spec.uri, files.annotations)) for split, files in spec.splits.items()}
-    inputs = tuple(storage.digest(text.encode()) for text in texts.values())
-    documents = {split: _document(texts.pop(split), storage.join(spec.uri, files.annotations))
-                 for split, files in spec.splits.items()}
-    try:
-        names = _categories(documents, spec.uri)
-        class_ids = tuple(sorted(names))
-        class_index = {category_id: index for index, category_id in enumerate(class_ids)}
-        items, problems = {}, {}
-        for split, files in spec.splits.items():
-            images = storage.join(spec.uri, files.images)
-            items[split], problems[split] = _read_split(split, images, documents.pop(split), class_index)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise JobError(spec.uri, f"an annotation file has an entry that is not COCO's ({error!r})",
-                       "every image needs id and file_name, every category id and name") from None
+    instances = {split: read_instances(storage.join(spec.uri, place.annotations))
+                 for split, place in spec.splits.items()}
+    inputs = tuple(columns.sha256 for columns in instances.values())
+    names = _categories(instances, spec.uri)
+    class_ids = tuple(sorted(names))
+    items, problems = {}, {}
+    for split, place in spec.splits.items():
+        images = storage.join(spec.uri, place.images)
+        items[split], problems[split] = _read_split(split, images, instances.pop(split), class_ids)
     return RawSource(tuple(names[i] for i in class_ids), class_ids, items, problems, inputs)
 
 
-def _document(text: str, uri: str) -> dict:
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise JobError(uri, f"is not JSON ({error})", "give a COCO instances file") from None
-    for key in ("images", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise JobError(uri, f"has no list '{key}'", "give a COCO instances file")
-    return document
-
-
-def _categories(documents: dict[str, dict], uri: str) -> dict[int, str]:
+def _categories(instances: dict[str, Instances], uri: str) -> dict[int, str]:
     names: dict[int, str] = {}
-    for split, document in documents.items():
-        for category in document["categories"]:
-            name = names.setdefault(int(category["id"]), str(category["name"]))
-            if name != str(category["name"]):
-                raise JobError(uri, f"category {category['id']} is '{name}' in one split and '{category['name']}' "
-                                    f"in split '{split}'", "give all splits the same categories")
+    for split, columns in instances.items():
+        for category_id, name in columns.categories:
+            first = names.setdefault(category_id, name)
+            if name != first:
+                raise JobError(uri, f"category {category_id} is '{first}' in one split and '{name}' in split "
+                                    f"'{split}'", "give all splits the same categories")
     return names
 
 
-def _read_split(split: str, images_uri: str, document: dict, class_index: dict[int, int]) -> tuple[list, list]:
-    files = {info.path: info for info in storage.list_files(images_uri)}
-    if not files:
+def _read_split(split: str, images_uri: str, instances: Instances,
+                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict]]:
+    present = {info.path: info for info in storage.list_files(images_uri)}
+    if not present:
         raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
-    annotations, problems = _by_image(split, document, class_index)
-    items: list[FileItem] = []
-    seen: set[int] = set()
-    for entry in document["images"]:
-        image_id, name = int(entry["id"]), str(entry["file_name"])
+    objects, problems = _objects(split, instances, class_ids)
+    files: dict[int, FileInfo] = {}
+    for image_id, name in zip(instances.image_ids, instances.file_names, strict=True):
         problem = None
-        if image_id in seen:
+        if image_id in files:
             problem = Problem("duplicate image id", "the first image with this id stays", is_image=True)
-        elif name not in files:
+        elif name not in present:
             problem = Problem("missing image file", f"no file {name} below {images_uri}", is_image=True)
         if problem:
             problems.append(problem_record(split, problem, name, image_id))
-            continue
-        seen.add(image_id)
-        items.append(FileItem(image_id=image_id, file_name=name, num_bytes=files[name].num_bytes,
-                              mark=files[name].mark, uri=storage.join(images_uri, name),
-                              annotations=tuple(annotations.get(image_id, ()))))
-    return items, problems
-
-
-def _by_image(split: str, document: dict, class_index: dict[int, int]) -> tuple[dict[int, list], list[dict]]:
-    known = {int(entry["id"]) for entry in document["images"]}
-    by_image: dict[int, list[Annotation | Problem]] = {}
-    problems, seen = [], set()
-    for entry in document.get("annotations", ()):
-        image_id, annotation_id = entry.get("image_id"), entry.get("id")
-        if image_id not in known:
-            problem = Problem("annotation of an unknown image", f"annotation {annotation_id}")
-            problems.append(problem_record(split, problem, image_id=image_id))
-        elif annotation_id is not None and annotation_id in seen:
-            by_image.setdefault(image_id, []).append(Problem("duplicate annotation id", f"id {annotation_id}"))
         else:
-            seen.add(annotation_id)
-            by_image.setdefault(image_id, []).append(_annotation(entry, class_index))
-    return by_image, problems
+            files[image_id] = present[name]
+    return _by_image(images_uri, files, objects, np.asarray(instances.of_image)), problems
 
 
-def _annotation(entry: dict, class_index: dict[int, int]) -> Annotation | Problem:
-    where = f"annotation {entry.get('id')}"
-    if entry.get("category_id") not in class_index:
-        return Problem("unknown class", f"{where}: category_id {entry.get('category_id')}")
-    try:
-        x, y, width, height = map(float, entry["bbox"])
-        area = None if entry.get("area") is None else float(entry["area"])
-    except (KeyError, TypeError, ValueError):
-        return Problem("malformed box", f"{where}: bbox {entry.get('bbox')!r}")
-    return Annotation(class_index[entry["category_id"]], (x, y, x + width, y + height),
-                      bool(entry.get("iscrowd", 0)), area, _polygons(entry.get("segmentation")))
+def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tuple[Objects, list[dict]]:
+    """All annotations in the file's order, and records of those whose image is unknown."""
+    ids, of_image, category_ids = map(np.asarray, (instances.ids, instances.of_image, instances.category_ids))
+
+    def described(position: int) -> str:
+        return f"annotation {instances.identity(ids[position])}"
+
+    known = np.isin(of_image, np.asarray(instances.image_ids))
+    unknown = [problem_record(split, Problem("annotation of an unknown image", described(position)),
+                              image_id=instances.identity(of_image[position]))
+               for position in np.flatnonzero(~known)]
+    labels = np.where(np.isin(category_ids, class_ids), np.searchsorted(class_ids, category_ids), UNUSABLE)
+    problems = {position: Problem("malformed box", f"{described(position)}: {box}")
+                for position, box in instances.malformed.items()}
+    problems |= {position: Problem("unknown class", f"{described(position)}: "
+                                                    f"category_id {instances.identity(category_ids[position])}")
+                 for position in np.flatnonzero(labels == UNUSABLE).tolist()}
+    problems |= {position: Problem("duplicate annotation id", f"id {instances.identity(ids[position])}")
+                 for position in _repeated(ids, known & (ids != instances.code(None))).tolist()}
+    labels[list(problems)] = UNUSABLE
+    return Objects(labels.astype(np.int32), np.asarray(instances.boxes_xyxy).reshape(-1, 4),
+                   np.asarray(instances.iscrowd).view(np.bool_), np.asarray(instances.area),
+                   np.asarray(instances.num_rings), np.asarray(instances.ring_lengths), np.asarray(instances.xy),
+                   problems), unknown
 
 
-def _polygons(segmentation: Any) -> tuple[np.ndarray, ...]:
-    """Rings of at least three points; RLE masks, which crowds have, are no polygons."""
-    if not isinstance(segmentation, list):
-        return ()
-    return tuple(np.asarray(ring, np.float32) for ring in segmentation
-                 if isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0)
+def _repeated(ids: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Positions of ids that stood at an earlier counted position already."""
+    positions = np.flatnonzero(counted)
+    return np.delete(positions, np.unique(ids[positions], return_index=True)[1])
 
+
+def _by_image(images_uri: str, files: dict[int, FileInfo], objects: Objects, of_image: np.ndarray) -> CocoItems:
+    """The images in their order, each with its annotations in theirs; those of other images are left out."""
+    image_ids = np.fromiter(files, np.int64, len(files))
+    by_id = np.argsort(image_ids)
+    wanted = np.flatnonzero(np.isin(of_image, image_ids))
+    image = by_id[np.searchsorted(image_ids, of_image[wanted], sorter=by_id)]
+    objects = objects.take(wanted[np.argsort(image, kind="stable")])
+    ends = objects.ends(np.bincount(image, minlength=len(files)))
+    return CocoItems(images_uri, image_ids, list(files.values()), objects, ends)

@@ -3,38 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ... import storage
 from ...errors import NotFound
+from .objects import Objects, Problem
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """One object as its source describes it."""
-
-    label: int
-    """Index into the source's classes."""
-    box_xyxy: tuple[float, float, float, float]
-    """0-based, in pixels, or in parts of the image where its item is `relative`."""
-    iscrowd: bool = False
-    """A region of many objects, or one that evaluation is to forgive."""
-    area: float | None = None
-    """Square pixels as annotated; None: the box's."""
-    polygons: Sequence[np.ndarray] = ()
-    """Rings, flat x, y, x, y float32, in the unit of the box."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why an image or an object cannot be used as it is."""
-
-    reason: str
-    detail: str = ""
-    is_image: bool = False
-    """The whole image is dropped, not an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +15,7 @@ class Raw:
     """What an item fetches: encoded bytes and annotations, problems among them."""
 
     image: bytes
-    annotations: Sequence[Annotation | Problem]
+    objects: Objects
     relative: bool = False
 
 
@@ -67,11 +40,11 @@ class FileItem(Item):
     """An image file whose annotations are known already."""
 
     uri: str
-    annotations: tuple[Annotation | Problem, ...] = ()
+    objects: Objects
 
     def fetch(self) -> Raw:
         """Read the file."""
-        return Raw(storage.read_bytes(self.uri), self.annotations)
+        return Raw(storage.read_bytes(self.uri), self.objects)
 
 
 @dataclass(frozen=True)
@@ -80,7 +53,8 @@ class RawSource:
 
     classes: tuple[str, ...]
     class_ids: tuple[int, ...]
-    splits: dict[str, list[Item]]
+    splits: dict[str, Sequence[Item]]
+    """Of large sources they hold columns, and make items when they are asked for."""
     problems: dict[str, list[dict]] = field(default_factory=dict)
     """Split -> records of what never became an item."""
     inputs: tuple[str, ...] = ()

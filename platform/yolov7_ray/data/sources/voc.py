@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ... import storage
 from ...disk import FileInfo
 from ...errors import JobError
-from .item import IMAGE_SUFFIXES, Annotation, FileItem, Problem, RawSource, problem_record, read_text
+from .item import IMAGE_SUFFIXES, FileItem, RawSource, problem_record, read_text
+from .objects import Annotation, Objects, Problem
 
 Named = tuple[str, Annotation]
 PARALLEL_READS = 16
@@ -91,9 +92,9 @@ def _parse_object(element: ElementTree.Element) -> Named | Problem:
 
 def _item(uri: str, index: int, row: tuple, classes: list[str]) -> FileItem:
     image, digest, objects = row
-    labelled = tuple(entry if isinstance(entry, Problem) else _labelled(*entry, classes) for entry in objects)
+    labelled = [entry if isinstance(entry, Problem) else _labelled(*entry, classes) for entry in objects]
     return FileItem(image_id=index, file_name=image.path.removeprefix("JPEGImages/"), num_bytes=image.num_bytes,
-                    mark=image.mark + digest, uri=storage.join(uri, image.path), annotations=labelled)
+                    mark=image.mark + digest, uri=storage.join(uri, image.path), objects=Objects.of(labelled))
 
 
 def _labelled(name: str, annotation: Annotation, classes: list[str]) -> Annotation | Problem:

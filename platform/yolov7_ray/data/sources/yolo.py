@@ -12,7 +12,8 @@ import yaml
 from ... import storage
 from ...disk import FileInfo
 from ...errors import JobError, NotFound
-from .item import IMAGE_SUFFIXES, Annotation, Item, Problem, Raw, RawSource, problem_record, read_text
+from .item import IMAGE_SUFFIXES, Item, Raw, RawSource, problem_record, read_text
+from .objects import Annotation, Objects, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class YoloItem(Item):
     def fetch(self) -> Raw:
         """Read the image and its labels."""
         text = read_text(self.labels_uri) if self.labels_uri else ""
-        return Raw(storage.read_bytes(self.uri), parse_labels(text, self.num_classes), relative=True)
+        return Raw(storage.read_bytes(self.uri), Objects.of(parse_labels(text, self.num_classes)), relative=True)
 
 
 def read(spec) -> RawSource:
