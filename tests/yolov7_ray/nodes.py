@@ -39,18 +39,30 @@ class RunningCluster:
 
     def add_node(self, num_cpus: int) -> subprocess.Popen:
         """Start another node and wait until the cluster counts it."""
-        before = self.num_alive()
         http_port, grpc_port = free_ports(2)
         node = self._start(f"--address=127.0.0.1:{self.gcs_port}", f"--num-cpus={num_cpus}",
                            f"--dashboard-agent-listen-port={http_port}", f"--dashboard-agent-grpc-port={grpc_port}")
-        wait_until(lambda: self.num_alive() > before, "another node is there", [node], self._log(node))
+        wait_until(lambda: self.num_alive() >= len(self.nodes), "another node is there", [node], self._log(node))
         return node
 
     def num_alive(self) -> int:
         """Nodes that the cluster counts as alive."""
+        return len(self._raylets())
+
+    def _raylets(self) -> list[dict]:
         answer = self._ask("/nodes?view=summary")
         nodes = answer.json()["data"]["summary"] if answer is not None and answer.ok else []
-        return sum(node["raylet"]["state"] == "ALIVE" for node in nodes)
+        return [node["raylet"] for node in nodes if node["raylet"]["state"] == "ALIVE"]
+
+    def reclaim_node(self, deadline_s: int) -> None:
+        """What a cloud says of a spot machine: every node but the head will be gone after so many seconds."""
+        for raylet in self._raylets():
+            if not raylet["isHeadNode"]:
+                subprocess.run(
+                    [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", raylet["nodeId"],
+                     "--address", f"127.0.0.1:{self.gcs_port}", "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+                     "--reason-message", "spot", "--deadline-remaining-seconds", str(deadline_s)],
+                    env=self.environment, check=True, timeout=60)
 
     def kill_node(self, node: subprocess.Popen) -> None:
         """What a power cut does: every process of the node is gone at once."""

@@ -113,6 +113,30 @@ def test_nodes_leave_and_join_and_the_job_goes_on_with_the_same_batches(shapes_d
             assert row[term] == pytest.approx(expected[term], rel=0.02), f"epoch {row['epoch']}: {term}"
 
 
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_node_that_is_reclaimed_takes_nothing_along(shapes_dataset, tmp_path):
+    """Without any regular checkpoint within epochs: what is there was saved for the reclaim."""
+    document, path = job(tmp_path, shapes_dataset), tmp_path / "train.yaml"
+    document["checkpoint"] = {"every_epochs": EPOCHS}
+    path.write_text(yaml.safe_dump(document))
+    with cluster(1, 1) as running:
+        submission = Submission(running, path)
+        try:
+            submission.wait_for("training on 2 workers")
+            submission.wait_for("epoch 3/")
+            running.reclaim_node(deadline_s=15)
+            submission.wait_for("a node of this job is being reclaimed; saving until it is gone")
+            submission.wait_for("resumed after epoch")
+            submission.wait_for("training on 1 worker")
+        finally:
+            submission.process.kill()
+            submission.process.wait(10)
+    [resumed] = re.findall(r"resumed after epoch (\d+)", "".join(submission.lines))
+    trained = re.findall(r"^epoch (\d+)/", "".join(submission.lines), re.M)
+    assert int(resumed) >= int(trained[-1]) - 1, "at most the updates of the last seconds are made again"
+
+
 def test_a_range_asks_for_the_least():
     spec = load_job("kind: train\ndataset: d\nbatch_size: 64\n", ["resources.workers=[2, 8]"])
     assert demand(spec).count == 2 and demand(spec).what == "2 to 8 workers"
