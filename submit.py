@@ -4,7 +4,7 @@
     python submit.py jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
     python submit.py jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
     python submit.py list | logs ID | stop ID                   jobs on a cluster
-    python submit.py doctor URI --output DIR                    what is wrong with an ingested dataset
+    python submit.py doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
     python submit.py new KIND [FILE]                            a commented starter file
     python submit.py schema                                     JSON Schema of job files, for editors
 """
@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent / "platform")]  # where yolo
 from yolov7_ray.errors import JobError
 
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
-EXIT_UNSOUND, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_INTERRUPTED = 130
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -31,37 +31,39 @@ def parse(words: list[str]) -> argparse.Namespace:
     cluster.add_argument("--address", help="dashboard of a Ray cluster, e.g. http://HEAD:8265")
     cluster.add_argument("--insecure", action="store_true", help="accept a remote cluster that asks for no token")
 
-    run_ = commands.add_parser("run", parents=[cluster], help="run a job file (the word may be left out)")
+    running = argparse.ArgumentParser(add_help=False, parents=[cluster])
+    running.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+    name = running.add_mutually_exclusive_group()
+    name.add_argument("--name", help="name of the run (default: a unique one)")
+    name.add_argument("--resume", metavar="NAME", help="go on with this run where it stopped")
+    running.add_argument("--detach", action="store_true", help="with --address: do not wait for the job")
+    running.add_argument("--no-admission", action="store_true",
+                         help="do not check that the cluster is large enough (an autoscaler will make it so)")
+    running.add_argument("--forward-aws-credentials", action="store_true",
+                         help="with --address: send this shell's AWS keys; whoever sees the dashboard can read them")
+    running.add_argument("--verbose", action="store_true", help="show what Ray and the workers print, too")
+
+    run_ = commands.add_parser("run", parents=[running], help="run a job file (the word may be left out)")
     run_.add_argument("job", help="job file")
     run_.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                       help="override a key, e.g. --set data.image_size_px=320 (the value is YAML; may be repeated)")
-    run_.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
-    name = run_.add_mutually_exclusive_group()
-    name.add_argument("--name", help="name of the run (default: a unique one)")
-    name.add_argument("--resume", metavar="NAME", help="go on with this run where it stopped")
-    run_.add_argument("--detach", action="store_true", help="with --address: do not wait for the job")
-    run_.add_argument("--no-admission", action="store_true",
-                      help="do not check that the cluster is large enough (an autoscaler will make it so)")
-    run_.add_argument("--forward-aws-credentials", action="store_true",
-                      help="with --address: send this shell's AWS keys; whoever sees the dashboard can read them")
-    run_.add_argument("--verbose", action="store_true", help="show what Ray and the workers print, too")
-
     commands.add_parser("list", parents=[cluster], help="jobs of a cluster")
     logs_ = commands.add_parser("logs", parents=[cluster], help="what a job has printed")
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
-    doctor_ = commands.add_parser("doctor", help="examine every image and object of an ingested dataset", description=(
-        "Examine every image and object of an ingested dataset, on a Ray of its own. Exit status 1: there are errors. "
-        "Raw sources are checked when they are ingested."))
-    doctor_.add_argument("uri", help="Arrow dataset: a local directory or s3://bucket/prefix")
-    doctor_.add_argument("--architecture", default="yolov7", help="whose anchors are to fit (default: yolov7)")
-    doctor_.add_argument("--image-size", type=int, metavar="PX", help="side at which the detector will see the images "
-                                                                       "(default: the architecture's)")
+    doctor_ = commands.add_parser(
+        "doctor", parents=[running], help="examine every image and object of an ingested dataset", description=(
+            "Examine every image and object of an ingested dataset: a job of kind doctor from the command line. "
+            "Exit status 1: there are errors. Raw sources are checked when they are ingested."))
+    doctor_.add_argument("dataset", help="Arrow dataset: a local directory or s3://bucket/prefix")
+    doctor_.add_argument("--architecture", help="whose anchors are to fit (default: yolov7)")
+    doctor_.add_argument("--image-size", type=int, metavar="PX", dest="image_size_px",
+                         help="side at which the detector will see the images (default: the architecture's)")
     doctor_.add_argument("--output", metavar="DIR", help="write a page with pictures, and JSON, into this directory")
-    doctor_.add_argument("--json", metavar="FILE", help="write JSON into this file")
+    doctor_.add_argument("--json", metavar="FILE", dest="json_file", help="write JSON into this file")
     new_ = commands.add_parser("new", help="write a commented starter file")
-    new_.add_argument("kind", help="ingest, train, evaluate, tune, publish, predict, serve or pipeline")
+    new_.add_argument("kind", help="ingest, doctor, train, evaluate, tune, publish, predict, serve or pipeline")
     new_.add_argument("file", nargs="?", help="default: KIND.yaml; - for the terminal")
     commands.add_parser("schema", help="print the JSON Schema of job files")
     implied = words and words[0] not in (*commands.choices, "-h", "--help")
@@ -69,13 +71,28 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run a job file here, or on a cluster."""
+    """Run a job file."""
+    from yolov7_ray import jobfile
+
+    return carry_out(jobfile.load_job(arguments.job, arguments.overrides), arguments.job, arguments)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine a dataset."""
+    from yolov7_ray import jobfile
+
+    keys = ("dataset", "architecture", "image_size_px", "output", "json_file")
+    given = {key: value for key in keys if (value := getattr(arguments, key)) is not None}
+    return carry_out(jobfile.validate({"kind": "doctor", **given}, "doctor"), f"doctor {arguments.dataset}", arguments)
+
+
+def carry_out(job, where: str, arguments: argparse.Namespace) -> int:
+    """Run a job, which came from `where`, here or on a cluster."""
     from yolov7_ray import jobfile, places
 
-    job = jobfile.load_job(arguments.job, arguments.overrides)
     name = arguments.resume or arguments.name or jobfile.run_name(job)
     if arguments.address:
-        places.require_shared(job, arguments.job)
+        places.require_shared(job, where)
     else:
         job = places.absolute(job)
     if arguments.dry_run:
@@ -90,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         execute(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission, verbose=arguments.verbose)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {after_interrupt(job, name, arguments.job)}", flush=True)
+        print(f"\ninterrupted; {after_interrupt(job, name, where)}", flush=True)
         return EXIT_INTERRUPTED
     return 0
 
@@ -145,14 +162,6 @@ def manage(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def doctor(arguments: argparse.Namespace) -> int:
-    """Examine a dataset."""
-    from yolov7_ray.data.doctor.report import doctor
-
-    sound = doctor(arguments.uri, arguments.architecture, arguments.image_size, arguments.output, arguments.json)
-    return 0 if sound else EXIT_UNSOUND
-
-
 def new(arguments: argparse.Namespace) -> int:
     """Write a starter file."""
     from yolov7_ray.starter import new_job
@@ -187,7 +196,7 @@ def main(words: list[str] | None = None) -> int:
         return command(arguments)
     except JobError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_MISTAKE
+        return error.exit_status
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has gone

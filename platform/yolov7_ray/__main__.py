@@ -26,7 +26,7 @@ def main() -> int:
                 address="auto", admit=not arguments.no_admission, verbose=arguments.verbose)
     except JobError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return error.exit_status
     return 0
 
 

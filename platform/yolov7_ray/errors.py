@@ -8,6 +8,9 @@ class JobError(Exception):
     ``remedy`` what works instead.
     """
 
+    exit_status = 2
+    """Of the command that ends with it."""
+
     def __init__(self, where: str, problem: str, remedy: str = ""):
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(where, problem, remedy)  # all arguments, so that it pickles across Ray processes
@@ -15,6 +18,12 @@ class JobError(Exception):
     def __str__(self) -> str:
         message = f"{self.where}: {self.problem}" if self.where else self.problem
         return f"{message}; {self.remedy}" if self.remedy else message
+
+
+class Unsound(JobError):
+    """A dataset that was examined, and has errors."""
+
+    exit_status = 1
 
 
 class StorageError(JobError):

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from yolov7.architecture import Architecture
+from yolov7.architectures import architecture
 from yolov7.describe import count_flops, count_parameters
 from yolov7.freeze import freeze
 from yolov7.model import build_model
@@ -20,7 +21,7 @@ from .data.shapes import SHAPE_CLASSES
 from .errors import JobError
 from .registry.model_source import LoadedModel, load_model
 from .spec import (
-    REFERENCE, EvaluateSpec, IngestSpec, Job, JobSpec, PipelineSpec, PredictSpec, PublishSpec, ServeSpec, TrainSpec,
+    REFERENCE, DoctorSpec, EvaluateSpec, IngestSpec, Job, JobSpec, PipelineSpec, PredictSpec, PublishSpec, ServeSpec, TrainSpec,
     TuneSpec,
 )
 
@@ -95,6 +96,14 @@ def _ingest(job: IngestSpec, upcoming: Upcoming) -> list[Line]:
     if there:
         state = "exists; it will be replaced" if job.overwrite else "exists already"
     return [*lines, ("dataset", f"{job.dataset} {state}")]
+
+
+def _doctor(job: DoctorSpec, upcoming: Upcoming) -> list[Line]:
+    lines = [("detector", f"{job.architecture} at {job.size_px} px"), *_dataset(job.dataset, (), upcoming)[2]]
+    if not upcoming.makes(job.dataset):
+        splits = load_manifest(job.dataset).splits
+        lines += plan_lines(glance(job.dataset, splits, architecture(job.architecture), job.size_px))
+    return lines
 
 
 def _train(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
@@ -193,8 +202,8 @@ def _serve(job: ServeSpec, upcoming: Upcoming) -> list[Line]:
 
 
 _LINES: dict[str, Callable[[Job, Upcoming], list[Line]]] = {
-    "ingest": _ingest, "train": _train, "tune": _tune, "evaluate": _evaluate, "publish": _publish,
-    "predict": _predict, "serve": _serve,
+    "ingest": _ingest, "doctor": _doctor, "train": _train, "tune": _tune, "evaluate": _evaluate,
+    "publish": _publish, "predict": _predict, "serve": _serve,
 }
 
 

@@ -10,6 +10,7 @@ from .spec import JobSpec
 
 ROOMS = {
     "ingest": "data.ingest:ingest",
+    "doctor": "data.doctor.report:doctor",
     "train": "train.trainer:train",
     "evaluate": "train.evaluate:evaluate",
     "tune": "tune.tuner:tune",

@@ -13,6 +13,7 @@ from .spec import JOB, KINDS
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "ingest": {"source": {"format": "coco", "uri": "s3://my-bucket/coco"}, "dataset": "s3://my-bucket/datasets/coco"},
+    "doctor": {"dataset": "datasets/coco", "output": "doctor"},
     "train": {"dataset": "datasets/coco", "model": {"architecture": "yolov7-tiny"}, "recipe": "tiny", "epochs": 100},
     "evaluate": {"model": "detector@latest", "registry": "registry", "dataset": "datasets/coco"},
     "tune": {"train": {"kind": "train", "dataset": "datasets/coco", "epochs": 10},

@@ -413,7 +413,8 @@ def test_a_dry_run_tells_what_a_glance_finds_without_ray(tmp_path, monkeypatch):
 
 @pytest.fixture
 def without_ray(monkeypatch):
-    monkeypatch.setattr("yolov7_ray.data.doctor.report.start_ray", contextlib.nullcontext)
+    monkeypatch.setattr("yolov7_ray.session.start_ray", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("yolov7_ray.session.nodes", lambda _: None)
 
 
 def test_the_exit_status_tells_whether_there_are_errors(tmp_path, without_ray, capsys):
@@ -429,8 +430,8 @@ def test_the_exit_status_tells_whether_there_are_errors(tmp_path, without_ray, c
 
 @pytest.mark.parametrize("words, message", [
     (["nowhere"], "there is no dataset here; run an ingest job"),
-    (["d", "--architecture", "yolov9"], "--architecture: 'yolov9' is unknown; choose yolov7-tiny"),
-    (["d", "--image-size", "100"], "--image-size: 100 is not a multiple of yolov7's largest stride 32; choose")])
+    (["d", "--architecture", "yolov9"], "doctor: architecture: 'yolov9' is unknown; choose yolov7-tiny"),
+    (["d", "--image-size", "100"], "doctor: image_size_px: 100 is not a multiple of the model's largest stride 32; choose")])
 def test_mistakes_of_the_command(tmp_path, without_ray, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert submit.main(["doctor", *words]) == 2

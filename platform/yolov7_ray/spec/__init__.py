@@ -1,8 +1,8 @@
 """Every key that a job file may hold."""
 
 from .jobs import (
-    JOB, KINDS, OUTPUTS, REFERENCE, EvaluateSpec, IngestSpec, Job, JobSpec, ModelUse, PipelineSpec, PredictSpec,
-    PublishSpec, ServeSpec, TrainSpec, TuneSpec,
+    JOB, KINDS, OUTPUTS, REFERENCE, DoctorSpec, EvaluateSpec, IngestSpec, Job, JobSpec, ModelUse, PipelineSpec,
+    PredictSpec, PublishSpec, ServeSpec, TrainSpec, TuneSpec,
 )
 from .parts import (
     URI, Choice, CocoSource, Data, Distribution, Evaluation, Integer, LogUniform, Model, Probe, Quantized,

@@ -9,13 +9,15 @@ import torch
 from pydantic import Field, model_validator
 
 from yolov7.architecture import Architecture
+from yolov7.architectures import architecture
 from yolov7.freeze import check_frozen
 from yolov7.model import build_model
 from yolov7.recipes import RECIPES
 
 from .parts import (
-    EMA, URI, Augment, Checkpointing, Data, Distribution, Evaluation, Fraction, ImageSize, Loss, Model, Name,
-    Optimizer, Part, Positive, Probe, Reading, Resources, Seed, ServedModel, ShapesSource, Source, TrainResources,
+    EMA, URI, ArchitectureName, Augment, Checkpointing, Data, Distribution, Evaluation, Fraction, ImageSize, Loss,
+    Model, Name, Optimizer, Part, Positive, Probe, Reading, Resources, Seed, ServedModel, ShapesSource, Source,
+    TrainResources, check_image_size,
 )
 
 
@@ -42,6 +44,32 @@ class IngestSpec(Job):
     """Size at which a shard is closed, in MB."""
     overwrite: bool = False
     """True: an existing dataset at this URI is replaced."""
+
+
+class DoctorSpec(Job):
+    """Arrow dataset -> what is wrong with it, with Ray Data."""
+
+    kind: Literal["doctor"]
+    dataset: URI
+    """Arrow dataset written by an ingest job."""
+    architecture: ArchitectureName = "yolov7"
+    """Whose anchors are to fit the objects."""
+    image_size_px: ImageSize | None = None
+    """Side at which the detector will see the images. Default: the architecture's."""
+    output: URI | None = None
+    """Directory for a page with pictures, and JSON."""
+    json_file: URI | None = None
+    """Another place for the JSON."""
+
+    @property
+    def size_px(self) -> int:
+        """Side at which the detector will see the images."""
+        return self.image_size_px or architecture(self.architecture).default_image_size_px
+
+    @model_validator(mode="after")
+    def _check_size(self) -> "DoctorSpec":
+        check_image_size("image_size_px", self.size_px, architecture(self.architecture))
+        return self
 
 
 class TrainSpec(Job):
@@ -101,11 +129,7 @@ class TrainSpec(Job):
         if self.model.freeze:
             with torch.device("meta"):
                 check_frozen(build_model(architecture, num_classes=1), self.model.freeze)
-        stride = max(architecture.strides)
-        if self.data.image_size_px % stride:
-            low = max(stride, self.data.image_size_px // stride * stride)
-            raise ValueError(f"data.image_size_px: {self.data.image_size_px} is not a multiple of the model's "
-                             f"largest stride {stride}; choose {low} or {low + stride}")
+        check_image_size("data.image_size_px", self.data.image_size_px, architecture)
         if self.data.shuffle_shards and not self.augment.partner_window:
             raise ValueError("augment.partner_window: 0 draws the partners of a mosaic from the whole epoch, so that "
                              "data.shuffle_shards has no use; give 32, or leave data.shuffle_shards out")
@@ -272,12 +296,13 @@ class ServeSpec(Job):
 
 
 AnyJob = Annotated[
-    Union[IngestSpec, TrainSpec, EvaluateSpec, TuneSpec, PublishSpec, PredictSpec, ServeSpec],
+    Union[IngestSpec, DoctorSpec, TrainSpec, EvaluateSpec, TuneSpec, PublishSpec, PredictSpec, ServeSpec],
     Field(discriminator="kind"),
 ]
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "ingest": ("dataset", "fingerprint"),
+    "doctor": ("dataset",),
     "train": ("run", "checkpoint"),
     "evaluate": ("run",),
     "tune": ("run", "best_job"),
@@ -314,12 +339,12 @@ class PipelineSpec(Job):
 
 
 JobSpec = Annotated[
-    Union[IngestSpec, TrainSpec, EvaluateSpec, TuneSpec, PublishSpec, PredictSpec, ServeSpec, PipelineSpec],
+    Union[IngestSpec, DoctorSpec, TrainSpec, EvaluateSpec, TuneSpec, PublishSpec, PredictSpec, ServeSpec, PipelineSpec],
     Field(discriminator="kind"),
 ]
 
 JOB = pydantic.TypeAdapter(JobSpec)
 KINDS: dict[str, type[Job]] = {
-    "ingest": IngestSpec, "train": TrainSpec, "evaluate": EvaluateSpec, "tune": TuneSpec,
-    "publish": PublishSpec, "predict": PredictSpec, "serve": ServeSpec, "pipeline": PipelineSpec,
+    "ingest": IngestSpec, "doctor": DoctorSpec, "train": TrainSpec, "evaluate": EvaluateSpec,
+    "tune": TuneSpec, "publish": PublishSpec, "predict": PredictSpec, "serve": ServeSpec, "pipeline": PipelineSpec,
 }

@@ -125,6 +125,18 @@ def _check_architecture(name: str) -> str:
         raise ValueError(str(error).removeprefix("architecture ")) from None
 
 
+ArchitectureName = Annotated[str, AfterValidator(_check_architecture)]
+
+
+def check_image_size(key: str, size_px: int, built: Architecture) -> None:
+    """ValueError that names `key` where the architecture's strides do not divide the size."""
+    stride = max(built.strides)
+    if size_px % stride:
+        low = max(stride, size_px // stride * stride)
+        raise ValueError(f"{key}: {size_px} is not a multiple of the model's largest stride {stride}; "
+                         f"choose {low} or {low + stride}")
+
+
 def _check_anchors(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
     try:
         return handler(value)
@@ -136,7 +148,7 @@ def _check_anchors(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -
 class Model(Part):
     """Which detector is trained."""
 
-    architecture: Annotated[str, AfterValidator(_check_architecture)] = "yolov7"
+    architecture: ArchitectureName = "yolov7"
     """Member of the family, e.g. yolov7-tiny, yolov7, yolov7-w6; or a baseline or ablation of the paper."""
     depth: Annotated[float, Field(ge=0.33, le=2)] | None = None
     """Depth factor of compound scaling; alone it implies the width (paper section 4.2)."""

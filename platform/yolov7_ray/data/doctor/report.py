@@ -1,11 +1,12 @@
 """What the doctor says: a table in the terminal, lines of a dry run, JSON, and a page."""
 
+from typing import Any
+
 from yolov7.architectures import architecture
 
 from ... import storage
-from ...errors import JobError
-from ...session import start_ray
-from ..schema import load_manifest
+from ...errors import Unsound
+from ...spec import DoctorSpec
 from .examination import Examination, examine
 from .page import page
 from .symptom import SEVERITIES, Finding
@@ -14,29 +15,19 @@ PAGE, VALUES = "index.html", "doctor.json"
 _TOLD_BY_THE_PLAN = ("class missing in a split", "class without objects", "anchors do not fit")
 
 
-def doctor(uri: str, architecture_name: str, image_size_px: int | None, output: str | None,
-           json_file: str | None) -> bool:
-    """Examine the dataset at `uri` on a Ray of its own, print and write the reports; whether there are no errors.
-
-    `output` is a directory for the page and the JSON, `json_file` one more place for the JSON; both may lie in S3.
-    """
-    try:
-        built = architecture(architecture_name)
-    except ValueError as error:
-        raise JobError("--architecture", str(error).removeprefix("architecture ")) from None
-    size_px, stride = image_size_px or built.default_image_size_px, built.strides[-1]
-    if size_px < stride or size_px % stride:
-        raise JobError("--image-size", f"{size_px} is not a multiple of {built.name}'s largest stride {stride}",
-                       f"choose e.g. {max(1, size_px // stride) * stride}")
-    for place in filter(None, (output, json_file)):
+def doctor(spec: DoctorSpec, run_name: str) -> dict[str, Any]:
+    """Examine the dataset, print and write the reports; Unsound where there are errors."""
+    for place in filter(None, (spec.output, spec.json_file)):
         storage.check_access(place, write=True)
-    load_manifest(uri)  # before Ray is started for nothing
-    with start_ray():
-        examination = examine(uri, built, size_px)
+    examination = examine(spec.dataset, architecture(spec.architecture), spec.size_px)
     print(table(examination), flush=True)
-    for place in write(examination, output, json_file):
+    for place in write(examination, spec.output, spec.json_file):
         print(f"wrote {place}", flush=True)
-    return not examination.findings.num_kinds("error")
+    errors = examination.findings.num_kinds("error")
+    if errors:
+        raise Unsound(spec.dataset, f"has {errors} kind{'s' * (errors > 1)} of error",
+                      "what to do about each stands above, at its arrow")
+    return {"dataset": spec.dataset}
 
 
 def write(examination: Examination, output: str | None, json_file: str | None) -> list[str]:
