@@ -27,6 +27,8 @@ LOCAL_ENVIRONMENT = {
 }
 """For a Ray of our own, where the user has not set them."""
 
+START_ATTEMPTS = 3
+
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on a head node: the kinds of nodes that its autoscaler may add."""
 
@@ -53,8 +55,8 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
         if address:
             ray.init(address=address, **shown)
         else:
-            ray.init(address="local", dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
-                     object_store_memory=_object_store_bytes(), _temp_dir=directory, **shown)
+            init_patiently(dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
+                           object_store_memory=_object_store_bytes(), _temp_dir=directory, **shown)
         _exit_at_sigterm()
         yield
         keep_logs = False
@@ -69,6 +71,20 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
             print(f"Ray's logs are kept in {directory}", flush=True)
         elif directory:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def init_patiently(**arguments) -> None:
+    """``ray.init`` of a Ray of our own, tried again where a busy machine exceeds the 30 s that Ray gives its start."""
+    import ray
+
+    for remaining in reversed(range(START_ATTEMPTS)):
+        try:
+            ray.init(address="local", **arguments)
+            return
+        except Exception as error:
+            if not remaining or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def announce_dashboard() -> int:

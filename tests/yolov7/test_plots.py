@@ -103,5 +103,5 @@ def test_threads_draw_side_by_side(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=300)
     assert len({path.read_bytes() for path in paths}) == 1

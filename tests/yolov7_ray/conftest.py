@@ -26,7 +26,7 @@ WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).paren
 def end(process: subprocess.Popen) -> None:
     """End a process that a fixture started and whose state is thrown away."""
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def free_ports(count: int) -> list[int]:
@@ -60,7 +60,7 @@ def start_seaweed(directory: Path) -> tuple[subprocess.Popen, dict[str, str]]:
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1",
                           aws_access_key_id=key, aws_secret_access_key=secret,
                           config=Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         try:
             client.create_bucket(Bucket="bucket")
@@ -114,11 +114,11 @@ def ray_session(request):
     path = os.pathsep.join([str(root / "platform"), str(root)])
     os.environ["PYTHONPATH"] = path + os.pathsep + os.environ.get("PYTHONPATH", "")
     import ray
-    from yolov7_ray.session import announce_dashboard
+    from yolov7_ray.session import announce_dashboard, init_patiently
 
     directory = tempfile.mkdtemp(prefix="ray-")  # short: socket paths are limited to 107 characters
-    ray.init(num_cpus=2, dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(), log_to_driver=False, object_store_memory=200 << 20,
-             logging_level="error", _temp_dir=directory)
+    init_patiently(num_cpus=2, dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(), log_to_driver=False,
+                   object_store_memory=200 << 20, logging_level="error", _temp_dir=directory)
     yield ray
     ray.shutdown()
     os.environ.pop("RAY_API_SERVER_ADDRESS", None)

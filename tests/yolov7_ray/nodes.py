@@ -17,7 +17,7 @@ import requests
 from conftest import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 400
 
 
 @dataclass
@@ -32,7 +32,7 @@ class RunningCluster:
     nodes: list[subprocess.Popen] = field(default_factory=list)
     """The head first."""
 
-    def submit(self, *words: str, timeout_s: int = 240) -> subprocess.CompletedProcess:
+    def submit(self, *words: str, timeout_s: int = 900) -> subprocess.CompletedProcess:
         """Run submit.py against the cluster."""
         return subprocess.run([sys.executable, ROOT / "submit.py", *words, "--address", self.address], text=True,
                               env=self.environment, capture_output=True, timeout=timeout_s)
@@ -62,13 +62,13 @@ class RunningCluster:
                     [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", raylet["nodeId"],
                      "--address", f"127.0.0.1:{self.gcs_port}", "--reason", "DRAIN_NODE_REASON_PREEMPTION",
                      "--reason-message", "spot", "--deadline-remaining-seconds", str(deadline_s)],
-                    env=self.environment, check=True, timeout=60)
+                    env=self.environment, check=True, timeout=300)
 
     def kill_node(self, node: subprocess.Popen) -> None:
         """What a power cut does: every process of the node is gone at once."""
         for pid in [node.pid, *descendants(node.pid)]:
             os.kill(pid, signal.SIGKILL)
-        node.wait(10)
+        node.wait(60)
         self.nodes.remove(node)
 
     def _start(self, *words: str) -> subprocess.Popen:
@@ -101,7 +101,7 @@ class RunningCluster:
             node.send_signal(signal.SIGTERM)
         for node in reversed(self.nodes):
             try:
-                node.wait(30)
+                node.wait(120)
             except subprocess.TimeoutExpired:
                 for pid in [node.pid, *descendants(node.pid)]:
                     os.kill(pid, signal.SIGKILL)

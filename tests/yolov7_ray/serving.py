@@ -97,7 +97,7 @@ def ask(url: str, body: bytes | None = None, *, content_type: str = "image/jpeg"
         given["Content-Type"] = content_type
     request = urllib.request.Request(url, body, given, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())

@@ -77,7 +77,7 @@ def test_interrupted_follower_leaves_the_job_running_and_stop_ends_it(running, t
         while "starting (ingest)" not in follower.stdout.readline():
             assert follower.poll() is None
         follower.send_signal(signal.SIGINT)
-        rest = follower.communicate(timeout=60)[0]
+        rest = follower.communicate(timeout=300)[0]
         assert follower.returncode == 130
         assert f"{job_id} goes on; python submit.py logs {job_id} --follow" in rest
         assert "Traceback" not in rest

@@ -279,11 +279,11 @@ def test_killed_driver_then_again(ray_session, tmp_path):
             "room._run = lambda tasks: map(shards.write_shard, tasks); "
             "room.ingest(IngestSpec.model_validate_json(sys.argv[1]), 'killed')")
     process = subprocess.Popen([sys.executable, "-c", code, job.model_dump_json()])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(storage.list_files(uri)) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     left = {info.path: info.mark for info in storage.list_files(uri)}
     assert 3 <= len(left) and "dataset.json" not in left
     ingest(job, "again")

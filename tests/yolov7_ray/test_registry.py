@@ -72,7 +72,7 @@ def test_racing_promotions_all_succeed(place):
     barrier = threading.Barrier(4)
 
     def promote(version: str) -> None:
-        barrier.wait(30)
+        barrier.wait(120)
         registry.promote("shapes", "latest", version)
 
     with ThreadPoolExecutor(4) as pool:

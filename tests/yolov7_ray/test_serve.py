@@ -239,7 +239,7 @@ def test_unknown_route_and_method(endpoint):
 @pytest.mark.ray
 def test_body_without_length_is_cut_off(endpoint):
     """A chunked body says nothing about its length; it is refused once it passes the limit."""
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(endpoint).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(endpoint).netloc, timeout=300)
     chunks = (b"\xff" * 100_000 for _ in range(15))
     connection.request("POST", "/v1/detect", chunks, {"Content-Type": "image/jpeg"}, encode_chunked=True)
     response = connection.getresponse()
@@ -447,7 +447,7 @@ def test_upgrade_fails_no_request_then_token_and_overload(ray_session, registry,
         upgraded = serve(endpoint_spec(registry, models=models, token_env="YOLOV7_TEST_TOKEN", max_batch_size=1,
                                        max_queued_requests=2), "test")["url"]
         stop.set()
-        client.join(60)
+        client.join(300)
         assert upgraded == url
         assert answers[0].status == 200
         assert not [answer for answer in answers if answer.status not in (200, 401)], "the new one wants a token"
@@ -500,10 +500,10 @@ def test_serves_until_terminated(registry, tmp_path_factory):
         assert ask(f"{url}/v1/detect", picture()).status == 200
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
-        assert process.wait(60) == 0 and f"ended with {{'url': '{url}'}}" in rest, rest
+        assert process.wait(300) == 0 and f"ended with {{'url': '{url}'}}" in rest, rest
         with pytest.raises(OSError):
             ask(f"{url}/healthz")
     finally:
         watchdog.cancel()
         process.kill()
-        process.wait(10)
+        process.wait(60)

@@ -24,7 +24,7 @@ from yolov7_ray.train.checkpoint import Checkpoints, checkpoint_name
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 180
+DEADLINE_S = 900
 
 
 def train_job(dataset: str, storage_uri: str, **changes) -> dict:
@@ -160,8 +160,8 @@ def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, sh
     wait_for(tmp_path / "runs/driver-killed", "checkpoint-epoch-0002/checkpoint.json")
     started = set(processes("ray")) - mine - {driver.pid}
     driver.kill()
-    driver.communicate(timeout=30)
-    deadline = time.monotonic() + 150  # the agents of a dead raylet wait about 80 s for its GCS before they leave
+    driver.communicate(timeout=300)
+    deadline = time.monotonic() + 600  # the agents of a dead raylet wait about 80 s for its GCS before they leave
     while alive := {pid for pid in started if Path(f"/proc/{pid}").exists()}:
         assert time.monotonic() < deadline, f"orphans of the killed driver: {alive}"
         time.sleep(0.2)

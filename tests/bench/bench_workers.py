@@ -1,0 +1,97 @@
+"""What Ray Train costs and brings: a bare loop against one worker and against two, each on one thread.
+
+    python tests/bench/bench_workers.py [--rounds 3] [--epochs 5] [--width 0.5] [--size-px 160]
+
+All read the same dataset and make the same batches; checkpoints are written as a job does by default. Images per
+second of the epochs after the first, in rounds in which each takes its turn; steal is what other guests of the
+machine took of both cores meanwhile.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "yolov7_ray")]
+
+import torch  # noqa: E402
+from conftest import ingest_here  # noqa: E402
+
+from yolov7.clock import Clock  # noqa: E402
+from yolov7.engine import train_one_epoch  # noqa: E402
+from yolov7_ray import storage  # noqa: E402
+from yolov7_ray.session import start_ray  # noqa: E402
+from yolov7_ray.spec import JOB, ShapesSource, TrainSpec  # noqa: E402
+from yolov7_ray.train.build import build_criterion, build_state  # noqa: E402
+from yolov7_ray.train.loop import EpochBatches, open_splits  # noqa: E402
+from yolov7_ray.train.trainer import train  # noqa: E402
+from yolov7_ray.train.validation import Worker  # noqa: E402
+
+
+def job(directory: str, workers: int, options: argparse.Namespace) -> TrainSpec:
+    """The job of every variant but for the number of workers."""
+    return JOB.validate_python({
+        "kind": "train", "dataset": f"{directory}/shapes", "storage": f"{directory}/runs", "recipe": "tiny",
+        "epochs": options.epochs, "batch_size": 16, "nominal_batch_size": 16, "precision": "bf16",
+        "model": {"architecture": "yolov7-tiny", "width": options.width},
+        "data": {"image_size_px": options.size_px, "loader_processes": 0},
+        "evaluation": {"every_epochs": options.epochs}, "resources": {"workers": workers}})
+
+
+def bare(spec: TrainSpec) -> list[float]:
+    """Images per second of each epoch of a loop in this process, on one thread and without Ray."""
+    torch.set_num_threads(1)
+    worker = Worker(rank=0, world_size=1, device=torch.device("cpu"), loader_processes=0, precision="bf16")
+    [train_set] = open_splits(spec.dataset, spec.data, "train")
+    state = build_state(spec, train_set, worker.device)
+    criterion, batches = build_criterion(spec, state.model, train_set), EpochBatches(spec, train_set, worker, Clock())
+    rates = []
+    for _ in range(spec.epochs):
+        start = time.perf_counter()
+        row = train_one_epoch(state, batches(state), criterion, precision="bf16")
+        rates.append(row["num_images"] / (time.perf_counter() - start))
+    return rates
+
+
+def with_ray(spec: TrainSpec, name: str) -> list[float]:
+    """The same of a job."""
+    results = storage.read_json(storage.join(train(spec, name)["run"], "results.json"))
+    return [row["images_per_s"] for row in results["epochs"]]
+
+
+def cpu_times() -> tuple[int, int]:
+    """Ticks that were stolen from this machine, and all ticks."""
+    ticks = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
+def main() -> None:
+    """Print the medians and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--images", type=int, default=320)
+    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument("--size-px", type=int, default=160)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, start_ray():
+        ingest_here(ShapesSource(format="shapes", splits={"train": options.images, "val": 8},
+                                 image_size_px=options.size_px), f"{directory}/shapes")
+        rates: dict[str, list[float]] = {"bare loop": [], "1 worker": [], "2 workers": []}
+        stolen, ticks = cpu_times()
+        for number in range(options.rounds):
+            rates["bare loop"] += bare(job(directory, 1, options))[1:]
+            rates["1 worker"] += with_ray(job(directory, 1, options), f"one-{number}")[1:]
+            rates["2 workers"] += with_ray(job(directory, 2, options), f"two-{number}")[1:]
+        stolen, ticks = (after - before for after, before in zip(cpu_times(), (stolen, ticks)))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    for name, found in rates.items():
+        print(f"{name:12}{medians[name]:8.1f} images/s (best {max(found):.1f})")
+    print(f"1 worker {medians['1 worker'] / medians['bare loop']:.3f} x the bare loop; "
+          f"2 workers {medians['2 workers'] / medians['1 worker']:.2f} x 1 worker; steal {stolen / ticks:.0%}")
+
+
+if __name__ == "__main__":
+    main()
