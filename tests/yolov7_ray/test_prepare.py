@@ -9,6 +9,7 @@ from conftest import coco_source, ingest_here, make_coco
 from test_train import train_job
 
 from yolov7.architectures import architecture
+from yolov7.clock import Clock
 from yolov7.model import build_model
 from yolov7.official import import_official
 from yolov7.official_names import official_names, official_shapes
@@ -163,11 +164,12 @@ def test_folded_weights_and_those_of_another_architecture_are_refused(shapes_dat
 
 
 def test_image_weights_are_a_function_of_the_history_that_checkpoints_hold(shapes_dataset, tmp_path):
-    job = spec(shapes_dataset, data={"image_size_px": 64, "image_weights": True, "multi_scale": 0.5}, seed=3)
+    job = spec(shapes_dataset, data={"image_size_px": 64, "image_weights": True, "multi_scale": 0.5}, seed=3,
+               resources={"workers": 2})
     dataset = ArrowDataset(shapes_dataset, "train", NodeCache(tmp_path / "cache"))
     worker = Worker(1, 2, torch.device("cpu"), 0, "fp32")
     state, resumed = (build_state(job, dataset, worker.device) for _ in range(2))
-    batches = EpochBatches(job, dataset, worker)
+    batches = EpochBatches(job, dataset, worker, Clock())
     before = batches.weights(state.history)
     state.epoch = 1
     state.history.append({"epoch": 1, CLASS_AP: [0.9] + [None] * (len(dataset.classes) - 1)})
@@ -177,9 +179,9 @@ def test_image_weights_are_a_function_of_the_history_that_checkpoints_hold(shape
     found = dataset.class_counts()[:, 0] > 0
     assert (after[found] < before[found]).all() and (after[~found] == before[~found]).all()
     shown = [[(batch.image_ids.tolist(), batch.images.shape, share) for [(batch, share)] in
-              EpochBatches(job, dataset, worker)(each)] for each in (state, resumed)]
+              EpochBatches(job, dataset, worker, Clock())(each)] for each in (state, resumed)]
     assert shown[0] == shown[1]
-    assert EpochBatches(spec(shapes_dataset), dataset, worker).weights(state.history) is None
+    assert EpochBatches(spec(shapes_dataset), dataset, worker, Clock()).weights(state.history) is None
 
 
 @pytest.mark.parametrize("options", [
