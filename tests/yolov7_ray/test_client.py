@@ -121,7 +121,7 @@ def test_unreachable_cluster_is_said_soon():
     started = time.monotonic()
     with pytest.raises(JobError, match=r"cannot be reached \(Connection refused\); check that the cluster is up"):
         Cluster(f"http://127.0.0.1:{port}")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_silent_cluster_is_said_soon(monkeypatch):

@@ -118,9 +118,10 @@ def test_lasting_faults_end_in_an_error(kind, operation, uri, faulty, tmp_path, 
     begun = time.monotonic()
     with pytest.raises(StorageError) as caught:
         operation(uri, tmp_path)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert caught.value.where.startswith("s3://bucket/") and caught.value.remedy
     faulty.heal()
+    monkeypatch.undo()
     if kind != "lost":  # where the reply alone is lost, the whole object is there
         assert [info.num_bytes for info in storage.list_files(uri.rpartition("/")[0])] == [len(CONTENT)]
         assert storage.read_bytes(uri) == CONTENT

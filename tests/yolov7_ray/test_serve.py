@@ -248,10 +248,10 @@ def test_body_without_length_is_cut_off(endpoint):
 
 
 def test_bytes_are_checked_before_pixels_and_pixels_before_decoding():
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(RequestError) as error:
         read_orientation(bomb(), LIMITS)
-    assert error.value.status == 413 and time.perf_counter() - start < 1
+    assert error.value.status == 413 and time.thread_time() - start < 1
     assert read_orientation(picture(), LIMITS) == 1
 
 

@@ -186,7 +186,7 @@ def test_unreachable_endpoint_is_bounded(s3, monkeypatch):
     begun = time.monotonic()
     with pytest.raises(StorageError, match=f"cannot be reached at http://127.0.0.1:{port}; check AWS_ENDPOINT_URL"):
         storage.check_access(s3)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not a url")
     with pytest.raises(StorageError, match="'not a url' is not usable"):
         storage.check_access(s3)
