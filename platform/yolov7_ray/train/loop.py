@@ -203,8 +203,8 @@ class EpochBatches:
         steps = train_loader(
             self.train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
             seed=spec.seed, epoch=state.epoch, rank=self.worker.rank, world_size=self.worker.world_size,
-            parts=spec.resources.worker_range[1], first_step=state.step, processes=self.worker.loader_processes, weights=self.weights(state.history),
-            multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
+            parts=spec.resources.worker_range[1], first_step=state.step, processes=self.worker.loader_processes,
+            weights=self.weights(state.history), multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
             shuffle_shards=spec.data.shuffle_shards,
         )
         for parts in steps:

@@ -37,7 +37,8 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     spec = settled(spec, run)
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
     elastic = isinstance(spec.resources.workers, tuple)
-    with following() as board, environment(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=GATHER_TIMEOUT_S if elastic else None):
+    gather_timeout_s = GATHER_TIMEOUT_S if elastic else None
+    with following() as board, environment(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=gather_timeout_s):
         try:
             in_thread(build_trainer(spec, run_name, board).fit)
         except ray.train.TrainingFailedError as error:
