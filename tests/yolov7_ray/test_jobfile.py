@@ -33,7 +33,7 @@ MISTAKES = [
      "job: model.architecture: 'yolov7z' is unknown; choose yolov7-tiny, "),
     ("missing key", "kind: train\nepochs: 1\n", [], "job: dataset: is missing; give it: Arrow dataset written by an ingest job"),
     ("missing kind", "dataset: d\nepochs: 1\n", [], "job: kind: is missing; choose "),
-    ("unknown kind", "kind: trian\ndataset: d\n", [], "job: kind: 'trian' is unknown; choose ingest, train, "),
+    ("unknown kind", "kind: trian\ndataset: d\n", [], "job: kind: 'trian' is unknown; choose ingest, doctor, train, "),
     ("unknown format", "kind: ingest\ndataset: d\nsource: {format: pascal}\n", [],
      "job: source.format: 'pascal' is unknown; choose coco, yolo, voc, shapes"),
     ("bad name", TRAIN + "name: My Job\n", [], "job: name: 'My Job' does not fit; use small letters"),
@@ -119,7 +119,7 @@ def test_starter_file_explains_what_lives_in_yolov7():
 
 
 def test_unknown_starter_kind():
-    with pytest.raises(JobError, match="'trane' is unknown; choose ingest, train"):
+    with pytest.raises(JobError, match="'trane' is unknown; choose ingest, doctor, train"):
         new_job("trane")
 
 

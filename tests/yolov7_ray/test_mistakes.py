@@ -29,7 +29,7 @@ def said(capsys, job: dict, *words: str) -> str:
     """What ``submit.py`` says on standard error; it must be one error, without a traceback, and exit with 2."""
     path = Path("job.yaml")
     path.write_text(yaml.safe_dump(job))
-    assert submit.main([str(path), *words]) == submit.EXIT_MISTAKE
+    assert submit.main([str(path), *words]) == JobError.exit_status
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "Traceback" not in error
     return error
