@@ -21,8 +21,8 @@ from .data.shapes import SHAPE_CLASSES
 from .errors import JobError
 from .registry.model_source import LoadedModel, load_model
 from .spec import (
-    REFERENCE, DoctorSpec, EvaluateSpec, IngestSpec, Job, JobSpec, PipelineSpec, PredictSpec, PublishSpec, ServeSpec, TrainSpec,
-    TuneSpec,
+    REFERENCE, DoctorSpec, EvaluateSpec, IngestSpec, Job, JobSpec, PipelineSpec, PredictSpec, PublishSpec, ServeSpec,
+    TrainSpec, TuneSpec,
 )
 
 UNKNOWN_CLASSES = 80
@@ -99,11 +99,13 @@ def _ingest(job: IngestSpec, upcoming: Upcoming) -> list[Line]:
 
 
 def _doctor(job: DoctorSpec, upcoming: Upcoming) -> list[Line]:
-    lines = [("detector", f"{job.architecture} at {job.size_px} px"), *_dataset(job.dataset, (), upcoming)[2]]
-    if not upcoming.makes(job.dataset):
-        splits = load_manifest(job.dataset).splits
-        lines += plan_lines(glance(job.dataset, splits, architecture(job.architecture), job.size_px))
-    return lines
+    detector = ("detector", f"{job.architecture} at {job.size_px} px")
+    if upcoming.makes(job.dataset):
+        return [detector, *_dataset(job.dataset, (), upcoming)[2]]
+    splits = load_manifest(job.dataset).splits
+    filled = tuple(name for name, split in splits.items() if split.num_rows)  # the doctor tells of the others
+    seen = glance(job.dataset, splits, architecture(job.architecture), job.size_px)
+    return [detector, *_dataset(job.dataset, filled, upcoming)[2], *plan_lines(seen)]
 
 
 def _train(job: TrainSpec, upcoming: Upcoming) -> list[Line]:

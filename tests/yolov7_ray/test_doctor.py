@@ -406,6 +406,8 @@ def test_a_dry_run_tells_what_a_glance_finds_without_ray(tmp_path, monkeypatch):
     assert "  warning   1 x turned by EXIF: train 5 (5.jpg): orientation 6; turn the pixels" in text
     assert "  doctor    labels of 12, headers of 12 and pixels of 12 of 12 images; " in text
     assert f"python submit.py doctor {tmp_path / 'd'} looks at all" in text
+    text = plan(load_job(f"kind: doctor\ndataset: {tmp_path / 'd'}\n"))
+    assert "train 8 images, val 4 images; 2 classes" in text and "  error     1 x label out of range" in text
 
 
 # --- the door -----------------------------------------------------------------------------------------
