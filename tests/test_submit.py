@@ -105,9 +105,11 @@ def test_dry_run_starts_nothing(job):
     assert not (job.parent / "made").exists()
 
 
-def test_dry_run_of_a_missing_dataset(tmp_path):
-    done = door(ROOT / "jobs/train-yolov7-tiny-bccd.yaml", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 2
+@pytest.mark.parametrize("words", [[ROOT / "jobs/train-yolov7-tiny-bccd.yaml", "--dry-run"],
+                                   [ROOT / "jobs/train-yolov7-tiny-bccd.yaml"], ["doctor", "datasets/bccd"]])
+def test_a_missing_dataset_is_said_before_ray_starts(tmp_path, words):
+    done = door(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
     assert f"error: {tmp_path}/datasets/bccd: there is no dataset here; run an ingest job" in done.stderr
 
 
@@ -145,7 +147,8 @@ def test_job_runs_here(job):
 @pytest.mark.slow
 def test_more_gpus_than_this_machine_has(job, tmp_path):
     path = tmp_path / "train-x.yaml"
-    path.write_text("kind: train\ndataset: d\nresources: {gpus_per_worker: 64}\n")
+    path.write_text("kind: pipeline\nsteps:\n  data: {kind: ingest, dataset: d, source: {format: shapes}}\n"
+                    "  model: {kind: train, dataset: d, resources: {gpus_per_worker: 64}}\n")
     done = door(path, cwd=tmp_path)
     assert done.returncode == 2 and "asks for 1 CPU and 64 GPU" in done.stderr and "but there are" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,9 +6,10 @@ from typing import get_args
 import pydantic
 
 from . import storage
+from .data.schema import load_manifest
 from .errors import JobError
 from .jobfile import validate
-from .spec import URI, JobSpec, TuneSpec
+from .spec import URI, IngestSpec, JobSpec, PipelineSpec, TuneSpec
 
 MODEL_KEYS = ("model", "weights")
 """Keys that hold either a URI or a name of the registry; what holds a slash is a URI."""
@@ -56,6 +57,18 @@ def check_access(job: JobSpec) -> None:
     """JobError within about 15 s if a place in S3 that the job names cannot be reached."""
     for uri in sorted({uri for _, uri in uris(job) if storage.is_remote(uri)}):
         storage.check_access(uri)
+
+
+def check_datasets(job: JobSpec) -> None:
+    """JobError where a dataset that the job reads is not there, and no earlier step of it makes one."""
+    made = set()
+    for step in job.steps.values() if isinstance(job, PipelineSpec) else [job]:
+        if isinstance(step, IngestSpec):
+            made.add(step.dataset)
+            continue
+        for path, uri in uris(step):
+            if path[-1] == "dataset" and uri not in made:
+                load_manifest(uri)
 
 
 def _is_uri(field: pydantic.fields.FieldInfo) -> bool:

@@ -121,6 +121,9 @@ def _train(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
         lines.append(("weights", f"{loaded.source}, trained on {len(loaded.classes)} classes: "
                                  f"{taken} of {tensors} tensors are taken over"))
     lines += _frozen(job, architecture, num_classes)
+    if job.resources.gpus_per_worker and not job.data.processes(job.resources.cpus_per_worker):
+        lines.append(("warning", "no process of its own reads and augments images, so the GPU waits for them: set "
+                                 "resources.cpus_per_worker to 8 or more"))
     if not upcoming.makes(job.dataset):
         shards = load_manifest(job.dataset).split(job.data.train_split).shards
         check_room(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb)

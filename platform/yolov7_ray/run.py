@@ -37,6 +37,7 @@ def execute(spec: JobSpec, run_name: str, *, resume: bool = False, address: str 
     """
     started = time.monotonic()
     places.check_access(spec)
+    places.check_datasets(spec)
     check_run_name(spec, run_name, resume)
     print(f"{run_name}: {'resuming' if resume else 'starting'} ({spec.kind})", flush=True)
     with session.start_ray(address, verbose):

@@ -54,7 +54,7 @@ def batch(size_px: int, batch_size: int) -> Batch:
     wh = 0.02 + 0.5 * torch.rand(len(number), 2, generator=generator) ** 2
     centre = wh / 2 + (1 - wh) * torch.rand(len(number), 2, generator=generator)
     labels = torch.randint(0, CLASSES, (len(number),), generator=generator)
-    targets = torch.cat([number[:, None], labels[:, None], centre * size_px, wh * size_px], 1)
+    targets = torch.cat([number[:, None], labels[:, None], centre, wh], 1)
     return Batch(images, targets.float(), torch.arange(batch_size))
 
 

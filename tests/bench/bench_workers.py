@@ -3,8 +3,9 @@
     python tests/bench/bench_workers.py [--rounds 3] [--epochs 5] [--width 0.5] [--size-px 160]
 
 All read the same dataset and make the same batches; checkpoints are written as a job does by default. Images per
-second of the epochs after the first, in rounds in which each takes its turn; steal is what other guests of the
-machine took of both cores meanwhile.
+second, and per CPU second of a training process, of the epochs after the first, in rounds in which each takes its
+turn; steal is what other guests of the machine took of both cores meanwhile. CPU time knows no waiting, neither for
+those guests nor for another worker.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from yolov7_ray.session import start_ray  # noqa: E402
 from yolov7_ray.spec import JOB, ShapesSource, TrainSpec  # noqa: E402
 from yolov7_ray.train.build import build_criterion, build_state  # noqa: E402
 from yolov7_ray.train.loop import EpochBatches, open_splits  # noqa: E402
-from yolov7_ray.train.trainer import train  # noqa: E402
+from yolov7_ray.train import trainer  # noqa: E402
 from yolov7_ray.train.validation import Worker  # noqa: E402
 
 
@@ -40,25 +41,44 @@ def job(directory: str, workers: int, options: argparse.Namespace) -> TrainSpec:
         "evaluation": {"every_epochs": options.epochs}, "resources": {"workers": workers}})
 
 
-def bare(spec: TrainSpec) -> list[float]:
-    """Images per second of each epoch of a loop in this process, on one thread and without Ray."""
+Speeds = list[tuple[float, float]]
+"""Of each epoch: images per second, and per CPU second."""
+
+
+def bare(spec: TrainSpec) -> Speeds:
+    """Those of a loop in this process, on one thread and without Ray."""
     torch.set_num_threads(1)
     worker = Worker(rank=0, world_size=1, device=torch.device("cpu"), loader_processes=0, precision="bf16")
     [train_set] = open_splits(spec.dataset, spec.data, "train")
     state = build_state(spec, train_set, worker.device)
     criterion, batches = build_criterion(spec, state.model, train_set), EpochBatches(spec, train_set, worker, Clock())
-    rates = []
+    speeds = []
     for _ in range(spec.epochs):
-        start = time.perf_counter()
-        row = train_one_epoch(state, batches(state), criterion, precision="bf16")
-        rates.append(row["num_images"] / (time.perf_counter() - start))
-    return rates
+        start, cpu_start = time.perf_counter(), time.process_time()
+        images = train_one_epoch(state, batches(state), criterion, precision="bf16")["num_images"]
+        speeds.append((images / (time.perf_counter() - start), images / (time.process_time() - cpu_start)))
+    return speeds
 
 
-def with_ray(spec: TrainSpec, name: str) -> list[float]:
-    """The same of a job."""
-    results = storage.read_json(storage.join(train(spec, name)["run"], "results.json"))
-    return [row["images_per_s"] for row in results["epochs"]]
+def with_ray(spec: TrainSpec, name: str) -> Speeds:
+    """Those of a job; its workers have equal shares of the images."""
+    results = storage.read_json(storage.join(trainer.train(spec, name)["run"], "results.json"))
+    return [(row["images_per_s"], row["num_images"] / spec.resources.workers / row["cpu_s"])
+            for row in results["epochs"]]
+
+
+def timed_train_loop(config: dict) -> dict:
+    """A worker's loop that writes its CPU seconds into each epoch's row."""
+    from yolov7_ray.train import loop
+
+    fit = loop.TrainingRun.fit
+
+    def timed(self: loop.TrainingRun, clock: Clock) -> dict:
+        start = time.process_time()
+        return fit(self, clock) | {"cpu_s": time.process_time() - start}
+
+    loop.TrainingRun.fit = timed
+    return loop.train_loop(config)
 
 
 def cpu_times() -> tuple[int, int]:
@@ -76,21 +96,24 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--size-px", type=int, default=160)
     options = parser.parse_args()
+    trainer.train_loop = timed_train_loop
     with tempfile.TemporaryDirectory() as directory, start_ray():
         ingest_here(ShapesSource(format="shapes", splits={"train": options.images, "val": 8},
                                  image_size_px=options.size_px), f"{directory}/shapes")
-        rates: dict[str, list[float]] = {"bare loop": [], "1 worker": [], "2 workers": []}
+        speeds: dict[str, Speeds] = {"bare loop": [], "1 worker": [], "2 workers": []}
         stolen, ticks = cpu_times()
         for number in range(options.rounds):
-            rates["bare loop"] += bare(job(directory, 1, options))[1:]
-            rates["1 worker"] += with_ray(job(directory, 1, options), f"one-{number}")[1:]
-            rates["2 workers"] += with_ray(job(directory, 2, options), f"two-{number}")[1:]
+            speeds["bare loop"] += bare(job(directory, 1, options))[1:]
+            speeds["1 worker"] += with_ray(job(directory, 1, options), f"one-{number}")[1:]
+            speeds["2 workers"] += with_ray(job(directory, 2, options), f"two-{number}")[1:]
         stolen, ticks = (after - before for after, before in zip(cpu_times(), (stolen, ticks)))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    for name, found in rates.items():
-        print(f"{name:12}{medians[name]:8.1f} images/s (best {max(found):.1f})")
-    print(f"1 worker {medians['1 worker'] / medians['bare loop']:.3f} x the bare loop; "
-          f"2 workers {medians['2 workers'] / medians['1 worker']:.2f} x 1 worker; steal {stolen / ticks:.0%}")
+    medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in speeds.items()}
+    for name, (rate, cpu_rate) in medians.items():
+        print(f"{name:12}{rate:8.1f} images/s (best {max(speeds[name])[0]:.1f}), {cpu_rate:.1f} per CPU second")
+    for name, other in (("1 worker", "bare loop"), ("2 workers", "1 worker")):
+        rate, cpu_rate = (own / others for own, others in zip(medians[name], medians[other]))
+        print(f"{name}: {rate:.2f} x {other}; per CPU second {cpu_rate:.3f} x")
+    print(f"steal {stolen / ticks:.0%}")
 
 
 if __name__ == "__main__":

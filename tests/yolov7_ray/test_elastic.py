@@ -41,6 +41,13 @@ class Submission:
         self._queue: queue.Queue = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
+    def __enter__(self) -> "Submission":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait(60)
+
     def _read(self) -> None:
         for line in self.process.stdout:
             self._queue.put(line)
@@ -84,21 +91,16 @@ def undisturbed(document: dict) -> list[dict]:
 def test_nodes_leave_and_join_and_the_job_goes_on_with_the_same_batches(shapes_dataset, tmp_path, record_property):
     document, path = job(tmp_path, shapes_dataset), tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(document))
-    with cluster(1, 1) as running:
-        submission = Submission(running, path)
-        try:
-            submission.wait_for("training on 2 workers")
-            submission.wait_for("epoch 3/")
-            running.kill_node(running.nodes[1])
-            record_property("seconds after a node left", submission.wait_for("training on 1 worker"))
-            submission.wait_for(f"epoch {COMPARED}/")
-            running.add_node(1)
-            record_property("seconds after a node joined", submission.wait_for("training on 2 workers"))
-            text = "".join(submission.lines)
-            submission.wait_for("images/s")
-        finally:
-            submission.process.kill()
-            submission.process.wait(60)
+    with cluster(1, 1) as running, Submission(running, path) as submission:
+        submission.wait_for("training on 2 workers")
+        submission.wait_for("epoch 3/")
+        running.kill_node(running.nodes[1])
+        record_property("seconds after a node left", submission.wait_for("training on 1 worker"))
+        submission.wait_for(f"epoch {COMPARED}/")
+        running.add_node(1)
+        record_property("seconds after a node joined", submission.wait_for("training on 2 workers"))
+        text = "".join(submission.lines)
+        submission.wait_for("images/s")
     assert "Traceback" not in text
     assert "was lost (" in text and "resumed after epoch" in text
     saved, resumed = (re.findall(rf"{word} after epoch (\d+)(?:, step (\d+))?", text)[-1] for word in ("saved", "resumed"))
@@ -120,18 +122,13 @@ def test_a_node_that_is_reclaimed_takes_nothing_along(shapes_dataset, tmp_path):
     document, path = job(tmp_path, shapes_dataset), tmp_path / "train.yaml"
     document["checkpoint"] = {"every_epochs": EPOCHS}
     path.write_text(yaml.safe_dump(document))
-    with cluster(1, 1) as running:
-        submission = Submission(running, path)
-        try:
-            submission.wait_for("training on 2 workers")
-            submission.wait_for("epoch 3/")
-            running.reclaim_node(deadline_s=15)
-            submission.wait_for("a node of this job is being reclaimed; saving until it is gone")
-            submission.wait_for("resumed after epoch")
-            submission.wait_for("training on 1 worker")
-        finally:
-            submission.process.kill()
-            submission.process.wait(60)
+    with cluster(1, 1) as running, Submission(running, path) as submission:
+        submission.wait_for("training on 2 workers")
+        submission.wait_for("epoch 3/")
+        running.reclaim_node(deadline_s=15)
+        submission.wait_for("a node of this job is being reclaimed; saving until it is gone")
+        submission.wait_for("resumed after epoch")
+        submission.wait_for("training on 1 worker")
     [resumed] = re.findall(r"resumed after epoch (\d+)", "".join(submission.lines))
     trained = re.findall(r"^epoch (\d+)/", "".join(submission.lines), re.M)
     assert int(resumed) >= int(trained[-1]) - 1, "at most the updates of the last seconds are made again"

@@ -53,6 +53,19 @@ def test_train_plan(dataset):
     assert "train 100 images, val 30 images; 3 classes (cat, dog, owl)" in shown["dataset"]
 
 
+@pytest.mark.parametrize(("overrides", "processes", "warned"), [
+    (["resources.gpus_per_worker=1"], 0, True),
+    (["resources.gpus_per_worker=1", "data.loader_processes=2"], 2, False),
+    (["resources.gpus_per_worker=1", "resources.cpus_per_worker=8"], 7, False),
+    (["resources.cpus_per_worker=0.5"], 0, False),
+    (["resources.cpus_per_worker=64"], 16, False),
+])
+def test_a_gpu_without_processes_that_feed_it(dataset, overrides, processes, warned):
+    spec = load_job(train(dataset), overrides)
+    assert spec.data.processes(spec.resources.cpus_per_worker) == processes
+    assert ("so the GPU waits for them: set resources.cpus_per_worker to 8 or more" in plan(spec)) == warned
+
+
 def test_cost_of_the_models_is_the_published_one(dataset):
     """Parameters to the unit and GFLOPs to 0.1 % are held by the detector's tests; here: that they are shown."""
     three = sum(p.numel() for p in build_model("yolov7-tiny", 3).parameters()) / 1e6

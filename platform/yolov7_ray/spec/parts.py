@@ -187,11 +187,15 @@ class Reading(Part):
     """How shards reach the workers."""
 
     loader_processes: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Loader processes per worker; default: the worker's CPUs less one, at most 8."""
+    """Loader processes per worker; default: the worker's CPUs less one, at most 16."""
     cache_dir: str | None = None
     """Directory on each node for shards from S3; default: $YOLOV7_CACHE_DIR or ~/.cache/yolov7-ray."""
     cache_gb: Annotated[float, Field(gt=0)] = 200
     """Most that the node's cache may hold, in GB; the least recently used shards go first."""
+
+    def processes(self, cpus_per_worker: float) -> int:
+        """Loader processes of a worker with so many CPUs."""
+        return max(0, min(16, int(cpus_per_worker) - 1)) if self.loader_processes is None else self.loader_processes
 
 
 class Data(Reading):

@@ -75,7 +75,7 @@ def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
     loaded = load_model(spec.model, spec.registry)
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
     device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
-    worker = Worker(rank, world_size, device, spec.data.loader_processes or 0,
+    worker = Worker(rank, world_size, device, spec.data.processes(spec.resources.cpus_per_worker),
                     resolve_precision(spec.precision, device))
     samples = Samples(dataset.classes)
     evaluator = evaluate_share(

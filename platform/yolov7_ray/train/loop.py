@@ -177,10 +177,8 @@ class TrainingRun:
 def current_worker(spec: TrainSpec) -> Worker:
     """This process, as Ray Train knows it."""
     context, device = ray.train.get_context(), ray.train.torch.get_device()
-    spare = min(8, int(spec.resources.cpus_per_worker) - 1)
-    processes = spec.data.loader_processes
     return Worker(context.get_world_rank(), context.get_world_size(), device,
-                  max(0, spare) if processes is None else processes, resolve_precision(spec.precision, device))
+                  spec.data.processes(spec.resources.cpus_per_worker), resolve_precision(spec.precision, device))
 
 
 def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]:
