@@ -19,12 +19,10 @@ from ..prepare import settled, starting_model, tensors_taken
 from ..spec import Model, TrainSpec
 from .board import following
 from .failure import StopOnFailure, explain
-from .interruption import SaveInTime
+from .interruption import LOOK_EVERY_S, FreshView, SaveInTime
 from .loop import train_loop
 
 T = TypeVar("T")
-RESIZE_INTERVAL_S = 5
-"""How often a run with a range of workers asks whether the cluster holds more of them by now."""
 GATHER_TIMEOUT_S = 5
 """How long such a run waits for as many workers as before, when some were lost, before it asks for fewer."""
 MODEL_KEYS = ("architecture", "depth", "width", "freeze", "anchors")
@@ -36,8 +34,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     check_run(spec, run)
     spec = settled(spec, run)
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
-    elastic = isinstance(spec.resources.workers, tuple)
-    gather_timeout_s = GATHER_TIMEOUT_S if elastic else None
+    gather_timeout_s = GATHER_TIMEOUT_S if elastic(spec) else None
     with following() as board, environment(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=gather_timeout_s):
         try:
             in_thread(build_trainer(spec, run_name, board).fit)
@@ -66,13 +63,19 @@ def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str
                            "report": bool(callbacks)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker,
-            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S),
+            elastic_resize_monitor_interval_s=LOOK_EVERY_S),
         run_config=ray.train.RunConfig(
             name=run_name, storage_path=path, storage_filesystem=filesystem,
-            callbacks=[StopOnFailure(board, label, run, resources.max_failures), SaveInTime(board), *callbacks],
+            callbacks=[StopOnFailure(board, label, run, resources.max_failures), SaveInTime(board),
+                       *([FreshView()] if elastic(spec) else []), *callbacks],
             failure_config=ray.train.FailureConfig(max_failures=-1),  # StopOnFailure counts those without progress
         ),
     )
+
+
+def elastic(spec: TrainSpec) -> bool:
+    """Whether the number of workers follows the cluster."""
+    return isinstance(spec.resources.workers, tuple)
 
 
 @contextmanager
