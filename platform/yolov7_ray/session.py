@@ -48,6 +48,7 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
 
     if not verbose:  # Serve sets its own level when it starts
         logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+        _shorten_obituaries()
 
     shown = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
     keep_logs = True
@@ -71,6 +72,15 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
             print(f"Ray's logs are kept in {directory}", flush=True)
         elif directory:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _shorten_obituaries() -> None:
+    """Of what Ray tells of the death of a node, only the first line: it adds the last twenty of that node's log."""
+    from ray._private import worker
+
+    whole = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **how: whole(
+        data | {"lines": [line.partition("\n")[0] for line in data["lines"]]}, **how)
 
 
 def init_patiently(**arguments) -> None:
