@@ -9,10 +9,12 @@ from functools import cached_property
 
 import ray
 from ray.actor import ActorHandle
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.exceptions import GetTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState, TrainControllerState
+from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+    get_or_create_autoscaling_coordinator,
+)
 
 from .board import GRACE_S
 
