@@ -2,8 +2,8 @@
 
     python tests/bench/chaos.py [--kills 10] [--epochs 40] [--workers 1] [--seed 0]
 
-Every kill is a SIGKILL at a uniformly random moment after the workers began to train, so it falls into fetching,
-stepping, evaluating or saving as their shares of the time are. Weights, average, optimizer and history are compared.
+Every kill is a SIGKILL at a uniformly random moment after a new checkpoint, so it falls into fetching, stepping,
+evaluating or saving as their shares of the time are. Weights, average, optimizer and history are compared.
 """
 
 import argparse
@@ -22,24 +22,24 @@ from conftest import ingest_here  # noqa: E402
 from test_train import assert_same_training, processes, train, train_job  # noqa: E402
 from yolov7_ray.session import start_ray  # noqa: E402
 from yolov7_ray.spec import ShapesSource  # noqa: E402
+from yolov7_ray.train.checkpoint import Checkpoints  # noqa: E402
 
-WORKER = "ray::RayTrainWorker.run_train_fn"
+WORKER = "ray::RayTrainWorker"
 
 
-def kill_at_random(count: int, within_s: float, rng: random.Random, done: threading.Event) -> int:
-    """Kill a training worker ``count`` times, each up to ``within_s`` after it began; how many died."""
-    killed = 0
-    while killed < count and not done.is_set():
-        if not processes(WORKER):
-            done.wait(0.05)
+def kill_at_random(run: str, count: int, within_s: float, rng: random.Random, done: threading.Event) -> int:
+    """Kill a training worker ``count`` times, each up to ``within_s`` after new progress; how many died."""
+    killed, seen, before = 0, None, set(processes(WORKER))
+    while killed < count and not done.wait(0.05):
+        newest = Checkpoints(run, 1).newest()
+        if newest == seen or done.wait(rng.uniform(0, within_s)):
             continue
-        done.wait(rng.uniform(0, within_s))
-        for pid in rng.sample(running := processes(WORKER), min(1, len(running))):
+        seen = Checkpoints(run, 1).newest()
+        running = sorted(set(processes(WORKER)) - before)
+        for pid in rng.sample(running, min(1, len(running))):
             os.kill(pid, signal.SIGKILL)
             killed += 1
-            print(f"killed {killed}", flush=True)
-            while Path(f"/proc/{pid}").exists() and not done.wait(0.02):
-                continue
+            print(f"killed {killed}, after {seen}", flush=True)
     return killed
 
 
@@ -63,7 +63,7 @@ def main() -> None:
         undisturbed_s = time.perf_counter() - start
         counts: list[int] = []
         chaos = threading.Thread(target=lambda: counts.append(kill_at_random(
-            options.kills, options.within_s, random.Random(options.seed), done)), daemon=True)
+            f"{directory}/runs/disturbed", options.kills, options.within_s, random.Random(options.seed), done)), daemon=True)
         chaos.start()
         start = time.perf_counter()
         actual = train(job, "disturbed")["run"]
