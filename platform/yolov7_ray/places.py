@@ -64,10 +64,10 @@ def check_datasets(job: JobSpec) -> None:
     made = set()
     for step in job.steps.values() if isinstance(job, PipelineSpec) else [job]:
         if isinstance(step, IngestSpec):
-            made.add(step.dataset)
+            made.add(storage.absolute(step.dataset))
             continue
         for path, uri in uris(step):
-            if path[-1] == "dataset" and uri not in made:
+            if path[-1] == "dataset" and storage.absolute(uri) not in made:
                 load_manifest(uri)
 
 

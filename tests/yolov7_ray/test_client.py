@@ -56,9 +56,9 @@ def test_job_runs_on_the_cluster_with_the_code_of_this_checkout(running, tmp_pat
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_mistake_ends_the_job_with_its_message_and_status(running, tmp_path):
+def test_mistake_ends_the_job_with_its_message_and_status(running, shapes_dataset, tmp_path):
     path = tmp_path / "train-large.yaml"
-    path.write_text(f"kind: train\ndataset: {tmp_path}/none\nstorage: {tmp_path}/runs\nresources: {{workers: 4}}\n")
+    path.write_text(f"kind: train\ndataset: {shapes_dataset}\nstorage: {tmp_path}/runs\nresources: {{workers: 4}}\n")
     done = running.submit(str(path))
     assert done.returncode == 2
     assert "asks for 4 CPU and 0 GPU (4 workers with 1 CPU and 0 GPU each), but there are 3 CPU and 0 GPU" in done.stdout
