@@ -1,5 +1,8 @@
 """What Ray Train costs and brings: a bare loop against one worker and against two, each on one thread.
 
+Beside two workers stand two bare loops at once, each with half the batch, that know nothing of each other: what the
+machine could do. What two workers lack of that is the price of Ray and of summing gradients.
+
     python tests/bench/bench_workers.py [--rounds 3] [--epochs 5] [--width 0.5] [--size-px 160]
 
 All read the same dataset and make the same batches; checkpoints are written as a job does by default. Images per
@@ -9,6 +12,7 @@ those guests nor for another worker.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -60,6 +64,20 @@ def bare(spec: TrainSpec) -> Speeds:
     return speeds
 
 
+def bare_half(directory: str, options: argparse.Namespace) -> Speeds:
+    """Those of such a loop with half the batch."""
+    spec = job(directory, 1, options)
+    return bare(spec.model_copy(update={"batch_size": spec.batch_size // 2, "nominal_batch_size": spec.batch_size // 2}))
+
+
+def two_bare(directory: str, options: argparse.Namespace) -> Speeds:
+    """Those of two such loops at once: images per second of both together."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = pool.starmap_async(bare_half, [(directory, options)] * 2, chunksize=1).get(timeout=600)
+    return [(rate + other, (cpu_rate + other_cpu) / 2)
+            for (rate, cpu_rate), (other, other_cpu) in zip(first, second)]
+
+
 def with_ray(spec: TrainSpec, name: str) -> Speeds:
     """Those of a job; its workers have equal shares of the images."""
     results = storage.read_json(storage.join(trainer.train(spec, name)["run"], "results.json"))
@@ -100,17 +118,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, start_ray():
         ingest_here(ShapesSource(format="shapes", splits={"train": options.images, "val": 8},
                                  image_size_px=options.size_px), f"{directory}/shapes")
-        speeds: dict[str, Speeds] = {"bare loop": [], "1 worker": [], "2 workers": []}
+        speeds: dict[str, Speeds] = {"bare loop": [], "1 worker": [], "2 bare loops": [], "2 workers": []}
         stolen, ticks = cpu_times()
         for number in range(options.rounds):
             speeds["bare loop"] += bare(job(directory, 1, options))[1:]
             speeds["1 worker"] += with_ray(job(directory, 1, options), f"one-{number}")[1:]
+            speeds["2 bare loops"] += two_bare(directory, options)[1:]
             speeds["2 workers"] += with_ray(job(directory, 2, options), f"two-{number}")[1:]
         stolen, ticks = (after - before for after, before in zip(cpu_times(), (stolen, ticks)))
     medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in speeds.items()}
     for name, (rate, cpu_rate) in medians.items():
         print(f"{name:12}{rate:8.1f} images/s (best {max(speeds[name])[0]:.1f}), {cpu_rate:.1f} per CPU second")
-    for name, other in (("1 worker", "bare loop"), ("2 workers", "1 worker")):
+    for name, other in (("1 worker", "bare loop"), ("2 workers", "1 worker"), ("2 workers", "2 bare loops")):
         rate, cpu_rate = (own / others for own, others in zip(medians[name], medians[other]))
         print(f"{name}: {rate:.2f} x {other}; per CPU second {cpu_rate:.3f} x")
     print(f"steal {stolen / ticks:.0%}")

@@ -13,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 POLL_S = 0.5
 PRINT_EVERY_S = 5.0
+ASK_EVERY_S = 0.5
+"""How often at most a worker asks whether to save: a fast GPU makes many updates in that time."""
 GRACE_S = 20.0
 """How long a job that is told to stop, or is about to be resized, waits for its state to be saved."""
 
@@ -29,7 +31,7 @@ class Board:
     async def save(self, repeatedly: bool = False) -> None:
         """Ask the workers to save, and wait until they have; nothing to wait for before the first update.
 
-        ``repeatedly``: they go on saving after every update, until they are replaced.
+        ``repeatedly``: they go on saving, every time they ask, until they are replaced.
         """
         self._wanted, self._repeatedly = True, repeatedly
         self._saved.clear()
@@ -97,7 +99,7 @@ class Reporter:
         self.board, self.rank, self.label, self.epochs = board, rank, label, epochs
         self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
         self._last = self._epoch_start = time.perf_counter()
-        self._first_step, self._asked = 0, None
+        self._first_step, self._asked, self._asked_at = 0, None, 0.0
         if rank == 0:
             board.started.remote()
 
@@ -113,10 +115,14 @@ class Reporter:
 
     def asked_to_save(self) -> bool:
         """Whether the state is to be saved at once; as of a moment ago, without waiting for an answer."""
-        if self._asked is not None and not ray.wait([self._asked], timeout=0)[0]:
+        now = time.perf_counter()
+        if self._asked is None:
+            if now - self._asked_at >= ASK_EVERY_S:
+                self._asked, self._asked_at = self.board.wanted.remote(), now
             return False
-        answer = self._asked is not None and ray.get(self._asked)
-        self._asked = self.board.wanted.remote()
+        if not ray.wait([self._asked], timeout=0)[0]:
+            return False
+        answer, self._asked = ray.get(self._asked), None
         return answer
 
     def saved(self, line: str) -> None:
