@@ -128,7 +128,7 @@ def main() -> None:
         stolen, ticks = (after - before for after, before in zip(cpu_times(), (stolen, ticks)))
     medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in speeds.items()}
     for name, (rate, cpu_rate) in medians.items():
-        print(f"{name:12}{rate:8.1f} images/s (best {max(speeds[name])[0]:.1f}), {cpu_rate:.1f} per CPU second")
+        print(f"{name:14}{rate:8.1f} images/s (best {max(speeds[name])[0]:.1f}), {cpu_rate:.1f} per CPU second")
     for name, other in (("1 worker", "bare loop"), ("2 workers", "1 worker"), ("2 workers", "2 bare loops")):
         rate, cpu_rate = (own / others for own, others in zip(medians[name], medians[other]))
         print(f"{name}: {rate:.2f} x {other}; per CPU second {cpu_rate:.3f} x")

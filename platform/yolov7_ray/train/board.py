@@ -115,14 +115,11 @@ class Reporter:
 
     def asked_to_save(self) -> bool:
         """Whether the state is to be saved at once; as of a moment ago, without waiting for an answer."""
-        now = time.perf_counter()
-        if self._asked is None:
-            if now - self._asked_at >= ASK_EVERY_S:
-                self._asked, self._asked_at = self.board.wanted.remote(), now
-            return False
-        if not ray.wait([self._asked], timeout=0)[0]:
-            return False
-        answer, self._asked = ray.get(self._asked), None
+        answer, now = False, time.perf_counter()
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            answer, self._asked = ray.get(self._asked), None
+        if self._asked is None and not answer and now - self._asked_at >= ASK_EVERY_S:
+            self._asked, self._asked_at = self.board.wanted.remote(), now
         return answer
 
     def saved(self, line: str) -> None:
