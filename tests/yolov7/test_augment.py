@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from yolov7 import mosaic, paste, warp
@@ -80,6 +80,7 @@ GEOMETRIES = {
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(24, 72), st.integers(24, 72), st.booleans())
+@example(1094, 24, 47, False)  # with perspective: cut by the upper edge to a wedge 5 px high
 def test_box_follows_the_painted_rectangle(geometry, tiles, seed, height, width, sizes_known):
     height, width = height * 8, width * 8  # the reduced decoding of this test needs whole blocks
     box = (width // 4, height // 4, width * 3 // 4, height // 2)
@@ -93,7 +94,10 @@ def test_box_follows_the_painted_rectangle(geometry, tiles, seed, height, width,
     for label_box in sample.boxes_xyxy:
         x0, y0, x1, y1 = np.rint(label_box).astype(int)
         inside = sample.image[max(y0, 0) : y1, max(x0, 0) : x1]
-        assert np.abs(extent_of_bright(inside) + [x0, y0, x0, y0] - label_box).max() <= 2
+        width, height = label_box[2:] - label_box[:2]
+        is_cut = label_box.min() <= 0 or label_box.max() >= 2 * SIZE_PX  # then its tip may be thinner than a pixel
+        tip = 0.5 * max(width / height, height / width) if is_cut else 0
+        assert np.abs(extent_of_bright(inside) + [x0, y0, x0, y0] - label_box).max() <= 2 + tip
     if len(sample.labels) == 1 and tiles == 1:
         assert np.abs(extent_of_bright(sample.image) - sample.boxes_xyxy[0]).max() <= 2
 

@@ -35,6 +35,9 @@ READY_TIMEOUT_S = 900
 REQUEST_TIMEOUT_S = 120
 """How long a request may take, and so how long a replica that is replaced may finish what it has begun."""
 
+MIN_IN_FLIGHT = 64
+"""A gateway takes at least as many requests and refuses what is too much as JSON; beyond it Serve answers in text."""
+
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -88,7 +91,8 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
         ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
     settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, _token_sha256(spec))
-    most_in_flight = len(infos) * (spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas)
+    at_models = len(infos) * (spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas)
+    most_in_flight = max(MIN_IN_FLIGHT, at_models)
     return Gateway.options(
         num_replicas=spec.replicas,
         max_ongoing_requests=2 * most_in_flight,  # the models' own queues are full first, and say so as JSON
