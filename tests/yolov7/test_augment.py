@@ -94,9 +94,9 @@ def test_box_follows_the_painted_rectangle(geometry, tiles, seed, height, width,
     for label_box in sample.boxes_xyxy:
         x0, y0, x1, y1 = np.rint(label_box).astype(int)
         inside = sample.image[max(y0, 0) : y1, max(x0, 0) : x1]
-        width, height = label_box[2:] - label_box[:2]
+        sides = label_box[2:] - label_box[:2]
         is_cut = label_box.min() <= 0 or label_box.max() >= 2 * SIZE_PX  # then its tip may be thinner than a pixel
-        tip = 0.5 * max(width / height, height / width) if is_cut else 0
+        tip = 0.5 * sides.max() / sides.min() if is_cut else 0
         assert np.abs(extent_of_bright(inside) + [x0, y0, x0, y0] - label_box).max() <= 2 + tip
     if len(sample.labels) == 1 and tiles == 1:
         assert np.abs(extent_of_bright(sample.image) - sample.boxes_xyxy[0]).max() <= 2
