@@ -72,37 +72,37 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a job file."""
-    from yolov7_ray import jobfile
+    from yolov7_ray.jobs import job_file
 
-    return carry_out(jobfile.load_job(arguments.job, arguments.overrides), arguments.job, arguments)
+    return carry_out(job_file.load_job(arguments.job, arguments.overrides), arguments.job, arguments)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Examine a dataset."""
-    from yolov7_ray import jobfile
+    from yolov7_ray.jobs import job_file
 
     keys = ("dataset", "architecture", "image_size_px", "output", "json_file")
     given = {key: value for key in keys if (value := getattr(arguments, key)) is not None}
-    return carry_out(jobfile.validate({"kind": "doctor", **given}, "doctor"), f"doctor {arguments.dataset}", arguments)
+    return carry_out(job_file.validate({"kind": "doctor", **given}, "doctor"), f"doctor {arguments.dataset}", arguments)
 
 
 def carry_out(job, where: str, arguments: argparse.Namespace) -> int:
     """Run a job, which came from `where`, here or on a cluster."""
-    from yolov7_ray import jobfile, places
+    from yolov7_ray.jobs import job_file, paths
 
-    name = arguments.resume or arguments.name or jobfile.run_name(job)
+    name = arguments.resume or arguments.name or job_file.run_name(job)
     if arguments.address:
-        places.require_shared(job, where)
+        paths.require_shared(job, where)
     else:
-        job = places.absolute(job)
+        job = paths.absolute(job)
     if arguments.dry_run:
-        from yolov7_ray.plan import plan
+        from yolov7_ray.jobs.dry_run import plan
 
         print(plan(job))
         return 0
     if arguments.address:
         return run_remotely(arguments, job, name)
-    from yolov7_ray.run import after_interrupt, execute
+    from yolov7_ray.jobs.execution import after_interrupt, execute
 
     try:
         execute(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission, verbose=arguments.verbose)
@@ -114,7 +114,7 @@ def carry_out(job, where: str, arguments: argparse.Namespace) -> int:
 
 def run_remotely(arguments: argparse.Namespace, job, name: str) -> int:
     """Submit to the cluster and follow; the exit status is the job's."""
-    from yolov7_ray.client import Cluster
+    from yolov7_ray.cluster.jobs_api import Cluster
 
     cluster = Cluster(arguments.address, arguments.insecure)
     job_id = cluster.submit(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission,
@@ -146,7 +146,7 @@ def ask(question: str) -> str:
 
 def manage(arguments: argparse.Namespace) -> int:
     """list, logs, stop."""
-    from yolov7_ray.client import Cluster
+    from yolov7_ray.cluster.jobs_api import Cluster
 
     address = arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS", LOCAL_DASHBOARD)
     cluster = Cluster(address, arguments.insecure)
@@ -164,7 +164,7 @@ def manage(arguments: argparse.Namespace) -> int:
 
 def new(arguments: argparse.Namespace) -> int:
     """Write a starter file."""
-    from yolov7_ray.starter import new_job
+    from yolov7_ray.jobs.starter import new_job
 
     text, path = new_job(arguments.kind), Path(arguments.file or f"{arguments.kind}.yaml")
     if arguments.file == "-":
@@ -183,7 +183,7 @@ def schema(arguments: argparse.Namespace) -> int:
     """Print the JSON Schema."""
     import json
 
-    from yolov7_ray.jobfile import json_schema
+    from yolov7_ray.jobs.job_file import json_schema
 
     print(json.dumps(json_schema(), indent=2))
     return 0

@@ -13,5 +13,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The detector's tests run beside all others, which stay together: they share one Ray, and kill its processes."""
     detector = Path(__file__).parent / "yolov7"
     for item in items:
-        if item.path.parent != detector:
+        if detector not in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("platform"))

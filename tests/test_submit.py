@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import submit
-from yolov7_ray.data.schema import load_manifest
-from yolov7_ray.jobfile import load_job
-from yolov7_ray.spec import KINDS
+from yolov7_ray.data.manifest import load_manifest
+from yolov7_ray.jobs.job_file import load_job
+from yolov7_ray.jobs.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +77,7 @@ def test_our_own_fault_shows_its_traceback(monkeypatch, job):
     def fault(*arguments, **keywords):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("yolov7_ray.run.execute", fault)
+    monkeypatch.setattr("yolov7_ray.jobs.execution.execute", fault)
     with pytest.raises(ZeroDivisionError):
         submit.main([str(job)])
 
@@ -156,9 +156,9 @@ def test_more_gpus_than_this_machine_has(job, tmp_path):
 
 OPEN_PORTS = """
 import json
-from yolov7_ray import session
+from yolov7_ray.cluster import local_ray
 
-with session.start_ray():
+with local_ray.start_ray():
     import ray, psutil  # Ray brings it
     ray.get(ray.remote(lambda: None).remote(), timeout=300)
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]

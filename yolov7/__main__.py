@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from .architectures import ARCHITECTURES, architecture
+from .architectures.family import ARCHITECTURES, architecture
 
 Arguments = argparse.Namespace
 
 
 def print_description(given: Arguments) -> None:
-    from .describe import describe
+    from .model.describe import describe
 
     scaled = architecture(given.name).scaled(depth=given.depth, width=given.width)
     print(describe(scaled, given.classes, given.image_size))
 
 
 def import_weights(given: Arguments) -> None:
-    from .official import import_official
-    from .weights import save_model
+    from .checkpoints.official import import_official
+    from .checkpoints.weights import save_model
 
     chosen = architecture(given.architecture) if given.architecture else None
     model, classes = import_official(given.checkpoint, chosen)
@@ -29,8 +29,8 @@ def import_weights(given: Arguments) -> None:
 
 
 def export_weights(given: Arguments) -> None:
-    from .export import export_onnx
-    from .weights import load_model
+    from .checkpoints.export import export_onnx
+    from .checkpoints.weights import load_model
 
     model, classes = load_model(given.weights)
     size_px = given.image_size or model.architecture.default_image_size_px

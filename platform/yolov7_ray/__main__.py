@@ -18,8 +18,8 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="show Ray's own messages too")
     arguments = parser.parse_args()
     try:
-        from .jobfile import load_job, run_name
-        from .run import execute
+        from .jobs.execution import execute
+        from .jobs.job_file import load_job, run_name
 
         job = load_job(arguments.job, arguments.overrides)
         execute(job, arguments.resume or arguments.run_name or run_name(job), resume=bool(arguments.resume),

@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "yolov7_ray"))
 
 from memory import watched  # noqa: E402
 from yolov7_ray import storage  # noqa: E402
-from yolov7_ray.data import ingest as room  # noqa: E402
-from yolov7_ray.data.shapes import SHAPE_CLASSES, generate_shape_image  # noqa: E402
-from yolov7_ray.data.shards import write_shard  # noqa: E402
-from yolov7_ray.data.sources import read_source  # noqa: E402
-from yolov7_ray.session import start_ray  # noqa: E402
-from yolov7_ray.spec import CocoSource, IngestSpec  # noqa: E402
+from yolov7_ray.data.ingest import ingest as room  # noqa: E402
+from yolov7_ray.data.sources.shapes import SHAPE_CLASSES, generate_shape_image  # noqa: E402
+from yolov7_ray.data.ingest.shards import write_shard  # noqa: E402
+from yolov7_ray.data.sources.read import read_source  # noqa: E402
+from yolov7_ray.cluster.local_ray import start_ray  # noqa: E402
+from yolov7_ray.data.sources.spec import CocoSource
+from yolov7_ray.data.ingest.spec import IngestSpec  # noqa: E402
 
 PARTS = ("worker", "job", "annotations", "memory")
 

@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from yolov7.architectures import architecture
-from yolov7.loss import Criterion
+from yolov7.architectures.family import architecture
+from yolov7.criterion.loss import Criterion
 
 CASES = (
     ("yolov7, OTA", "yolov7", 640, 16, 115, 1, (48, 197)),

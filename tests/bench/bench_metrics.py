@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from yolov7.metrics import CocoEvaluator
+from yolov7.evaluation.metrics import CocoEvaluator
 
 NUM_IMAGES, NUM_TRUTH, NUM_DETECTIONS, NUM_CLASSES = 5000, 7, 100, 80
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from yolov7.postprocess import postprocess
+from yolov7.evaluation.postprocess import postprocess
 
 
 def predictions(tail: float, num_images: int = 8, num_boxes: int = 25_200, num_classes: int = 80) -> Tensor:

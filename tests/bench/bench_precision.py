@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from yolov7.clock import Clock
-from yolov7.engine import train_one_epoch
-from yolov7_ray.jobfile import load_job
+from yolov7.training.stage_clock import Clock
+from yolov7.training.engine import train_one_epoch
+from yolov7_ray.jobs.job_file import load_job
 from yolov7_ray.train.build import build_criterion, build_state
-from yolov7_ray.train.loop import EpochBatches, open_splits
-from yolov7_ray.train.validation import Worker, evaluate_share, merged
+from yolov7_ray.train.loop import EpochBatches
+from yolov7_ray.data.reading.dataset import open_splits
+from yolov7_ray.evaluate.rank_share import evaluate_share, merged, Worker
 
 JOB = Path(__file__).parents[2] / "jobs/train-yolov7-tiny-bccd.yaml"
 

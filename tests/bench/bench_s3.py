@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "yolov7_ray"))
 import faulty_s3  # noqa: E402
 from conftest import end, ingest_here, start_seaweed  # noqa: E402
 from yolov7_ray import storage  # noqa: E402
-from yolov7_ray.data import dataset as dataset_module  # noqa: E402
-from yolov7_ray.data.cache import NodeCache  # noqa: E402
-from yolov7_ray.data.dataset import ArrowDataset, train_loader  # noqa: E402
-from yolov7_ray.spec import ShapesSource  # noqa: E402
+from yolov7_ray.data.reading import dataset as dataset_module  # noqa: E402
+from yolov7_ray.data.reading.cache import NodeCache  # noqa: E402
+from yolov7_ray.data.reading.dataset import train_loader, ArrowDataset  # noqa: E402
+from yolov7_ray.data.sources.spec import ShapesSource  # noqa: E402
 
-from yolov7.augment import AugmentConfig  # noqa: E402
+from yolov7.images.config import AugmentConfig  # noqa: E402
 
 BATCH_SIZE = 16
 

@@ -18,16 +18,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from yolov7_ray.data import ingest as ingest_room
-from yolov7_ray.data.cache import NodeCache
-from yolov7_ray.data.dataset import ArrowDataset, train_loader
-from yolov7_ray.data.shapes import generate_shape_image
-from yolov7_ray.data.shards import write_shard
-from yolov7_ray.spec import CocoSource, IngestSpec, ShapesSource
+from yolov7_ray.data.ingest import ingest as ingest_room
+from yolov7_ray.data.reading.cache import NodeCache
+from yolov7_ray.data.reading.dataset import train_loader, ArrowDataset
+from yolov7_ray.data.sources.shapes import generate_shape_image
+from yolov7_ray.data.ingest.shards import write_shard
+from yolov7_ray.data.sources.spec import CocoSource, ShapesSource
+from yolov7_ray.data.ingest.spec import IngestSpec
 
-from yolov7.augment import AugmentConfig, augmented_sample, jitter_hsv
-from yolov7.batch import collate, evaluation_sample
-from yolov7.sample import decode_image
+from yolov7.images.config import AugmentConfig
+from yolov7.images.augment import augmented_sample, jitter_hsv
+from yolov7.images.batch import collate, evaluation_sample
+from yolov7.images.sample import decode_image
 
 P5 = AugmentConfig(paste_in=0.15)
 KEPT_BYTES, NONE_KEPT = 256e6, 0.0

@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 
 def photo(height: int = 480, width: int = 640) -> bytes:
     """A JPEG of about 190 kB."""
-    from yolov7.sample import encode_image
+    from yolov7.images.sample import encode_image
 
     noise = np.random.default_rng(0).normal(128, 30, (height // 4, width // 4, 3)).clip(0, 255).astype(np.uint8)
     return encode_image(noise.repeat(4, axis=0).repeat(4, axis=1), ".jpg")
@@ -33,9 +33,9 @@ def photo(height: int = 480, width: int = 640) -> bytes:
 
 def save(architecture: str, path: Path) -> None:
     """A folded model with fresh weights: as fast as a trained one."""
-    from yolov7.model import build_model
-    from yolov7.reparameterize import reparameterize
-    from yolov7.weights import save_model
+    from yolov7.model.detector import build_model
+    from yolov7.model.reparameterize import reparameterize
+    from yolov7.checkpoints.weights import save_model
 
     save_model(path, reparameterize(build_model(architecture, 80)), [f"class {i}" for i in range(80)])
 
@@ -44,7 +44,7 @@ def model_alone(path: Path, size_px: int, image: bytes, seconds: float) -> float
     """Images per second of decoding, letterbox, model and NMS in this process, one image at a time."""
     import torch
 
-    from yolov7.sample import decode_image
+    from yolov7.images.sample import decode_image
     from yolov7_ray.registry.model_source import load_model
     from yolov7_ray.serve.detector import Detector
     from yolov7_ray.serve.served import Options
@@ -100,7 +100,7 @@ def main() -> None:
     from ray import serve as ray_serve
 
     from yolov7_ray.serve.app import serve
-    from yolov7_ray.spec import ServeSpec
+    from yolov7_ray.serve.spec import ServeSpec
 
     image = photo()
     with tempfile.TemporaryDirectory() as directory:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from yolov7.architectures import architecture
-from yolov7.batch import Batch
-from yolov7.ema import EMAConfig
-from yolov7.engine import Precision, Statistics, add_gradients, update
-from yolov7.loss import Criterion, LossConfig
-from yolov7.optim import OptimizerConfig, Schedule
-from yolov7.state import TrainState
+from yolov7.architectures.family import architecture
+from yolov7.images.batch import Batch
+from yolov7.training.config import EMAConfig
+from yolov7.training.engine import add_gradients, update, Precision, Statistics
+from yolov7.criterion.loss import Criterion
+from yolov7.criterion.config import LossConfig
+from yolov7.training.config import OptimizerConfig
+from yolov7.training.schedule import Schedule
+from yolov7.training.state import TrainState
 
 CLASSES = 80
 OBJECTS = 7

@@ -24,20 +24,23 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "yolov7_ray")]
 import torch  # noqa: E402
 from conftest import ingest_here  # noqa: E402
 
-from yolov7.clock import Clock  # noqa: E402
-from yolov7.engine import train_one_epoch  # noqa: E402
+from yolov7.training.stage_clock import Clock  # noqa: E402
+from yolov7.training.engine import train_one_epoch  # noqa: E402
 from yolov7_ray import storage  # noqa: E402
-from yolov7_ray.session import start_ray  # noqa: E402
-from yolov7_ray.spec import JOB, ShapesSource, TrainSpec  # noqa: E402
+from yolov7_ray.cluster.local_ray import start_ray  # noqa: E402
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.data.sources.spec import ShapesSource
+from yolov7_ray.train.spec import TrainSpec  # noqa: E402
 from yolov7_ray.train.build import build_criterion, build_state  # noqa: E402
-from yolov7_ray.train.loop import EpochBatches, open_splits  # noqa: E402
+from yolov7_ray.train.loop import EpochBatches
+from yolov7_ray.data.reading.dataset import open_splits  # noqa: E402
 from yolov7_ray.train import trainer  # noqa: E402
-from yolov7_ray.train.validation import Worker  # noqa: E402
+from yolov7_ray.evaluate.rank_share import Worker  # noqa: E402
 
 
 def job(directory: str, workers: int, options: argparse.Namespace) -> TrainSpec:
     """The job of every variant but for the number of workers."""
-    return JOB.validate_python({
+    return validate({
         "kind": "train", "dataset": f"{directory}/shapes", "storage": f"{directory}/runs", "recipe": "tiny",
         "epochs": options.epochs, "batch_size": 16, "nominal_batch_size": 16, "precision": "bf16",
         "model": {"architecture": "yolov7-tiny", "width": options.width},

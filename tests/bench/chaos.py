@@ -19,10 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "yolov7_ray"))
 
 from conftest import ingest_here  # noqa: E402
-from test_train import assert_same_training, processes, train, train_job  # noqa: E402
-from yolov7_ray.session import start_ray  # noqa: E402
-from yolov7_ray.spec import ShapesSource  # noqa: E402
-from yolov7_ray.train.checkpoint import Checkpoints  # noqa: E402
+from training_jobs import assert_same_training, processes, train, train_job  # noqa: E402
+from yolov7_ray.cluster.local_ray import start_ray  # noqa: E402
+from yolov7_ray.data.sources.spec import ShapesSource  # noqa: E402
+from yolov7_ray.train.checkpoints import Checkpoints  # noqa: E402
 
 WORKER = "ray::RayTrainWorker"
 

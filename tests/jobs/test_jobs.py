@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 import submit
-from yolov7_ray.admission import requested
-from yolov7_ray.jobfile import load_job, to_json
-from yolov7_ray.spec import KINDS, PipelineSpec, TuneSpec
+from yolov7_ray.jobs.admission import requested
+from yolov7_ray.jobs.job_file import load_job, to_json
+from yolov7_ray.jobs.kinds import KINDS
+from yolov7_ray.jobs.pipeline import PipelineSpec
+from yolov7_ray.tune.spec import TuneSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "jobs").glob("*.yaml"))

@@ -6,7 +6,7 @@ from golden_models import filled_model, official_state_dict
 from official_files import save_official
 
 from yolov7.__main__ import main
-from yolov7.weights import load_model
+from yolov7.checkpoints.weights import load_model
 
 
 def test_import_writes_a_model_file(tmp_path, capsys):

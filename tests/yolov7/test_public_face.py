@@ -7,7 +7,7 @@ import torch
 from golden_models import official_state_dict
 
 import yolov7
-from yolov7.loss import LossConfig
+from yolov7.criterion.config import LossConfig
 
 STRIDES = (8, 16, 32)
 

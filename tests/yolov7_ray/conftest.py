@@ -114,7 +114,7 @@ def ray_session(request):
     path = os.pathsep.join([str(root / "platform"), str(root)])
     os.environ["PYTHONPATH"] = path + os.pathsep + os.environ.get("PYTHONPATH", "")
     import ray
-    from yolov7_ray.session import announce_dashboard, init_patiently
+    from yolov7_ray.cluster.local_ray import announce_dashboard, init_patiently
 
     directory = tempfile.mkdtemp(prefix="ray-")  # short: socket paths are limited to 107 characters
     init_patiently(num_cpus=2, dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(), log_to_driver=False,
@@ -168,7 +168,7 @@ def write_coco_json(path: Path, images: list[dict], annotations: list[dict]) -> 
 
 def coco_source(root: Path | str, splits: tuple[str, ...] = ("train", "val")):
     """The source section for `make_coco`."""
-    from yolov7_ray.spec import CocoSource
+    from yolov7_ray.data.sources.spec import CocoSource
 
     return CocoSource(format="coco", uri=str(root),
                       splits={split: {"images": split, "annotations": f"{split}.json"} for split in splits})
@@ -211,9 +211,9 @@ def make_voc(root: Path, num_images: int = 4) -> Path:
 
 def ingest_here(source, uri: str, **settings) -> dict:
     """Run an ingest job in this process, without Ray: what the tasks write is the same."""
-    from yolov7_ray.data import ingest as room
-    from yolov7_ray.data.shards import write_shard
-    from yolov7_ray.spec import IngestSpec
+    from yolov7_ray.data.ingest import ingest as room
+    from yolov7_ray.data.ingest.shards import write_shard
+    from yolov7_ray.data.ingest.spec import IngestSpec
 
     spec = IngestSpec(kind="ingest", source=source, dataset=uri, **settings)
     with pytest.MonkeyPatch.context() as patch:
@@ -224,7 +224,7 @@ def ingest_here(source, uri: str, **settings) -> dict:
 @pytest.fixture(scope="session")
 def shapes_dataset(tmp_path_factory) -> str:
     """URI of a local Arrow dataset of shapes: 23 images in train (several shards), 7 in val, 64 px."""
-    from yolov7_ray.spec import ShapesSource
+    from yolov7_ray.data.sources.spec import ShapesSource
 
     uri = str(tmp_path_factory.mktemp("shapes") / "dataset")
     source = ShapesSource(format="shapes", splits={"train": 23, "val": 7}, image_size_px=64)

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from yolov7.architectures import architecture
-from yolov7.model import YOLO, build_model
-from yolov7.reparameterize import reparameterize
-from yolov7.sample import encode_image
-from yolov7.weights import save_model
+from yolov7.architectures.family import architecture
+from yolov7.model.detector import YOLO, build_model
+from yolov7.model.reparameterize import reparameterize
+from yolov7.images.sample import encode_image
+from yolov7.checkpoints.weights import save_model
 from yolov7_ray.registry.registry import Registry
 from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
-from yolov7_ray.spec import ServeSpec
+from yolov7_ray.serve.spec import ServeSpec
 
 CLASSES = ["cat", "dog"]
 SIZE_PX = 64

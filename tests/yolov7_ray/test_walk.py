@@ -7,14 +7,19 @@ import pytest
 from conftest import make_yolo, real_data
 
 from yolov7_ray import storage
-from yolov7_ray.jobfile import load_job
+from yolov7_ray.jobs.job_file import load_job
 from yolov7_ray.registry.registry import Registry
-from yolov7_ray.run import run
+from yolov7_ray.jobs.kinds import kind_of
+from yolov7_ray.jobs.spec import Job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 JOBS = Path(__file__).parents[2] / "jobs"
 SMALL = ["model={architecture: yolov7-tiny, depth: 0.5, width: 0.25}", "data.image_size_px=96", "epochs=1",
          "batch_size=32", "resources.workers=2", "resources.gpus_per_worker=0", "resources.cpus_per_worker=1"]
+
+
+def run(job: Job, name: str) -> dict:
+    return kind_of(job).run(job, name)
 
 
 def job(file: str, **values: object):

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolov7 import weights
-from yolov7.model import YOLO
-from yolov7_ray import storage
-from yolov7_ray.errors import Corrupt, JobError, NotFound
-from yolov7_ray.registry.registry import REF, Registry
-from yolov7_ray.registry.version import MODEL_FILE
+from yolov7.checkpoints import weights
+from yolov7.model.detector import YOLO
+
+from .. import storage
+from ..errors import Corrupt, JobError, NotFound
+from .registry import REF, Registry
+from .version import MODEL_FILE
 
 EMA_FILE = "ema.safetensors"
 """The weights of a checkpoint that are used: the moving average."""

@@ -9,19 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolov7 import weights
-from yolov7.batch import normalize
-from yolov7.engine import evaluate
-from yolov7.metrics import CocoEvaluator
-from yolov7.model import YOLO
-from yolov7.reparameterize import reparameterize
-from yolov7_ray.data.cache import NodeCache
-from yolov7_ray.data.dataset import ArrowDataset, evaluation_loader
-from yolov7_ray.errors import JobError
-from yolov7_ray.registry.model_source import LoadedModel, load_model
-from yolov7_ray.registry.registry import Registry
-from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
-from yolov7_ray.spec import PublishSpec
+from yolov7.checkpoints import weights
+from yolov7.evaluation.metrics import CocoEvaluator
+from yolov7.images.batch import normalize
+from yolov7.model.detector import YOLO
+from yolov7.model.reparameterize import reparameterize
+from yolov7.training.engine import evaluate
+
+from ..data.reading.cache import NodeCache
+from ..data.reading.dataset import ArrowDataset, evaluation_loader
+from ..errors import JobError
+from .model_source import LoadedModel, load_model
+from .registry import Registry
+from .spec import PublishSpec
+from .version import MODEL_FILE, ModelVersion
 
 NUM_PARITY_IMAGES = 8
 EVALUATION_BATCH_SIZE = 8

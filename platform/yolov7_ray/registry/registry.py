@@ -11,9 +11,9 @@ import re
 from datetime import datetime, timezone
 from typing import Any
 
-from yolov7_ray import storage
-from yolov7_ray.errors import AlreadyExists, Corrupt, JobError, NotFound
-from yolov7_ray.registry.version import ModelVersion, StoredFile
+from .. import storage
+from ..errors import AlreadyExists, Corrupt, JobError, NotFound
+from .version import ModelVersion, StoredFile
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 REF = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>{NAME.pattern})|:(?P<version>[1-9][0-9]*))?")

@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yolov7_ray.errors import Corrupt
+from ..errors import Corrupt
 
 MODEL_FILE = "model.safetensors"
-"""The folded weights, as `yolov7.weights.save_model` writes them."""
+"""The folded weights, as `yolov7.checkpoints.weights.save_model` writes them."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ModelVersion:
     created_at: str
     """UTC, ISO 8601."""
     architecture: dict[str, Any]
-    """`yolov7.architectures.Architecture.to_dict()`."""
+    """`yolov7.architectures.family.Architecture.to_dict()`."""
     num_classes: int
     classes: list[str]
     image_size_px: int

@@ -15,16 +15,16 @@ from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.context import _get_global_client  # the only way to learn where a running Serve listens
 
-from yolov7_ray import storage
-from yolov7_ray.errors import JobError
-from yolov7_ray.registry.model_source import ModelSource, locate
-from yolov7_ray.registry.registry import REF
-from yolov7_ray.serve.detector import DetectorReplica
-from yolov7_ray.serve.gateway import RETRY_AFTER_S, Gateway
-from yolov7_ray.serve.limits import Limits
-from yolov7_ray.serve.probe import ProbeImage
-from yolov7_ray.serve.served import ServedInfo, Settings
-from yolov7_ray.spec import ServedModel, ServeSpec
+from .. import storage
+from ..errors import JobError
+from ..registry.model_source import ModelSource, locate
+from ..registry.registry import REF
+from .detector import DetectorReplica
+from .gateway import RETRY_AFTER_S, Gateway
+from .limits import Limits
+from .probe import ProbeImage
+from .served import ServedInfo, Settings
+from .spec import ServedModel, ServeSpec
 
 APPLICATION = "yolov7"
 """Name of the Serve application: a second serve job on a cluster upgrades the first, without a gap."""

@@ -12,15 +12,16 @@ import torch
 from ray import serve
 from torch import Tensor
 
-from yolov7.batch import normalize
-from yolov7.draw import draw_detections
-from yolov7.engine import autocast
-from yolov7.postprocess import postprocess
-from yolov7.reparameterize import reparameterize
-from yolov7.sample import Letterbox, decode_image, encode_image, letterbox
-from yolov7_ray.registry.model_source import LoadedModel, ModelSource
-from yolov7_ray.serve.limits import undecodable, upright
-from yolov7_ray.serve.served import Detected, Options
+from yolov7.evaluation.postprocess import postprocess
+from yolov7.images.batch import normalize
+from yolov7.images.draw import draw_detections
+from yolov7.images.sample import Letterbox, decode_image, encode_image, letterbox
+from yolov7.model.reparameterize import reparameterize
+from yolov7.training.engine import autocast
+
+from ..registry.model_source import LoadedModel, ModelSource
+from .limits import undecodable, upright
+from .served import Detected, Options
 
 
 class Detector:

@@ -9,9 +9,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from yolov7_ray.serve.limits import RequestError
-from yolov7_ray.serve.routes import build_api
-from yolov7_ray.serve.served import Detected, Options, ServedInfo, Settings
+from .limits import RequestError
+from .routes import build_api
+from .served import Detected, Options, ServedInfo, Settings
 
 RETRY_AFTER_S = 1
 READY_TIMEOUT_S = 5.0

@@ -18,8 +18,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from yolov7_ray.serve.limits import Limits, RequestError, check_pixels, read_body, read_orientation
-from yolov7_ray.serve.served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
+from .limits import Limits, RequestError, check_pixels, read_body, read_orientation
+from .served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from yolov7_ray.errors import JobError
+from ..errors import JobError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 EXIF_ORIENTATION = 0x0112

@@ -6,12 +6,13 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from yolov7.draw import draw_detections
-from yolov7.sample import Sample, encode_image
-from yolov7_ray import storage
-from yolov7_ray.data.dataset import ArrowDataset
-from yolov7_ray.errors import JobError
-from yolov7_ray.spec import Probe
+from yolov7.images.draw import draw_detections
+from yolov7.images.sample import Sample, encode_image
+
+from .. import storage
+from ..data.reading.dataset import ArrowDataset
+from ..errors import JobError
+from .spec import Probe
 
 TIMEOUT_S = 120
 DRAWN_SIDE_PX = 480

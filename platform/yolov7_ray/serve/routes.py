@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from yolov7_ray.serve import inference_protocol
-from yolov7_ray.serve.limits import FORMATS, RequestError, read_image, read_orientation
-from yolov7_ray.serve.schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
-from yolov7_ray.serve.served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
+from . import inference_protocol
+from .limits import FORMATS, RequestError, read_image, read_orientation
+from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
+from .served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
 
 PAGE_HEADERS = {
     # The pages are whole in themselves: nothing is fetched from elsewhere, and no other site may frame them.

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from yolov7_ray.serve.served import Detected, ServedInfo
+from .served import Detected, ServedInfo
 
 
 class Detection(BaseModel):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from yolov7_ray.serve.limits import Limits, RequestError
+from .limits import Limits, RequestError
 
 MAX_DETECTIONS = 300
 """Most detections that one image is answered with."""

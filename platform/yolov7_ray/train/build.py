@@ -5,13 +5,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from yolov7.loss import Criterion
-from yolov7.optim import Schedule
-from yolov7.state import TrainState
+from yolov7.criterion.loss import Criterion
+from yolov7.training.schedule import Schedule
+from yolov7.training.state import TrainState
 
-from ..data.dataset import ArrowDataset
-from ..prepare import starting_architecture, starting_model
-from ..spec import TrainSpec
+from ..data.reading.dataset import ArrowDataset
+from .spec import TrainSpec
+from .starting_point import starting_architecture, starting_model
 
 
 def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) -> TrainState:

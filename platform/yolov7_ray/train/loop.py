@@ -7,23 +7,23 @@ import numpy as np
 import ray.train
 import ray.train.torch
 
-from yolov7.batch import Batch
-from yolov7.clock import Clock
-from yolov7.describe import count_flops, count_parameters
-from yolov7.engine import Diverged, resolve_precision, train_one_epoch
-from yolov7.metrics import Metrics
-from yolov7.state import TrainState
+from yolov7.evaluation.metrics import Metrics
+from yolov7.images.batch import Batch
+from yolov7.model.describe import count_flops, count_parameters
+from yolov7.training.engine import Diverged, resolve_precision, train_one_epoch
+from yolov7.training.stage_clock import Clock
+from yolov7.training.state import TrainState
 
-from ..data.cache import NodeCache
-from ..data.dataset import ArrowDataset, train_loader
-from ..data.order import class_weights, image_weights
-from ..spec import Reading, TrainSpec
-from .board import Reporter
+from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
+from ..data.reading.order import class_weights, image_weights
+from ..evaluate.rank_share import Worker, evaluate_share, figures, merged, share, synchronize
+from ..evaluate.report import Samples
 from .build import build_criterion, build_state, wrap
-from .checkpoint import Checkpoints
-from .keeper import Keeper
-from .report import RunLog, Samples
-from .validation import Worker, evaluate_share, figures, merged, share, synchronize
+from .checkpoint_policy import Keeper
+from .checkpoints import Checkpoints
+from .progress import Reporter
+from .report import RunLog
+from .spec import TrainSpec
 from .watchdog import Watchdog
 
 CLASS_AP = "class_ap"
@@ -179,12 +179,6 @@ def current_worker(spec: TrainSpec) -> Worker:
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     return Worker(context.get_world_rank(), context.get_world_size(), device,
                   spec.data.processes(spec.resources.cpus_per_worker), resolve_precision(spec.precision, device))
-
-
-def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]:
-    """The named splits, read through this node's cache."""
-    cache = NodeCache(data.cache_dir, data.cache_gb * 1e9)
-    return [ArrowDataset(dataset, split, cache) for split in splits]
 
 
 class EpochBatches:

@@ -12,15 +12,15 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
 from .. import storage
-from ..data.blocks import check_room
-from ..data.schema import load_manifest
+from ..data.manifest import load_manifest
+from ..data.reading.shard_windows import check_room
 from ..errors import JobError, NotFound
-from ..prepare import settled, starting_model, tensors_taken
-from ..spec import Model, TrainSpec
-from .board import following
-from .failure import StopOnFailure, explain
-from .interruption import LOOK_EVERY_S, FreshView, SaveInTime
+from .failures import StopOnFailure, explain
 from .loop import train_loop
+from .node_changes import LOOK_EVERY_S, FreshView, SaveInTime
+from .progress import following
+from .spec import Model, TrainSpec
+from .starting_point import settled, starting_model, tensors_taken
 
 T = TypeVar("T")
 GATHER_TIMEOUT_S = 5

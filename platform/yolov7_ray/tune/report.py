@@ -9,8 +9,8 @@ import yaml
 
 from .. import storage
 from ..errors import JobError
-from ..spec import TuneSpec
 from .scheduler import pareto_front
+from .spec import TuneSpec
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)

@@ -3,7 +3,7 @@
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from ..spec import TuneSpec
+from .spec import TuneSpec
 
 
 def searcher(spec: TuneSpec) -> OptunaSearch:

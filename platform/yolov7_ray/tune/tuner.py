@@ -9,15 +9,13 @@ from ray.actor import ActorHandle
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from .. import storage
-from ..admission import trials_at_once
-from ..spec import TuneSpec
-from ..train.board import following
+from ..train.progress import following
 from ..train.trainer import build_trainer, check_run
+from .job import TRIAL_DRIVER_CPUS, trials_at_once
 from .report import Trial, write_report
 from .scheduler import scheduler, searcher
-from .space import search_space
-
-DRIVER_CPUS = 0.01  # a trial's driver only waits; a whole CPU each would starve the workers it waits for
+from .search_space import search_space
+from .spec import TuneSpec
 
 
 def tune(spec: TuneSpec, run_name: str) -> dict:
@@ -36,7 +34,7 @@ def build_tuner(spec: TuneSpec, run_name: str, board: ActorHandle) -> ray_tune.T
     """A new tuner, or the restored one where the run exists already."""
     path, filesystem = storage.ray_storage(spec.storage)
     trainable = ray_tune.with_resources(trial_driver(spec, storage.join(spec.storage, run_name), board),
-                                        {"CPU": DRIVER_CPUS})
+                                        {"CPU": TRIAL_DRIVER_CPUS})
     earlier = f"{path}/{run_name}"
     if ray_tune.Tuner.can_restore(earlier, storage_filesystem=filesystem):
         return ray_tune.Tuner.restore(earlier, trainable, resume_unfinished=True, resume_errored=True,

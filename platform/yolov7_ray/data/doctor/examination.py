@@ -1,4 +1,4 @@
-"""A dataset examined: all of it with Ray Data, or at a glance in this process.
+"""A dataset examined: all of it with Ray Data, task by task.
 
 Every task of Ray Data examines one shard and answers counts, examples and what its images are recognised by;
 image bytes never pass through the driver. What only the whole shows, as copies and classes, is found here.
@@ -7,30 +7,20 @@ image bytes never pass through the driver. What only the whole shows, as copies 
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-import pyarrow as pa
-
-from yolov7.architectures import Architecture
+from yolov7.architectures.family import Architecture
 
 from ... import storage
 from ...errors import JobError
-from ...progress import ProgressLine
-from ..mapped import MappedShard
-from ..schema import Manifest, load_manifest
-from .census import compare_counts, examine_anchors, examine_manifest
-from .likeness import find_copies
-from .objects import Census, Yardstick, examine_objects
-from .picture import examine_image
-from .shard import ShardReport, ShardTask, compare_files, examine_shard, open_shard
-from .symptom import Case, Findings
-
-GLANCE_S = 8.0
-"""Time that a glance may take, half of it for labels."""
-NUM_DECODED = 64
-"""Images that a glance decodes."""
+from ...jobs.progress_line import ProgressLine
+from ..manifest import Manifest, load_manifest
+from .finding import Findings
+from .near_duplicates import find_copies
+from .object_checks import Census, Yardstick
+from .shard_examination import ShardReport, ShardTask, compare_files, examine_shard
+from .statistics import compare_counts, examine_anchors, examine_manifest
 
 
 @dataclass(slots=True)
@@ -82,7 +72,7 @@ def plan_tasks(uri: str, manifest: Manifest, measure: Yardstick) -> list[ShardTa
     return tasks
 
 
-def _examine_totals(examination: Examination) -> None:
+def examine_totals(examination: Examination) -> None:
     """What the sums over shards tell: counts of the splits that were seen whole, and the anchors."""
     manifest, counted = examination.manifest, examination.counted
     whole = {name: census for name, census in counted.items() if census.num_images == manifest.splits[name].num_rows}
@@ -106,7 +96,7 @@ def examine(uri: str, architecture: Architecture, image_size_px: int) -> Examina
         findings.merge(report.findings)
         examination.counted.setdefault(task.split, Census()).add(report.census)
         examination.cpu_s += report.cpu_s
-    _examine_totals(examination)
+    examine_totals(examination)
     find_copies([image for report in reports for image in report.images], findings)
     examination.elapsed_s = time.monotonic() - begun_s
     examination.looked_at = f"every byte of {examination.num_images:,} images"
@@ -154,74 +144,3 @@ def _examine_row(row: dict, references: list) -> dict:
     except JobError as error:
         outcome = {"mistake": error.args}
     return {"id": row["id"], "outcome": json.dumps(outcome)}
-
-
-# --- at a glance ----------------------------------------------------------------------------------------
-
-
-def glance(uri: str, splits: Iterable[str], architecture: Architecture, image_size_px: int,
-           budget_s: float = GLANCE_S) -> Examination:
-    """Look at some splits for a few seconds, without Ray: the manifest, sizes of files, labels and headers.
-
-    Of a dataset on a local disk, labels come from mapped columns, then as many headers as there is time for, in
-    an order that spreads over the dataset, a few of them decoded. One in S3 is not fetched for this.
-    """
-    uri, begun_s = storage.absolute(uri), time.monotonic()
-    examination = Examination(uri, load_manifest(uri), architecture.name, image_size_px)
-    manifest, findings = examination.manifest, examination.findings
-    examine_manifest(manifest, findings)
-    tasks = [task for task in plan_tasks(uri, manifest, yardstick(manifest, architecture, image_size_px))
-             if task.split in set(splits)]
-    sound = compare_files(uri, tasks, findings)
-    num_headers = num_decoded = 0
-    if not storage.is_remote(uri):
-        opened = _glance_at_labels(sound, examination, begun_s + budget_s / 2)
-        num_headers, num_decoded = _glance_at_images(opened, findings, begun_s + budget_s)
-    _examine_totals(examination)
-    examination.elapsed_s = time.monotonic() - begun_s
-    num_rows = sum(task.shard.num_rows for task in tasks)
-    examination.looked_at = (
-        f"the manifest and the files' sizes alone, since the dataset's {num_rows:,} images lie in S3"
-        if storage.is_remote(uri) else
-        f"labels of {examination.num_images:,}, headers of {num_headers:,} and pixels of {num_decoded:,} of "
-        f"{num_rows:,} images; no checksums, no search for copies")
-    return examination
-
-
-def _glance_at_labels(tasks: list[ShardTask], examination: Examination,
-                      until_s: float) -> list[tuple[ShardTask, MappedShard]]:
-    """Examine objects, shard by shard while there is time; the shards that could be opened."""
-    opened = []
-    for task in tasks:
-        if time.monotonic() > until_s:
-            break
-        try:
-            mapped, first = open_shard(task.dataset, task.shard), task.first
-            for batch in mapped.batches:
-                census = examine_objects(batch, task.split, first, task.yardstick, examination.findings)
-                examination.counted.setdefault(task.split, Census()).add(census)
-                first += batch.num_rows
-            opened.append((task, mapped))
-        except pa.ArrowException as error:
-            examination.findings.add("unreadable shard", Case(task.split, detail=f"{task.shard.path}: {error}"[:200]))
-    return opened
-
-
-def _glance_at_images(opened: list[tuple[ShardTask, MappedShard]], findings: Findings,
-                      until_s: float) -> tuple[int, int]:
-    """Examine headers in a random order while there is time, and decode the first few; how many of each."""
-    places = [(number, row) for number, (_, mapped) in enumerate(opened) for row in range(len(mapped.sizes_hw))]
-    num_headers = num_decoded = 0
-    for position in np.random.default_rng(0).permutation(len(places)).tolist():
-        if time.monotonic() > until_s:
-            break
-        number, row = places[position]
-        task, mapped = opened[number]
-        data, size_hw = mapped.image(row), tuple(mapped.sizes_hw[row].tolist())
-        pixels, problems = examine_image(data, size_hw, pixels_too=num_decoded < NUM_DECODED)
-        num_decoded += pixels is not None
-        num_headers += 1
-        for kind, detail in problems:
-            file_name = mapped.values(row)["file_name"]
-            findings.add(kind, Case(task.split, task.first + row, file_name, detail))
-    return num_headers, num_decoded

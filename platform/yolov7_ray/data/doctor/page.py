@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from yolov7.draw import draw_truth
-from yolov7.sample import encode_image
+from yolov7.images.draw import draw_truth
+from yolov7.images.sample import encode_image
 
 from ...errors import JobError
-from ..mapped import MappedShard
+from ..reading.mapped_shard import MappedShard
 from .examination import Examination
-from .picture import decode
-from .shard import open_shard
-from .symptom import SEVERITIES, Case, Finding
+from .finding import SEVERITIES, Case, Finding
+from .image_checks import decode
+from .shard_examination import open_shard
 
 THUMBNAIL_PX = 240
 MAX_PICTURES = 120

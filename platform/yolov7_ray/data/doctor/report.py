@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from yolov7.architectures import architecture
+from yolov7.architectures.family import architecture
 
 from ... import storage
 from ...errors import Unsound
-from ...spec import DoctorSpec
 from .examination import Examination, examine
+from .finding import SEVERITIES, Finding
 from .page import page
-from .symptom import SEVERITIES, Finding
+from .spec import DoctorSpec
 
 PAGE, VALUES = "index.html", "doctor.json"
 _TOLD_BY_THE_PLAN = ("class missing in a split", "class without objects", "anchors do not fit")

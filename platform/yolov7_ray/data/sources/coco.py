@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import storage
-from ...disk import FileInfo
 from ...errors import JobError
+from ...storage.disk import FileInfo
 from .instances import Instances, read_instances
 from .item import Item, Raw, RawSource, problem_record
 from .objects import UNUSABLE, Objects, Problem

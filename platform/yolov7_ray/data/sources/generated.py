@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..shapes import SHAPE_CLASSES, generate_shape_image
 from .item import Item, Raw, RawSource
 from .objects import Annotation, Objects
+from .shapes import SHAPE_CLASSES, generate_shape_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

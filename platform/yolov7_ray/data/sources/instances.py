@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ... import storage
-from ...disk import explained
 from ...errors import JobError, NotFound
+from ...storage.disk import explained
 from .json_stream import JsonObject, NotJson
 
 PIECE_BYTES = 1 << 20

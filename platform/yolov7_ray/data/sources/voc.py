@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 
 from ... import storage
-from ...disk import FileInfo
 from ...errors import JobError
+from ...storage.disk import FileInfo
 from .item import IMAGE_SUFFIXES, FileItem, RawSource, problem_record, read_text
 from .objects import Annotation, Objects, Problem
 

@@ -10,8 +10,8 @@ import numpy as np
 import yaml
 
 from ... import storage
-from ...disk import FileInfo
 from ...errors import JobError, NotFound
+from ...storage.disk import FileInfo
 from .item import IMAGE_SUFFIXES, Item, Raw, RawSource, problem_record, read_text
 from .objects import Annotation, Objects, Problem
 

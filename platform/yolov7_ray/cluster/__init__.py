@@ -1,0 +1,1 @@
+"""The Ray under a job, and what its nodes hold."""

@@ -1,0 +1,263 @@
+"""Jobs on a Ray cluster, through its Jobs API: submit, follow, list, stop.
+
+Credentials of the storage are not sent: they come from the nodes' environment or instance roles. What is sent
+in ``env_vars`` can be read by everyone who may see the cluster's dashboard.
+"""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import secrets
+import shlex
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+
+from ..errors import JobError
+
+TIMEOUT_S = 5
+"""For each of reaching the cluster and its first answer."""
+
+REQUEST_TIMEOUT_S = 60
+"""For any later answer."""
+
+SILENCE_S = 60
+"""A log that says nothing for so long is asked for anew: its connection may be dead."""
+
+RECONNECT_S = 120
+"""How long a job's log is waited for when the cluster no longer answers."""
+
+FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
+             "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+"""Environment variables that say where the storage is; they go with the job where they are set."""
+
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""These go only where --forward-aws-credentials is given."""
+
+Answer = TypeVar("Answer")
+
+TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+class Job(Protocol):
+    """What is needed to know of a job to submit it."""
+
+    kind: str
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The whole job as plain values."""
+
+
+class Unanswered(JobError):
+    """A cluster that was reached before and now is silent."""
+
+
+class Cluster:
+    """A Ray cluster at the address of its dashboard, ``http://HEAD:8265``.
+
+    JobError within about ten seconds if it cannot be reached, does not accept the token, or would accept
+    everyone although it is not on this machine (unless ``insecure``).
+    """
+
+    def __init__(self, address: str, insecure: bool = False):
+        self.address = _url(address)
+        token = self._authenticate(insecure)
+        for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # else Ray prefers them to the address given
+            os.environ.pop(variable, None)
+        from ray.job_submission import JobSubmissionClient
+
+        for module in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(module).setLevel(logging.WARNING)  # else each upload is announced
+
+        class Client(JobSubmissionClient):
+            def _do_request(self, *args, **kwargs):  # Ray's own waits for ever
+                return super()._do_request(*args, **({"timeout": REQUEST_TIMEOUT_S} | kwargs))
+
+        self._client = Client(self.address, headers={"Authorization": f"Bearer {token}"} if token else None)
+
+    def _authenticate(self, insecure: bool) -> str | None:
+        """The token to send, or None where the cluster asks for none."""
+        status = self._status()
+        if status == 200:
+            if not insecure and not _is_loopback(self.address):
+                raise JobError(self.address, "accepts jobs from anyone who can reach it",
+                               "start the cluster with RAY_AUTH_MODE=token, or give --insecure where its network "
+                               "is closed")
+            return None
+        if status not in (401, 403):
+            raise JobError(self.address, f"answers {status}, so it is no Ray dashboard",
+                           "give the address of the dashboard, usually http://HEAD:8265")
+        token = _token()
+        if token is None:
+            raise JobError(self.address, "asks for a token", "set RAY_AUTH_TOKEN to the cluster's token")
+        if self._status(token) != 200:
+            raise JobError(self.address, "does not accept the token", "set RAY_AUTH_TOKEN to this cluster's token")
+        return token
+
+    def _status(self, token: str | None = None) -> int:
+        """HTTP status of the Jobs API's version."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            return requests.get(f"{self.address}/api/version", headers=headers, timeout=TIMEOUT_S,
+                                allow_redirects=False).status_code
+        except requests.RequestException as error:
+            raise JobError(self.address, f"cannot be reached ({_reason(error)})",
+                           "check that the cluster is up and its dashboard's port is open to this machine "
+                           "(an ssh -L or kubectl port-forward tunnel is the safe way)") from None
+
+    def submit(self, job: Job, run_name: str, *, resume: bool = False, admit: bool = True,
+               verbose: bool = False, forward_credentials: bool = False) -> str:
+        """Send code and job to the cluster and start it there; return the id of the submission."""
+        submission = f"{run_name}-{secrets.token_hex(2)}" if resume else run_name
+        command = ["python", "-m", "yolov7_ray", "job.json", "--resume" if resume else "--run-name", run_name]
+        command += [] if admit else ["--no-admission"]
+        command += ["--verbose"] if verbose else []
+        with tempfile.TemporaryDirectory(prefix="yolov7-job-") as directory:
+            Path(directory, "job.json").write_text(json.dumps(job.model_dump(mode="json")))
+            runtime_env = {"working_dir": directory, "py_modules": code(), "excludes": ["__pycache__"],
+                           "env_vars": environment(forward_credentials)}
+            return self._ask(lambda: self._client.submit_job(
+                entrypoint=shlex.join(command), submission_id=submission, runtime_env=runtime_env,
+                metadata={"run": run_name, "kind": job.kind}))
+
+    def follow(self, job_id: str, write: Callable[[str], object] = sys.stdout.write) -> int:
+        """Write a job's log as it grows until the job ends; return the exit status that it ended with."""
+        import aiohttp
+
+        written = 0
+
+        async def tail() -> None:
+            nonlocal written
+            position, stream = 0, self._client.tail_job_logs(job_id)
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    chunk = await anext(stream)
+                write(chunk[max(0, written - position):])  # a stream begins anew after a lost connection
+                position += len(chunk)
+                written = max(written, position)
+                sys.stdout.flush()
+
+        last_contact = time.monotonic()
+        while True:
+            try:
+                asyncio.run(tail())
+            except (StopAsyncIteration, RuntimeError, OSError, aiohttp.ClientError):
+                pass  # whether the job or only the connection ended, the job's status says
+            try:
+                info = self.info(job_id)
+                last_contact = time.monotonic()
+                if info.status in TERMINAL:
+                    return _exit_status(info)
+            except Unanswered:
+                if time.monotonic() - last_contact > RECONNECT_S:
+                    raise
+            time.sleep(0.5)
+
+    def logs(self, job_id: str) -> str:
+        """What a job has written so far."""
+        return self._ask(lambda: self._client.get_job_logs(job_id))
+
+    def info(self, job_id: str):
+        """Ray's details of a job."""
+        return self._ask(lambda: self._client.get_job_info(job_id))
+
+    def jobs(self) -> str:
+        """A table of the cluster's jobs, the newest first."""
+        jobs = [job for job in self._ask(self._client.list_jobs) if job.submission_id]
+        jobs.sort(key=lambda job: job.start_time or 0, reverse=True)
+        rows = [("ID", "KIND", "STATUS", "STARTED", "SECONDS")]
+        for job in jobs:
+            started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((job.start_time or 0) / 1000))
+            seconds = ((job.end_time or time.time() * 1000) - (job.start_time or 0)) / 1000
+            rows.append((job.submission_id, (job.metadata or {}).get("kind", "–"), job.status.value, started,
+                         f"{seconds:.0f}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+    def stop(self, job_id: str) -> str:
+        """Stop a job; return its status afterwards."""
+        self._ask(lambda: self._client.stop_job(job_id))
+        deadline = time.monotonic() + 30
+        while (status := self.info(job_id).status.value) not in TERMINAL and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return status
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """The cluster's answer; its refusals and silences as JobError."""
+        try:
+            return question()
+        except (requests.RequestException, ConnectionError) as error:
+            raise Unanswered(self.address, f"no longer answers ({_reason(error)})",
+                             "the job goes on if the cluster is up; see submit.py list") from None
+        except RuntimeError as error:
+            if "does not exist" in str(error) or "404" in str(error):
+                raise JobError(self.address, "has no such job", "submit.py list shows the ids") from None
+            raise JobError(self.address, f"refused: {str(error)[:500]}") from None
+
+
+def code() -> list[str]:
+    """The packages that travel with a job, so that the cluster needs only their dependencies."""
+    import yolov7
+    import yolov7_ray
+
+    return [str(Path(package.__file__).resolve().parent) for package in (yolov7, yolov7_ray)]
+
+
+def environment(forward_credentials: bool = False) -> dict[str, str]:
+    """Environment variables of the job on the cluster."""
+    names = FORWARDED + (CREDENTIALS if forward_credentials else ())
+    forwarded = {name: os.environ[name] for name in names if name in os.environ}
+    return {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "PYTHONUNBUFFERED": "1"} | forwarded
+
+
+def _exit_status(info) -> int:
+    if info.status == "SUCCEEDED":
+        return 0
+    return info.driver_exit_code or 1
+
+
+def _url(address: str) -> str:
+    url = address if "://" in address else f"http://{address}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise JobError(f"--address {address}", "is no address of a dashboard", "give e.g. http://HEAD:8265")
+    return url.rstrip("/")
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether every address that the host's name stands for is this machine's own."""
+    host = urlsplit(address).hostname
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(ip.split("%")[0]).is_loopback for ip in found)
+
+
+def _token() -> str | None:
+    """The token of RAY_AUTH_TOKEN, or of the file that RAY_AUTH_TOKEN_PATH (or Ray's default) names."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    return path.read_text().strip() if path.is_file() else None
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause in a few words."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUT_S} s"
+    text = str(error)
+    for known in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable",
+                  "Temporary failure in name resolution", "CERTIFICATE_VERIFY_FAILED"):
+        if known in text:
+            return known
+    return text[:120]

@@ -1,0 +1,169 @@
+"""The Ray under a job: one started in this process and kept to this machine, or the cluster's."""
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from ..errors import JobError
+
+LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line that a worker prints appears twice
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # else a short epoch waits up to 2 s for its report to be fetched
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # a busy machine may need more than Ray's 60 s
+}
+"""For a Ray of our own, where the user has not set them."""
+
+START_ATTEMPTS = 3
+
+LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
+"""What `ray up` leaves on a head node: the kinds of nodes that its autoscaler may add."""
+
+MAX_OBJECT_STORE_BYTES = 2 << 30
+SMALL_OBJECT_STORE_BYTES = 256 << 20
+
+
+@contextmanager
+def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[None]:
+    """Ray while the block runs: a private one on this machine, or (``address="auto"``) the one this process is in.
+
+    The private one listens on 127.0.0.1 alone, with its own token, temporary directory and dashboard and a
+    bounded object store. Its logs are kept only if the block fails. ``verbose`` shows what the workers print.
+    """
+    directory = None if address else _prepare_own_ray()
+    import ray
+
+    if not verbose:  # Serve sets its own level when it starts
+        logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+        _shorten_obituaries()
+
+    shown = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
+    keep_logs = True
+    try:
+        if address:
+            ray.init(address=address, **shown)
+        else:
+            init_patiently(dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
+                           object_store_memory=_object_store_bytes(), _temp_dir=directory, **shown)
+        _exit_at_sigterm()
+        yield
+        keep_logs = False
+    except (JobError, KeyboardInterrupt, SystemExit):
+        keep_logs = False
+        raise
+    finally:
+        ray.shutdown()
+        if directory:
+            os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+        if directory and keep_logs:
+            print(f"Ray's logs are kept in {directory}", flush=True)
+        elif directory:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _shorten_obituaries() -> None:
+    """Of what Ray tells of the death of a node, only the first line: it adds the last twenty of that node's log."""
+    from ray._private import worker
+
+    whole = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **how: whole(
+        data | {"lines": [line.partition("\n")[0] for line in data["lines"]]}, **how)
+
+
+def init_patiently(**arguments) -> None:
+    """``ray.init`` of a Ray of our own, tried again where a busy machine exceeds the 30 s that Ray gives its start."""
+    import ray
+
+    for remaining in reversed(range(START_ATTEMPTS)):
+        try:
+            ray.init(address="local", **arguments)
+            return
+        except Exception as error:
+            if not remaining or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+
+
+def announce_dashboard() -> int:
+    """A free port for the dashboard, named in the environment of all of Ray's processes.
+
+    Ray Train asks it whether a controller still lives. Without an answer the resources of a trial that was
+    stopped early are never freed, and the next trial waits for them for ever.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return port
+
+
+def _prepare_own_ray() -> str:
+    """Set the environment that Ray reads when it is imported; return its directory, short as socket paths must be."""
+    os.environ.update({key: value for key, value in LOCAL_ENVIRONMENT.items() if key not in os.environ})
+    os.environ.pop("RAY_ADDRESS", None)  # else Ray would join that cluster; --address is the way to it
+    os.environ["PYTHONPATH"] = _python_path()
+    if "ray" not in sys.modules:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32),
+                          RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")  # all its ports on 127.0.0.1, on Linux too
+    return tempfile.mkdtemp(prefix="yolov7-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
+
+
+def _exit_at_sigterm() -> None:
+    """Unwind, so that endpoints and workers are shut down; Ray's own handler ends the process where it stands."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def nodes(address: str | None = None) -> list[dict[str, float]] | None:
+    """Resources of every node that is alive or may be added; None where an autoscaler keeps that to itself."""
+    import ray
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+    alive = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    path = LAUNCHER_CONFIG.expanduser()
+    if address is None:
+        return alive
+    if path.is_file():
+        return alive + _nodes_to_come(yaml.safe_load(path.read_text()))
+    return None if is_autoscaler_v2(fetch_from_server=True) else alive  # KubeRay's limits are in its own resource
+
+
+def _nodes_to_come(config: dict) -> list[dict[str, float]]:
+    """Nodes that the cluster launcher's autoscaler may add to its head."""
+    limit = int(config.get("max_workers", 0))
+    kinds = config.get("available_node_types", {})
+    return [dict(kind.get("resources", {})) for name, kind in kinds.items() if name != config.get("head_node_type")
+            for _ in range(min(limit, int(kind.get("max_workers", limit))))]
+
+
+def _python_path() -> str:
+    """Where Ray's worker processes find this code if it is not installed."""
+    import yolov7
+    import yolov7_ray
+
+    roots = [str(Path(package.__file__).resolve().parents[1]) for package in (yolov7, yolov7_ray)]
+    roots = [root for root in roots if not root.endswith("-packages")]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(filter(None, roots + given)))
+
+
+def _object_store_bytes() -> int:
+    """Half of what /dev/shm has free, within bounds; small where it is absent, as in a bare container."""
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        free = 0
+    return max(SMALL_OBJECT_STORE_BYTES, min(MAX_OBJECT_STORE_BYTES, free // 2))

@@ -1,0 +1,1 @@
+"""Raw images and annotations become an Arrow dataset."""

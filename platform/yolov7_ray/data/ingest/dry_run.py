@@ -1,0 +1,26 @@
+"""What a dry run says of an ingest job."""
+
+from ... import storage
+from ...errors import JobError
+from ...jobs.kind import Line
+from ..dry_run import in_words
+from ..manifest import MANIFEST
+from .spec import IngestSpec
+
+
+def ingest_lines(spec: IngestSpec) -> list[Line]:
+    """Source and dataset; JobError where a split is not there."""
+    source = spec.source
+    if source.format == "shapes":
+        lines = [("source", f"{in_words(source.splits)} generated, {source.image_size_px} px")]
+    else:
+        for split, where in source.splits.items():
+            path = storage.join(source.uri, getattr(where, "annotations", where))
+            if not storage.exists(path):
+                raise JobError(f"source.splits.{split}", f"{path} does not exist",
+                               "set source.uri to the root of the data, and source.splits to what lies below it")
+        lines = [("source", f"{source.format} at {source.uri}: {', '.join(source.splits)}")]
+    state = "will be written"
+    if storage.exists(storage.join(spec.dataset, MANIFEST)):
+        state = "exists; it will be replaced" if spec.overwrite else "exists already"
+    return [*lines, ("dataset", f"{spec.dataset} {state}")]

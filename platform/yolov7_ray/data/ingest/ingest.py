@@ -1,0 +1,222 @@
+"""Raw images and annotations → an Arrow dataset, with Ray Data: items → shards → manifest.
+
+The driver reads the lists and annotations, cuts them into shards, and hands each shard as one row to Ray Data,
+whose tasks read the images and write the files; image bytes never pass through the driver or the object store.
+The manifest comes last. Memory is bounded by a record batch per running task, plus the annotations here, which are
+columns (COCO), small records (YOLO, VOC) or nothing (generated shapes).
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ... import storage
+from ...errors import AlreadyExists, JobError, NotFound
+from ...jobs.progress_line import ProgressLine
+from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
+from ..sources.item import RawSource
+from ..sources.read import read_source
+from .shards import ShardTask, plan_shards, strict_error, write_shard
+
+RECEIPTS = ".ingest"
+_SHARD_NAME = re.compile(r"^[^/]+/\d{5,}-[0-9a-f]{12}\.arrow$")
+
+
+def ingest(spec, run_name: str) -> dict:
+    """Run the ingest job `spec`; the dataset's URI and fingerprint.
+
+    A dataset that was made from this very input is kept as it is; another one at this URI is an error unless
+    `overwrite`. JobError for what the user can mend.
+    """
+    uri = storage.absolute(spec.dataset)
+    storage.check_access(uri, write=True)
+    begun = time.monotonic()
+    source = read_source(spec.source)
+    if spec.strict and (first := next(itertools.chain(*source.problems.values()), None)):
+        raise strict_error(first)
+    classes, class_map = _select_classes(source, spec.classes)
+    digest = _input_digest(spec, source)
+    if not spec.overwrite and (present := _present(uri, digest)):
+        print(f"{run_name}: {uri} is up to date: {_summary(present)}")
+        return {"dataset": spec.dataset, "fingerprint": present.fingerprint}
+    receipts = _write_shards(_plan(spec, uri, source, class_map, len(classes), digest))
+    manifest, problems = _assemble(spec, uri, source, classes, class_map, digest, receipts)
+    listing = "".join(json.dumps(record, sort_keys=True) + "\n" for record in problems)
+    storage.write_bytes(storage.join(uri, DROPPED), listing.encode())
+    storage.write_json(storage.join(uri, MANIFEST), manifest.to_json())
+    _tidy(uri, manifest)
+    _report(run_name, uri, manifest, sum(r["image_bytes"] for r in receipts), time.monotonic() - begun)
+    return {"dataset": spec.dataset, "fingerprint": manifest.fingerprint}
+
+
+# --- before ---------------------------------------------------------------------------------------------
+
+
+def _select_classes(source: RawSource, wanted: list[str] | None) -> tuple[list[int], tuple[int | None, ...]]:
+    """Source indices of the dataset's classes, and for each source class its dataset index or None."""
+    if wanted is None:
+        return list(range(len(source.classes))), tuple(range(len(source.classes)))
+    unknown = [name for name in wanted if name not in source.classes]
+    if unknown or not wanted or len(set(wanted)) < len(wanted):
+        problem = f"{', '.join(map(repr, unknown))} is not in the source" if unknown else "is empty or repeats a name"
+        raise JobError("classes", problem, f"the source has {', '.join(source.classes)}")
+    return ([source.classes.index(name) for name in wanted],
+            tuple(wanted.index(name) if name in wanted else None for name in source.classes))
+
+
+def _input_digest(spec, source: RawSource) -> str:
+    """Digest of all that decides the dataset's content, without reading the images."""
+    digest = hashlib.sha256()
+    chosen = [VERSION, spec.source.format, spec.classes, spec.shard_mb, source.classes, source.class_ids,
+              source.inputs, list(source.splits)]
+    digest.update(json.dumps(chosen).encode())
+    for items in source.splits.values():
+        digest.update(b"split")
+        for item in items:
+            digest.update(f"{item.image_id}|{item.file_name}|{item.num_bytes}|{item.mark}\n".encode())
+    if spec.source.format == "shapes":
+        digest.update(str(spec.source.seed).encode())
+    return digest.hexdigest()
+
+
+def _present(uri: str, digest: str) -> Manifest | None:
+    """The dataset at `uri` where it is whole and made from this input, None where there is none."""
+    try:
+        manifest = load_manifest(uri)
+    except NotFound:
+        return None
+    if manifest.source.get("digest") != digest:
+        raise AlreadyExists(uri, f"holds another dataset already ({_summary(manifest)})",
+                            "choose another `dataset`, or set `overwrite: true` to replace it")
+    sizes = {info.path: info.num_bytes for info in storage.list_files(uri)}
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    return manifest if all(sizes.get(shard.path) == shard.num_bytes for shard in shards) else None
+
+
+# --- shards ---------------------------------------------------------------------------------------------
+
+
+def _plan(spec, uri: str, source: RawSource, class_map: tuple, num_classes: int, digest: str) -> list[ShardTask]:
+    receipts = storage.join(uri, RECEIPTS, digest[:16])
+    return [ShardTask(uri, split, number, items, class_map, num_classes, receipts, spec.strict)
+            for split, all_items in source.splits.items()
+            for number, items in enumerate(plan_shards(all_items, spec.shard_mb * 1e6))]
+
+
+def _write_shards(tasks: list[ShardTask]) -> list[dict]:
+    """Receipts of all shards in order; those that an interrupted job left are taken over."""
+    finished = _finished(tasks)
+    num_items = {task.name: len(task.items) for task in tasks}
+    progress = ProgressLine("ingest", sum(num_items.values()), "images")
+    image_bytes = 0
+    try:
+        for receipt in _run([task for task in tasks if task.name not in finished]):
+            name = f"{receipt['split']}/{receipt['number']:05d}"
+            finished[name] = receipt
+            image_bytes += receipt["image_bytes"]
+            progress.advance(num_items[name], f"{image_bytes / 1e6:,.0f} MB")
+    finally:
+        progress.close()
+    return [finished[task.name] for task in tasks]
+
+
+def _finished(tasks: list[ShardTask]) -> dict[str, dict]:
+    if not tasks:
+        return {}
+    sizes = {info.path: info.num_bytes for info in storage.list_files(tasks[0].dataset)}
+    receipts = [storage.read_json(storage.join(tasks[0].receipts, info.path))
+                for info in storage.list_files(tasks[0].receipts)]
+    return {f"{receipt['split']}/{receipt['number']:05d}": receipt for receipt in receipts
+            if receipt["path"] is None or sizes.get(receipt["path"]) == receipt["num_bytes"]}
+
+
+def _run(tasks: list[ShardTask]) -> Iterator[dict]:
+    """Write shards in parallel, one Ray Data task each; receipts as they come."""
+    if not tasks:
+        return
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours is one line
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the plan of each execution, and that bars are off
+    references = [ray.put(task) for task in tasks]
+    rows = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(_write_row, fn_args=(references,))
+    for row in rows.iter_rows():
+        outcome = json.loads(row["outcome"])
+        if "mistake" in outcome:
+            raise JobError(*outcome["mistake"])
+        yield outcome
+
+
+def _write_row(row: dict, references: list) -> dict:
+    """What Ray Data maps; a JobError comes back as a value, so that it reaches the user as it is."""
+    import ray
+
+    try:
+        outcome = write_shard(ray.get(references[row["id"]]))
+    except JobError as error:
+        outcome = {"mistake": error.args}
+    return {"outcome": json.dumps(outcome)}
+
+
+# --- after ----------------------------------------------------------------------------------------------
+
+
+def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: tuple, digest: str,
+              receipts: list[dict]) -> tuple[Manifest, list[dict]]:
+    splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes))
+              for split in source.splits}
+    problems = [record for split in source.splits
+                for record in [*source.problems.get(split, ()),
+                               *(record for r in receipts if r["split"] == split for record in r["problems"])]]
+    dropped = Counter(record["reason"] for record in problems)
+    origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
+    return Manifest(tuple(source.classes[i] for i in classes), tuple(source.class_ids[i] for i in classes), splits,
+                    origin, dict(sorted(dropped.items()))), problems
+
+
+def _split(name: str, receipts: list[dict], num_classes: int) -> Split:
+    shards = tuple(Shard(r["path"], r["num_rows"], r["num_bytes"], r["sha256"]) for r in receipts if r["path"])
+    if not shards:
+        reasons = Counter(record["reason"] for r in receipts for record in r["problems"])
+        why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+        raise JobError(f"source.splits.{name}", f"there are no images left{f' ({why})' if why else ''}",
+                       "check source.uri and source.splits, or leave this split out")
+    per_class = tuple(sum(r["objects_per_class"][label] for r in receipts) for label in range(num_classes))
+    return Split(shards, sum(shard.num_rows for shard in shards), sum(per_class), per_class)
+
+
+def _tidy(uri: str, manifest: Manifest) -> None:
+    """Remove receipts and shards of replaced or interrupted datasets, and nothing that is not ours."""
+    storage.delete(storage.join(uri, RECEIPTS))
+    current = {shard.path for split in manifest.splits.values() for shard in split.shards}
+    for info in storage.list_files(uri):
+        if _SHARD_NAME.match(info.path) and info.path not in current:
+            storage.delete(storage.join(uri, info.path))
+
+
+def _summary(manifest: Manifest) -> str:
+    splits = (f"{name} {split.num_rows:,} images, {split.num_objects:,} objects"
+              for name, split in manifest.splits.items())
+    return f"{'; '.join(splits)}; {len(manifest.classes)} classes"
+
+
+def _report(run_name: str, uri: str, manifest: Manifest, image_bytes: int, elapsed_s: float) -> None:
+    print(f"{run_name}: {_summary(manifest)}; {image_bytes / 1e6:,.1f} MB in {elapsed_s:.1f} s -> {uri}")
+    for reason, count in manifest.dropped.items():
+        print(f"  {count:,} x {reason}")
+    if manifest.dropped:
+        print(f"  listed in {storage.join(uri, DROPPED)}")
+    for name, empty in _empty_classes(manifest):
+        print(f"  split {name} has no object of {', '.join(empty)}")
+
+
+def _empty_classes(manifest: Manifest) -> Iterable[tuple[str, list[str]]]:
+    for name, split in manifest.splits.items():
+        empty = [label for label, count in zip(manifest.classes, split.objects_per_class, strict=True) if not count]
+        if empty:
+            yield name, empty

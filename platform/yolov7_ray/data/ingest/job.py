@@ -1,0 +1,38 @@
+"""The ingest job."""
+
+from typing import Any
+
+from ...jobs.kind import ExpectedDataset, JobKind, Line, Upcoming
+from ..sources.spec import SHAPE_CLASSES
+from .spec import IngestSpec
+
+
+class Ingest(JobKind[IngestSpec]):
+    """Raw images and annotations -> an Arrow dataset."""
+
+    spec = IngestSpec
+    outputs = ("dataset", "fingerprint")
+    example = {"source": {"format": "coco", "uri": "s3://my-bucket/coco"}, "dataset": "s3://my-bucket/datasets/coco"}
+
+    def run(self, spec: IngestSpec, run_name: str) -> dict[str, Any]:
+        from .ingest import ingest
+
+        return ingest(spec, run_name)
+
+    def dry_run(self, spec: IngestSpec, upcoming: Upcoming) -> list[Line]:
+        from .dry_run import ingest_lines
+
+        return ingest_lines(spec)
+
+    def next_command(self, spec: IngestSpec, outputs: dict[str, Any]) -> str:
+        return f"python submit.py new train my-train.yaml, and set `dataset: {outputs['dataset']}` in it"
+
+    def datasets_made(self, spec: IngestSpec) -> list[ExpectedDataset]:
+        source = spec.source
+        generated = source.format == "shapes"
+        classes = spec.classes or getattr(source, "classes", None) or (SHAPE_CLASSES if generated else None)
+        return [ExpectedDataset(spec.dataset, tuple(source.splits), dict(source.splits) if generated else {},
+                                tuple(classes) if classes else None)]
+
+
+KIND = Ingest()

@@ -1,0 +1,159 @@
+"""Planning and writing shards: which items go into which, and each shard's bytes, depend on the input alone."""
+
+import hashlib
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from ... import storage
+from ...errors import JobError
+from ..manifest import ARROW_SCHEMA
+from ..sources.item import Item, Raw, problem_record
+from ..sources.objects import Problem
+from .rows import CLIPPED, Row, build_row, record_batch
+
+BATCH_BYTES = 16 << 20
+"""Images are held in memory up to this size before they are written as one record batch."""
+READERS = 16
+READ_BYTES = 500_000
+"""A thread reads so much at a time: to hand small images over one by one would cost more than to read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """All that a process anywhere needs for writing one shard."""
+
+    dataset: str
+    split: str
+    number: int
+    items: Sequence[Item]
+    class_map: tuple[int | None, ...]
+    num_classes: int
+    receipts: str
+    """Directory where finished shards leave a note, so that an interrupted job need not repeat them."""
+    strict: bool
+
+    @property
+    def name(self) -> str:
+        """Of the shard, before its content is known."""
+        return f"{self.split}/{self.number:05d}"
+
+
+def plan_shards(items: Sequence[Item], shard_bytes: float) -> Iterator[Sequence[Item]]:
+    """Cut items, in order, into slices of about `shard_bytes`, never an empty one."""
+    first = size = 0
+    for index, item in enumerate(items):
+        if index > first and size + item.num_bytes > shard_bytes:
+            yield items[first:index]
+            first, size = index, 0
+        size += item.num_bytes
+    if len(items):
+        yield items[first:]
+
+
+def write_shard(task: ShardTask) -> dict:
+    """Write one shard and its receipt, which is returned: path, sizes, digest, counts and problems.
+
+    The file is named by its content, so writing it again changes nothing. With `strict` the first problem
+    (a clipped box is none) is a JobError. A shard whose images are all bad has `path` None.
+    """
+    receipt = {"split": task.split, "number": task.number, "path": None, "num_rows": 0, "num_bytes": 0,
+               "sha256": "", "objects_per_class": [0] * task.num_classes, "problems": [], "image_bytes": 0}
+    with storage.staged(None if storage.is_remote(task.dataset) else task.receipts) as (file, path):
+        sink = _Digesting(file)
+        _write_rows(task, sink, receipt)
+        file.flush()
+        if receipt["num_rows"]:
+            sha256 = sink.sha256.hexdigest()
+            receipt |= {"path": f"{task.name}-{sha256[:12]}.arrow", "num_bytes": file.tell(), "sha256": sha256}
+            _publish(file, path, storage.join(task.dataset, receipt["path"]))
+    storage.write_bytes(storage.join(task.receipts, f"{task.split}-{task.number:05d}.json"),
+                        json.dumps(receipt).encode())
+    return receipt
+
+
+class _Digesting(io.RawIOBase):
+    """Passes on what is written, and knows its digest: nothing has to be read again."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: pa.Buffer | bytes) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def _publish(file: BinaryIO, path: Path, uri: str) -> None:
+    """Bring the finished local file to its place: into S3, or by its new name, as it lies in that directory."""
+    if storage.is_remote(uri):
+        return storage.upload(path, uri)
+    os.fsync(file.fileno())
+    try:
+        os.makedirs(os.path.dirname(uri), exist_ok=True)
+        os.replace(path, uri)
+    except OSError:  # the split's directory may be a link to another disk
+        storage.upload(path, uri)
+
+
+def _write_rows(task: ShardTask, file: BinaryIO, receipt: dict) -> None:
+    counts = np.zeros(task.num_classes, np.int64)
+    pending: list[Row] = []
+    pending_bytes = 0
+    with pa.ipc.new_file(file, ARROW_SCHEMA) as writer:
+        for item, raw in _fetched(task.items):
+            row, problems = build_row(item, raw, task.class_map)
+            _note(task, item, problems, receipt)
+            if row is None:
+                continue
+            if pending and pending_bytes + len(row.image) > BATCH_BYTES:
+                writer.write_batch(record_batch(pending))
+                pending, pending_bytes = [], 0
+            pending.append(row)
+            pending_bytes += len(row.image)
+            counts += np.bincount(row.objects.labels, minlength=task.num_classes)
+            receipt["num_rows"] += 1
+            receipt["image_bytes"] += len(row.image)
+        if pending:
+            writer.write_batch(record_batch(pending))
+    receipt["objects_per_class"] = counts.tolist()
+
+
+def _fetched(items: Sequence[Item]) -> Iterator[tuple[Item, Raw]]:
+    """Items with their bytes, in order, read ahead in parallel: an object store answers late."""
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque[Future[list[tuple[Item, Raw]]]] = deque()
+        for group in plan_shards(items, READ_BYTES):
+            ahead.append(pool.submit(lambda group: [(item, item.fetch()) for item in group], group))
+            if len(ahead) > READERS:
+                yield from ahead.popleft().result()
+        for future in ahead:
+            yield from future.result()
+
+
+def _note(task: ShardTask, item: Item, problems: list[Problem], receipt: dict) -> None:
+    for problem in problems:
+        record = problem_record(task.split, problem, item.file_name, item.image_id)
+        if problem.reason == CLIPPED:
+            record["dropped"] = None
+        elif task.strict:
+            raise strict_error(record)
+        receipt["problems"].append(record)
+
+
+def strict_error(record: dict) -> JobError:
+    """The error that ends a strict job at its first bad row."""
+    return JobError(f"{record['split']}: {record['file_name'] or 'annotations'}",
+                    ": ".join(filter(None, (record["reason"], record["detail"]))),
+                    "repair the source, or set `strict: false` to drop and list such rows")

@@ -1,0 +1,122 @@
+"""The Arrow dataset: its columns, and the manifest that makes a set of shards a dataset.
+
+``<uri>/dataset.json`` is the manifest, written last: without it there is no dataset. The shards
+``<uri>/<split>/NNNNN-<digest>.arrow`` are uncompressed Arrow IPC files, so that a mapped file is read without
+a copy; they are never changed, since a new content has a new name.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+
+from .. import storage
+from ..errors import Corrupt, JobError, NotFound
+from ..jobs.kind import Upcoming
+
+VERSION = 1
+MANIFEST = "dataset.json"
+DROPPED = "dropped.jsonl"
+
+ARROW_SCHEMA = pa.schema([
+    pa.field("image_id", pa.int64(), nullable=False),
+    pa.field("file_name", pa.string(), nullable=False),
+    pa.field("image", pa.large_binary(), nullable=False),  # encoded bytes exactly as they came
+    pa.field("height_px", pa.int32(), nullable=False),
+    pa.field("width_px", pa.int32(), nullable=False),
+    pa.field("boxes_xyxy", pa.list_(pa.list_(pa.float32(), 4)), nullable=False),  # pixels of the stored image
+    pa.field("labels", pa.list_(pa.int32()), nullable=False),  # index into the manifest's classes
+    pa.field("iscrowd", pa.list_(pa.bool_()), nullable=False),
+    pa.field("area", pa.list_(pa.float32()), nullable=False),  # square pixels, as annotated
+    pa.field("polygons", pa.list_(pa.list_(pa.list_(pa.float32()))), nullable=False),  # object, ring: x, y, x, y…
+])
+"""One row is one image; the four object columns and `polygons` have one entry per object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Arrow file."""
+
+    path: str
+    """Relative to the dataset's URI."""
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split; its rows are those of its shards in order."""
+
+    shards: tuple[Shard, ...]
+    num_rows: int
+    num_objects: int
+    objects_per_class: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset holds; `fingerprint` names exactly this content, wherever it came from."""
+
+    classes: tuple[str, ...]
+    source_ids: tuple[int, ...]
+    """The classes' ids in the source, e.g. COCO's category ids."""
+    splits: dict[str, Split]
+    source: dict
+    """Format, URI and digest of the input; not part of the fingerprint."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Reason -> how many images or objects were dropped or clipped for it."""
+    version: int = VERSION
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", self._content_digest())
+
+    def _content_digest(self) -> str:
+        content = {"version": self.version, "classes": self.classes, "source_ids": self.source_ids,
+                   "splits": {name: asdict(split) for name, split in self.splits.items()}}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def split(self, name: str) -> Split:
+        """The split called `name`; JobError with the names there are."""
+        if name not in self.splits:
+            raise JobError("split", f"'{name}' is unknown", f"the dataset has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def to_json(self) -> dict:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Manifest":
+        """Inverse of `to_json`; ValueError, KeyError or TypeError where `values` are no manifest."""
+        if values["version"] != VERSION:
+            raise ValueError(f"version {values['version']!r} is unknown; this code reads version {VERSION}")
+        splits = {name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["num_rows"],
+                              split["num_objects"], tuple(split["objects_per_class"]))
+                  for name, split in values["splits"].items()}
+        manifest = cls(tuple(values["classes"]), tuple(values["source_ids"]), splits, values["source"],
+                       values["dropped"], values["version"], values["fingerprint"])
+        if manifest.fingerprint != manifest._content_digest():
+            raise ValueError("its fingerprint does not fit its content")
+        return manifest
+
+
+def load_manifest(uri: str) -> Manifest:
+    """The manifest of the dataset at `uri`; JobError where there is none, or none that can be used."""
+    path = storage.join(uri, MANIFEST)
+    try:
+        return Manifest.from_json(storage.read_json(path))
+    except NotFound:
+        raise NotFound(uri, "there is no dataset here", "run an ingest job with this `dataset` first") from None
+    except (Corrupt, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = error.problem if isinstance(error, JobError) else f"is corrupt: {error}"
+        raise Corrupt(path, problem, "run the ingest job again with `overwrite: true`") from None
+
+
+def require_dataset(uri: str, upcoming: Upcoming) -> None:
+    """JobError where there is no dataset and no earlier step makes it."""
+    if "${" not in uri and not upcoming.makes(uri):
+        load_manifest(uri)

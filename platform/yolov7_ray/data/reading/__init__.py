@@ -1,0 +1,1 @@
+"""From shards to the samples of one rank."""

@@ -1,0 +1,47 @@
+"""The sizes of all boxes of a split, for anchors: read without touching, or fetching, an image."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from ... import storage
+from ...errors import Corrupt, NotFound
+from ..manifest import ARROW_SCHEMA, Manifest, Shard
+
+COLUMNS = ("height_px", "width_px", "boxes_xyxy", "iscrowd")
+PARALLEL_READS = 8
+
+
+def read_box_sizes(dataset_uri: str, manifest: Manifest, split: str) -> np.ndarray:
+    """(n, 2) float64: width and height of every box of ``split`` as parts of its image's longer side; no crowds.
+
+    Of each shard, in S3 too, only these columns are read: a thousandth of its bytes.
+    """
+    shards = manifest.split(split).shards
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        sizes = list(pool.map(lambda shard: _sizes(_columns(dataset_uri, shard)), shards))
+    return np.concatenate([np.zeros((0, 2)), *sizes])
+
+
+def _columns(dataset_uri: str, shard: Shard) -> pa.Table:
+    uri = storage.join(dataset_uri, shard.path)
+    options = pa.ipc.IpcReadOptions(included_fields=[ARROW_SCHEMA.get_field_index(name) for name in COLUMNS])
+    filesystem, path = storage.filesystem(uri)
+    try:
+        with filesystem.open_input_file(path) as file:
+            return pa.ipc.open_file(file, options=options).read_all()
+    except FileNotFoundError:
+        raise NotFound(uri, "a shard of the dataset is missing",
+                       "run the ingest job again: it completes the dataset") from None
+    except pa.ArrowInvalid as error:
+        raise Corrupt(uri, f"the shard is damaged ({error})",
+                      "run the ingest job again with `overwrite: true`") from None
+
+
+def _sizes(table: pa.Table) -> np.ndarray:
+    boxes, iscrowd = (table[name].combine_chunks() for name in ("boxes_xyxy", "iscrowd"))
+    corners_px = boxes.flatten().flatten().to_numpy().reshape(-1, 4).astype(np.float64)
+    longer_px = np.maximum(table["height_px"].to_numpy(), table["width_px"].to_numpy())
+    sizes = (corners_px[:, 2:] - corners_px[:, :2]) / np.repeat(longer_px, boxes.value_lengths().to_numpy())[:, None]
+    return sizes[~iscrowd.flatten().to_numpy(zero_copy_only=False)]

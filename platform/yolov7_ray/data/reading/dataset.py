@@ -1,0 +1,350 @@
+"""Shards → this rank's samples and batches, in an order that depends on (seed, epoch) alone.
+
+Which sample stands at which position of an epoch, and in which global batch, is a function of (seed, epoch);
+how it is augmented, of (seed, epoch, position). The number of workers, loader processes and restarts decides
+only who makes a batch, so a resumed or resized job goes on with the very batches it would have seen.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from yolov7.images.augment import augmented_sample
+from yolov7.images.batch import Batch, collate, evaluation_sample
+from yolov7.images.config import AugmentConfig
+from yolov7.images.sample import Sample, Truth, read_sample
+from yolov7.training.stage_clock import Clock
+
+from ... import storage
+from ...errors import Corrupt, JobError
+from ...jobs.spec import Reading
+from ..manifest import Manifest, load_manifest
+from .cache import NodeCache
+from .decoded_images import DecodedSamples
+from .mapped_shard import MappedShard
+from .order import canvas_hw, epoch_order, epoch_positions, evaluation_batches, rank_share, step_size_px, window_ends
+from .prefetch import Prefetcher, ShardSchedule, ahead
+from .shard_windows import epoch_blocks, in_blocks
+
+PREFETCHED_BATCHES = 3
+"""Batches that each loader process keeps ready."""
+DECODED_BYTES = 256e6
+"""Decoded images that each loader process keeps."""
+
+
+class ArrowDataset:
+    """One split, as a sequence of samples; cheap to pickle, shards are mapped where and when they are read."""
+
+    def __init__(self, uri: str, split: str, cache: NodeCache | None = None):
+        self.uri, self.split_name, self.cache = storage.absolute(uri), split, cache or NodeCache()
+        self.manifest: Manifest = load_manifest(self.uri)
+        self.split = self.manifest.split(split)
+        self.clock = Clock()
+        """Seconds spent on `shard` (waiting until it is on this node's disk) and `decode`."""
+        self._ends = np.cumsum([shard.num_rows for shard in self.split.shards])
+        self._open: dict[int, MappedShard] = {}
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_open": {}}
+
+    def __len__(self) -> int:
+        return self.split.num_rows
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """Samples in each shard."""
+        return [shard.num_rows for shard in self.split.shards]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the labels."""
+        return self.manifest.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Names exactly this content."""
+        return self.manifest.fingerprint
+
+    def read(self, index: int, reduce: int = 1) -> Sample:
+        """Sample `index`, decoded at 1/reduce of its size (boxes stay in full pixels)."""
+        shard, row = self._locate(index)
+        values = shard.values(row)
+        try:
+            with self.clock("decode"):
+                return read_sample(**values, image=shard.image(row), polygons=shard.polygons(row), reduce=reduce)
+        except ValueError as error:
+            raise Corrupt(self.uri, f"{self.split_name} image {index} cannot be read ({error})",
+                          "remove the image from the source and ingest again") from None
+
+    def truth(self, index: int) -> Truth:
+        """The objects of sample `index`, without decoding its image."""
+        shard, row = self._locate(index)
+        values = shard.values(row)
+        size_hw = values.pop("height_px"), values.pop("width_px")
+        return Truth(size_hw=size_hw, **values)
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Height and width of sample `index`, without decoding it."""
+        shard, row = self._locate(index)
+        height, width = shard.sizes_hw[row].tolist()
+        return height, width
+
+    def sizes_hw(self) -> np.ndarray:
+        """(n, 2) height and width of all samples; every shard is opened for it."""
+        return np.concatenate([shard.sizes_hw for shard in self._shards()])
+
+    def class_counts(self) -> np.ndarray:
+        """(n, C) objects of each class in every sample, crowds left out; every shard is opened for it."""
+        return np.concatenate([shard.class_counts(len(self.classes)) for shard in self._shards()])
+
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image, byte for byte as it came."""
+        shard, row = self._locate(index)
+        return shard.image(row).to_pybytes()
+
+    def _locate(self, index: int) -> tuple[MappedShard, int]:
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.uri} {self.split_name}: index {index} of {len(self)}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[number - 1]) if number else 0
+        return self._shard(number), index - first
+
+    def _shard(self, number: int) -> MappedShard:
+        if number not in self._open:
+            self._open = {n: shard for n, shard in self._open.items() if shard.path.exists()}  # evicted: free the disk
+            with self.clock("shard"), self.cache.held(self.uri, self.split.shards[number]) as path:
+                self._open[number] = MappedShard(path)
+        return self._open[number]
+
+    def _shards(self) -> Iterator[MappedShard]:
+        return map(self._shard, range(len(self.split.shards)))
+
+
+# --- training -----------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """One of the equal parts that a global batch is cut into."""
+
+    batch: Batch
+    num_samples: int
+    """0: the part is empty, and the batch, one image, is only there to keep ranks in step; weigh it 0."""
+    seconds: dict[str, float]
+    """What it took to make: `shard`, `decode`, `augment`."""
+
+
+def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig, batch_size: int, seed: int,
+                 epoch: int, rank: int, world_size: int, parts: int | None = None, first_step: int = 0,
+                 processes: int = 0, weights: np.ndarray | None = None, multi_scale: float = 0.0, stride_px: int = 32,
+                 decoded_bytes: float = DECODED_BYTES, shuffle_shards: int | None = None) -> Iterable[list[Part]]:
+    """This rank's parts of every step of one epoch, from `first_step` on; `batch_size` is that of the global batch.
+
+    A global batch is cut into `parts`, by default one for each of the `world_size` ranks, else one or more.
+    With `weights`, (n,), samples are drawn in their proportion instead of once each. With `multi_scale` each global
+    batch has its own image size, a multiple of `stride_px` within (1 +- multi_scale) * size_px. Every process keeps
+    up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch goes through so many shards at a time.
+    """
+    parts = world_size if parts is None else parts
+    if parts < world_size:
+        raise ValueError(f"parts: {parts} are too few for {world_size} ranks; give each one")
+    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch,
+                        rank_share(np.arange(parts), rank, world_size), parts, weights, multi_scale, stride_px,
+                        decoded_bytes, shuffle_shards)
+    items = _load(steps, range(first_step, len(steps)), processes)
+    later = _train_order(dataset, seed, epoch + 1, weights, shuffle_shards)
+    return _prefetched(items, dataset, steps.order, [part[0] for part in steps.positions[first_step:]],
+                       reach=int(np.diff(steps.window_ends, prepend=0).max()), later=later)
+
+
+def _train_order(dataset: ArrowDataset, seed: int, epoch: int, weights: np.ndarray | None,
+                 shuffle_shards: int | None) -> np.ndarray:
+    """Sample index at each position of the epoch."""
+    order, rows = epoch_order(len(dataset), seed, epoch, weights), dataset.shard_rows
+    return in_blocks(order, rows, epoch_blocks(len(rows), shuffle_shards or len(rows), seed, epoch))
+
+
+def _prefetched(items: Iterable, dataset: ArrowDataset, order: np.ndarray, positions: Sequence[int], reach: int = 0,
+                later: np.ndarray | None = None) -> Iterator:
+    """`items`, while the shards of the coming ones are fetched."""
+    rows, prefetcher = dataset.shard_rows, Prefetcher(dataset.cache, dataset.uri)
+    next_epoch = [] if later is None else ShardSchedule(later, rows).needed(0)
+    return ahead(items, positions, ShardSchedule(order, rows, reach), dataset.split.shards, prefetcher, next_epoch)
+
+
+@dataclass(eq=False)
+class _TrainSteps(Dataset):
+    """Random access to the steps of one epoch."""
+
+    dataset: ArrowDataset
+    size_px: int
+    augment: AugmentConfig
+    batch_size: int
+    seed: int
+    epoch: int
+    parts: np.ndarray
+    """Those of this rank, of `num_parts`."""
+    num_parts: int
+    weights: np.ndarray | None
+    multi_scale: float
+    stride_px: int
+    decoded_bytes: float
+    shuffle_shards: int | None
+
+    def __post_init__(self) -> None:
+        num_samples = len(self.dataset)
+        self.order = _train_order(self.dataset, self.seed, self.epoch, self.weights, self.shuffle_shards)
+        self.positions = epoch_positions(num_samples, self.batch_size)
+        self.window_ends = window_ends(num_samples, self.batch_size, self.augment.partner_window)
+        largest_px = int(self.size_px * (1 + self.multi_scale) * (1 + self.augment.scale))
+        self.decoded = DecodedSamples(self.dataset, largest_px, self.decoded_bytes)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, step: int) -> list[Part]:
+        size_px = step_size_px(self.size_px, self.multi_scale, self.stride_px, self.seed, self.epoch, step)
+        return [self._part(self.positions[step], part, size_px) for part in self.parts]
+
+    def _part(self, batch: np.ndarray, part: int, size_px: int) -> Part:
+        share = rank_share(batch, part, self.num_parts)
+        shown = share if len(share) else batch[:1]
+        clock, reading = Clock(), self.dataset.clock
+        reading.seconds.clear()
+        with clock("augment"):
+            made = collate([self._sample(int(position), size_px) for position in shown])
+        clock.seconds["augment"] -= sum(reading.seconds.values())
+        return Part(made, len(share), reading.seconds | clock.seconds)
+
+    def _sample(self, position: int, size_px: int) -> Sample:
+        rng = np.random.default_rng((self.seed, self.epoch, position))
+        number = int(np.searchsorted(self.window_ends, position, side="right"))
+        first = int(self.window_ends[number - 1]) if number else 0
+        partners = np.delete(self.order[first:self.window_ends[number]], position - first)
+        return augmented_sample(self.decoded.read, partners, int(self.order[position]), size_px, self.augment, rng,
+                                self.dataset.size_hw)
+
+
+# --- evaluation ---------------------------------------------------------------------------------------
+
+
+def evaluation_loader(dataset: ArrowDataset, *, size_px: int, batch_size: int, rank: int, world_size: int,
+                      processes: int = 0, rectangular: bool = False, stride_px: int = 32) -> Iterable[Batch]:
+    """This rank's letterboxed images, every one once over all ranks; `batch_size` is per rank.
+
+    `rectangular` batches hold images of similar aspect ratio, on the least canvas in multiples of `stride_px` (and
+    half a stride more) instead of a square: less to compute, at the same scale.
+    """
+    indices = _rank_batches(dataset, batch_size, rank, world_size, rectangular)
+    batches = _EvaluationBatches(dataset, size_px, indices, stride_px if rectangular else None)
+    starts = np.cumsum([0, *map(len, indices)])[:-1]
+    return _prefetched(_load(batches, range(len(batches)), processes), dataset,
+                       np.concatenate([np.empty(0, int), *indices]), starts)
+
+
+def evaluation_order(dataset: ArrowDataset, *, batch_size: int, rank: int, world_size: int,
+                     rectangular: bool = False) -> np.ndarray:
+    """Indices of the images in the order of `evaluation_loader` with the same arguments."""
+    return np.concatenate([np.empty(0, int), *_rank_batches(dataset, batch_size, rank, world_size, rectangular)])
+
+
+def _rank_batches(dataset: ArrowDataset, batch_size: int, rank: int, world_size: int,
+                  rectangular: bool) -> list[np.ndarray]:
+    sizes_hw = dataset.sizes_hw() if rectangular else None
+    return evaluation_batches(len(dataset), batch_size, rank, world_size, sizes_hw)
+
+
+@dataclass(eq=False)
+class _EvaluationBatches(Dataset):
+    """Random access to the batches of one rank."""
+
+    dataset: ArrowDataset
+    size_px: int
+    indices: list[np.ndarray]
+    stride_px: int | None
+    """Of rectangular batches; None: squares."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Batch:
+        samples = [self.dataset.read(index) for index in self.indices[number]]
+        canvas = None
+        if self.stride_px:
+            canvas = canvas_hw([sample.original_size_hw for sample in samples], self.size_px, self.stride_px)
+        fitted = [evaluation_sample(sample, self.size_px, canvas) for sample in samples]
+        return collate([sample for sample, _ in fitted], [letterbox for _, letterbox in fitted])
+
+
+# --- processes ------------------------------------------------------------------------------------------
+
+
+def _load(items: Dataset, order: Sequence[int], processes: int) -> Iterator:
+    """`items[i]` for i in `order`, in that order, made here or in `processes` of their own."""
+    if processes == 0:
+        return (items[number] for number in order)
+    loader = DataLoader(_Guarded(items), batch_size=None, sampler=order, num_workers=processes,
+                        prefetch_factor=PREFETCHED_BATCHES, pin_memory=torch.cuda.is_available(),
+                        worker_init_fn=_start_process, multiprocessing_context=_context())
+    return _delivered(loader, processes)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """A fork server: loader processes start at once, without copying the threads of Ray, CUDA and OpenMP."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_process(_: int) -> None:
+    """One core per loader process: they are the parallelism. None outlives the process that reads from it."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """torch watches the fork server instead, which lives as long as its children do."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@dataclass(eq=False)
+class _Guarded(Dataset):
+    """Hands a JobError over as a value: torch would raise it again as another type, with a traceback."""
+
+    items: Dataset
+
+    def __getitem__(self, number: int) -> object:
+        try:
+            return self.items[number]
+        except JobError as error:
+            return error
+
+
+def _delivered(loader: DataLoader, processes: int) -> Iterator:
+    try:
+        for item in loader:
+            if isinstance(item, JobError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise JobError("data.loader_processes", f"one of {processes} loader processes died ({error})",
+                       "most often memory ran out: use fewer loader processes or a smaller batch_size") from error
+
+
+def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]:
+    """The named splits, read through this node's cache."""
+    cache = NodeCache(data.cache_dir, data.cache_gb * 1e9)
+    return [ArrowDataset(dataset, split, cache) for split in splits]

@@ -1,0 +1,125 @@
+"""Which sample stands where: orders, batches, windows, sizes and shares as functions of (seed, epoch) and counts.
+
+n samples · C classes
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from yolov7.images.sample import fitted_size_hw
+
+SIZE_STREAM = 1
+"""Sets the draws of a step's image size apart from those of the sample at the same position."""
+
+
+# --- training -----------------------------------------------------------------------------------------
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Sample index at each position of the epoch.
+
+    Every sample once; with `weights`, (n,), so many draws with replacement, in their proportion.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    if weights is None:
+        return rng.permutation(num_samples)
+    if len(weights) != num_samples:
+        raise ValueError(f"epoch_order: {len(weights)} weights for {num_samples} samples; give one each")
+    return rng.choice(num_samples, num_samples, p=np.asarray(weights, np.float64) / np.sum(weights, dtype=np.float64))
+
+
+def epoch_positions(num_samples: int, batch_size: int) -> list[np.ndarray]:
+    """Positions of each global batch; sizes differ by at most one, so no update is noisier than another."""
+    return np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
+
+
+def epoch_batches(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Sample indices of each global batch: every sample exactly once."""
+    order = epoch_order(num_samples, seed, epoch)
+    return [order[positions] for positions in epoch_positions(num_samples, batch_size)]
+
+
+def rank_share(batch: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """The part of a global batch that `rank` works on; may be empty."""
+    return np.array_split(batch, world_size)[rank]
+
+
+def window_ends(num_samples: int, batch_size: int, window: int) -> np.ndarray:
+    """Positions at which the windows of an epoch end; partners of a sample come from its own window.
+
+    A window holds about `window` positions: parts of one global batch where that is larger, else whole batches, so
+    that one process needs few images for many samples. 0: the epoch is one window.
+    """
+    batches = epoch_positions(num_samples, batch_size)
+    if not window:
+        parts = [np.arange(num_samples)]
+    elif batch_size >= window:
+        parts = [part for batch in batches for part in np.array_split(batch, max(1, len(batch) // window))]
+    else:
+        groups = np.array_split(np.arange(len(batches)), max(1, len(batches) * batch_size // window))
+        parts = [np.concatenate([batches[number] for number in group]) for group in groups]
+    return np.cumsum([len(part) for part in parts])
+
+
+def step_size_px(size_px: int, multi_scale: float, stride_px: int, seed: int, epoch: int, step: int) -> int:
+    """Side of the images of one global batch: a multiple of `stride_px` within (1 +- multi_scale) * size_px."""
+    if not multi_scale:
+        return size_px
+    smallest = max(1, -(-size_px * (1 - multi_scale) // stride_px))
+    largest = max(smallest, size_px * (1 + multi_scale) // stride_px)
+    rng = np.random.default_rng((seed, epoch, step, SIZE_STREAM))
+    return stride_px * int(rng.integers(smallest, largest, endpoint=True))
+
+
+# --- image weights --------------------------------------------------------------------------------------
+
+
+def class_weights(class_counts: np.ndarray, ap: np.ndarray | None = None) -> np.ndarray:
+    """(C,) weights: rare classes weigh more, and so do those that the model finds badly.
+
+    The inverse of each class's number of objects in `class_counts`, (n, C), times (1 - AP)^2 where `ap`, (C,), is
+    given; NaN there (no object to judge by) counts as 0. They sum to 1 before AP is weighed in.
+    """
+    inverse = 1 / np.maximum(class_counts.sum(0), 1)
+    weights = inverse / inverse.sum()
+    return weights if ap is None else weights * (1 - np.nan_to_num(ap)) ** 2
+
+
+def image_weights(class_counts: np.ndarray, class_weights: np.ndarray) -> np.ndarray:
+    """(n,) how much each image is wanted: its objects per class, (n, C), each with the weight of its class, (C,).
+
+    An image without objects gets 0. Where no image has any weight, all get 1.
+    """
+    weights = np.asarray(class_counts, np.float64) @ np.asarray(class_weights, np.float64)
+    return weights if weights.any() else np.ones(len(weights))
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+
+def evaluation_batches(num_samples: int, batch_size: int, rank: int, world_size: int,
+                       sizes_hw: np.ndarray | None = None) -> list[np.ndarray]:
+    """Sample indices of this rank's batches, every sample once over all ranks.
+
+    Each rank takes every so manieth sample; with `sizes_hw`, (n, 2), every so manieth batch of samples of similar
+    aspect ratio.
+    """
+    if sizes_hw is None:
+        return _chunks(np.arange(rank, num_samples, world_size), batch_size)
+    by_aspect = np.argsort(sizes_hw[:, 0] / sizes_hw[:, 1], kind="stable")
+    return _chunks(by_aspect, min(batch_size, -(-num_samples // world_size)))[rank::world_size]
+
+
+def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start:start + size] for start in range(0, len(indices), size)]
+
+
+def canvas_hw(sizes_hw: Sequence[tuple[int, int]], size_px: int, stride_px: int) -> tuple[int, int]:
+    """Height and width that hold all images once their longer side is `size_px`, in multiples of `stride_px`.
+
+    Half a stride more than needed, then rounded up, as the published evaluation does.
+    """
+    fitted = np.array([fitted_size_hw(size_hw, (size_px, size_px))[1] for size_hw in sizes_hw]).max(0)
+    height, width = np.ceil(fitted / stride_px + 0.5).astype(int) * stride_px
+    return int(height), int(width)

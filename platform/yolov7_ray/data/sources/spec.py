@@ -1,0 +1,68 @@
+"""Keys of the source section of an ingest job: where raw data are, in which format."""
+
+from typing import Annotated, Literal, Union
+
+from pydantic import Field
+
+from ...jobs.spec import URI, ImageSize, Name, Part, Positive, Seed
+
+SHAPE_CLASSES = ("circle", "square", "triangle", "star")
+
+
+class CocoSplit(Part):
+    images: str
+    """Directory of the images, relative to the source's uri."""
+    annotations: str
+    """COCO instances JSON, relative to the source's uri."""
+
+
+class CocoSource(Part):
+    """COCO JSON annotations."""
+
+    format: Literal["coco"]
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, CocoSplit] = {
+        "train": CocoSplit(images="train2017", annotations="annotations/instances_train2017.json"),
+        "val": CocoSplit(images="val2017", annotations="annotations/instances_val2017.json"),
+    }
+    """Split name -> images and annotations."""
+
+
+class YoloSource(Part):
+    """YOLO text labels: images/…/x.jpg beside labels/…/x.txt (class cx cy w h, normalised; polygons too)."""
+
+    format: Literal["yolo"]
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, str] = {"train": "images/train", "val": "images/val"}
+    """Split name -> directory of images (or a .txt list of images), relative to uri."""
+    classes: list[str] | None = None
+    """Class names in index order; default: `names` of data.yaml, or classes.txt, under uri."""
+
+
+class VocSource(Part):
+    """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt."""
+
+    format: Literal["voc"]
+    uri: URI
+    """Root of the data (the directory that holds JPEGImages)."""
+    splits: dict[Name, str] = {"train": "ImageSets/Main/train.txt", "val": "ImageSets/Main/val.txt"}
+    """Split name -> image list, relative to uri."""
+    classes: list[str] | None = None
+    """Class names in index order; default: all that occur, sorted."""
+
+
+class ShapesSource(Part):
+    """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
+
+    format: Literal["shapes"]
+    splits: dict[Name, Positive] = {"train": 1000, "val": 200}
+    """Split name -> number of images."""
+    image_size_px: ImageSize = 160
+    """Side of the square images."""
+    seed: Seed = 0
+    """Another seed, another data set."""
+
+
+Source = Annotated[Union[CocoSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]

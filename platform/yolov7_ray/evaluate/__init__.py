@@ -1,0 +1,1 @@
+"""Ray: model x dataset split to COCO AP."""

@@ -1,0 +1,84 @@
+"""Model x dataset split -> COCO AP, plots and results.json, over as many workers as the job asks."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+
+from yolov7.evaluation.metrics import CocoEvaluator
+from yolov7.training.engine import resolve_precision
+
+from .. import storage
+from ..cluster.ray_errors import original
+from ..data.manifest import load_manifest
+from ..data.reading.dataset import open_splits
+from ..errors import JobError
+from ..registry.model_source import load_model
+from .rank_share import Worker, evaluate_share, figures
+from .report import Samples, storage_name, write_page, write_plots
+from .spec import EvaluateSpec
+
+
+def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
+    """Evaluate and write ``<storage>/<run_name>/results.json`` and ``report/index.html``."""
+    classes = check_model(spec)
+    resources = spec.resources
+    task = ray.remote(evaluate_shard).options(
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_retries=resources.max_failures)
+    try:
+        shards = ray.get([task.remote(spec.model_dump(mode="json"), rank, resources.workers)
+                          for rank in range(resources.workers)])
+    except RayTaskError as error:  # its text is a traceback; a mistake is told as itself
+        raise original(error) if isinstance(original(error), JobError) else error
+    metrics = CocoEvaluator.merged(classes, [shard["state"] for shard in shards]).compute()
+    samples = Samples(classes)
+    samples.images = shards[0]["images"]
+    run = storage.join(spec.storage, run_name)
+    results = {"model": spec.model, "dataset": spec.dataset, "split": spec.split, "metrics": metrics.to_dict(),
+               "spec": spec.model_dump(mode="json")}
+    with tempfile.TemporaryDirectory() as directory:
+        pictures = Path(directory, "report")
+        pictures.mkdir()
+        write_plots(pictures, metrics, list(classes), samples)
+        overall = figures(metrics)
+        write_page(pictures, storage_name(run), {"model": spec.model, "dataset": spec.dataset} | {
+            key: "–" if value is None else f"{value:.4g}" for key, value in overall.items()}, metrics)
+        Path(directory, "results.json").write_text(json.dumps(results, indent=1))
+        storage.upload_directory(directory, run)
+    for key in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"):
+        print(f"{key:>10}  {'–' if overall[key] is None else format(overall[key], '.4f')}")
+    return {"run": run, "metrics": overall, "report": storage.join(run, "report", "index.html")}
+
+
+def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
+    """The classes of model and dataset, which must be the same; the image size must suit the model."""
+    manifest = load_manifest(spec.dataset)
+    manifest.split(spec.split)
+    loaded = load_model(spec.model, spec.registry)
+    if list(manifest.classes) != list(loaded.classes):
+        raise JobError(f"model {spec.model}", f"knows the classes {list(loaded.classes)}, "
+                       f"{spec.dataset} has {list(manifest.classes)}", "evaluate on a dataset with the same classes")
+    size_px, stride = spec.image_size_px or loaded.image_size_px, max(loaded.model.strides)
+    if size_px % stride:
+        raise JobError("image_size_px", f"{size_px} is not a multiple of the model's largest stride {stride}",
+                       f"choose {max(1, size_px // stride) * stride} or {(size_px // stride + 1) * stride}")
+    return tuple(manifest.classes)
+
+
+def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
+    """This worker's stride of the split: the evaluator's arrays and, from rank 0, a few drawn images."""
+    spec = EvaluateSpec.model_validate(config)
+    [dataset] = open_splits(spec.dataset, spec.data, spec.split)
+    loaded = load_model(spec.model, spec.registry)
+    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    worker = Worker(rank, world_size, device, spec.data.processes(spec.resources.cpus_per_worker),
+                    resolve_precision(spec.precision, device))
+    samples = Samples(dataset.classes)
+    evaluator = evaluate_share(
+        loaded.model.to(device), dataset, spec.evaluation, worker, size_px=spec.image_size_px or loaded.image_size_px,
+        batch_size=16, on_batch=samples.add if rank == 0 else None)
+    return {"state": evaluator.state(), "images": samples.images}

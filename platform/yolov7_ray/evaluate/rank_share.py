@@ -1,0 +1,87 @@
+"""Evaluation of a model on one rank's share of a split, and what ranks tell each other of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from yolov7.evaluation.metrics import CocoEvaluator, Metrics
+from yolov7.evaluation.test_time_augmentation import TestTimeAugmentation
+from yolov7.training.engine import Precision, evaluate
+from yolov7.training.stage_clock import Clock
+from yolov7.training.state import TrainState
+
+from ..data.reading.dataset import ArrowDataset, evaluation_loader, evaluation_order
+from .spec import Evaluation
+
+
+@dataclass
+class Worker:
+    """One rank's view of the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    loader_processes: int
+    precision: Precision
+
+
+def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluation, worker: Worker, *, size_px: int,
+                   batch_size: int, clock: Clock | None = None, on_batch: Callable | None = None) -> CocoEvaluator:
+    """Detect in this rank's images of ``dataset`` as ``evaluation`` says; detections and truth, not yet scored."""
+    share = {"batch_size": evaluation.batch_size or batch_size, "rank": worker.rank,
+             "world_size": worker.world_size, "rectangular": evaluation.rectangular}
+    return evaluate(
+        TestTimeAugmentation(model) if evaluation.test_time_augmentation else model,
+        evaluation_loader(dataset, size_px=size_px, stride_px=max(model.strides), processes=worker.loader_processes,
+                          **share),
+        map(dataset.truth, evaluation_order(dataset, **share)),
+        CocoEvaluator(dataset.classes),
+        precision=worker.precision,
+        confidence_threshold=evaluation.confidence_threshold,
+        iou_threshold=evaluation.iou_threshold,
+        multi_label=evaluation.multi_label,
+        class_agnostic=evaluation.class_agnostic,
+        clock=clock,
+        on_batch=on_batch,
+    )
+
+
+def merged(evaluator: CocoEvaluator, worker: Worker) -> Metrics | None:
+    """The metrics over all ranks' shares, on rank 0."""
+    states = gather(evaluator.state(), worker)
+    return CocoEvaluator.merged(evaluator.class_names, states).compute() if worker.rank == 0 else None
+
+
+def figures(metrics: Metrics | None) -> dict[str, float | None]:
+    """COCO's twelve figures; empty on ranks that hold none."""
+    overall = {} if metrics is None else metrics.to_dict()["overall"]
+    return {name: value for name, value in overall.items() if name.startswith(("ap", "ar"))}
+
+
+def synchronize(state: TrainState) -> None:
+    """Give every rank rank 0's average: its batch statistics come from each rank's own images."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in state.ema.tensors():
+            dist.broadcast(tensor, src=0)
+
+
+def gather(value: dict, worker: Worker) -> list[dict]:
+    """``value`` of every rank, on rank 0; elsewhere an empty list."""
+    if worker.world_size == 1:
+        return [value]
+    values = [None] * worker.world_size if worker.rank == 0 else None
+    dist.gather_object(value, values, dst=0)
+    return values or []
+
+
+def share(value: Any, worker: Worker) -> Any:
+    """Rank 0's ``value``, on every rank."""
+    if worker.world_size == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]

@@ -1,0 +1,37 @@
+"""What a job would do, said without starting anything: the text of --dry-run."""
+
+import yaml
+
+from . import admission, paths
+from .kind import Upcoming
+from .kinds import kind_of
+from .spec import Job
+
+
+def plan(job: Job) -> str:
+    """The resolved job, what it asks for and costs, and what was found wrong with its inputs.
+
+    Raises JobError where the job could not run: no such dataset, split, source or model, classes that differ.
+    """
+    paths.check_access(job)
+    resolved = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None,
+                              width=110)
+    upcoming, blocks = Upcoming(), []
+    for name, step in kind_of(job).steps(job).items():
+        step = _with_datasets(step, upcoming)
+        lines = [("asks for", _asks(step)), *kind_of(step).dry_run(step, upcoming)]
+        heading = f"{name} ({step.kind})" if name else f"{job.name or job.kind} ({step.kind})"
+        blocks.append("\n".join([heading, *(f"  {key:<10}{text}" for key, text in lines)]))
+        upcoming.add(name, kind_of(step), step)
+    return "\n".join([resolved, *blocks, "Nothing was started: this is a dry run."])
+
+
+def _asks(job: Job) -> str:
+    amounts = admission.requested(job)
+    return f"{amounts['CPU']:g} CPU and {amounts['GPU']:g} GPU ({admission.demand(job).what})"
+
+
+def _with_datasets(job: Job, upcoming: Upcoming) -> Job:
+    """The step with ``${step.dataset}`` replaced by the URI that is known beforehand."""
+    expected = upcoming.datasets.get(getattr(job, "dataset", None))
+    return job.model_copy(update={"dataset": expected.uri}) if expected else job

@@ -1,0 +1,101 @@
+"""What a kind of job is: one object in the room that does the work, and one line in `kinds.KINDS`.
+
+A kind's module, ``job.py``, and its specification, ``spec.py``, are imported to validate a job file, so they import
+neither torch nor Ray; methods that need them import them when they are called.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from .. import storage
+from ..cluster.resources import Demand
+from .spec import REFERENCE, Job, UriPath, uris_in
+
+Spec = TypeVar("Spec", bound=Job)
+Line = tuple[str, str]
+"""A line of the dry run: what it is about, and what is said of it."""
+
+
+@dataclass(frozen=True)
+class ExpectedDataset:
+    """A dataset that an earlier step of a pipeline will have made."""
+
+    uri: str
+    splits: tuple[str, ...]
+    num_images: dict[str, int] = field(default_factory=dict)
+    """Images of each split, where they are known beforehand."""
+    classes: tuple[str, ...] | None = None
+    """None: known after the step."""
+
+
+@dataclass
+class Upcoming:
+    """What the earlier steps of a pipeline will have made."""
+
+    datasets: dict[str, ExpectedDataset] = field(default_factory=dict)
+    """By absolute URI, and by ``${step.dataset}``."""
+    steps: set[str] = field(default_factory=set)
+
+    def dataset(self, uri: str) -> ExpectedDataset | None:
+        """The dataset of that URI or reference, if an earlier step makes it."""
+        return self.datasets.get(uri) or self.datasets.get(storage.absolute(uri))
+
+    def makes(self, text: str) -> bool:
+        """Whether ``text`` is, or refers to, something that an earlier step makes."""
+        return self.dataset(text) is not None or any(step in self.steps for step, _ in REFERENCE.findall(text))
+
+    def add(self, name: str, kind: "JobKind", spec: Job) -> None:
+        """Count a step as run."""
+        self.steps.add(name)
+        for dataset in kind.datasets_made(spec):
+            self.datasets[storage.absolute(dataset.uri)] = self.datasets[f"${{{name}.dataset}}"] = dataset
+
+
+class JobKind(ABC, Generic[Spec]):
+    """Base of all kinds; a kind overrides what differs."""
+
+    spec: ClassVar[type[Job]]
+    """Its keys in a job file; the docstring is its one line of help."""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """What it hands to the later steps of a pipeline, among the keys of what `run` returns."""
+    example: ClassVar[dict[str, Any]]
+    """What stands uncommented in its starter file: just enough to be valid."""
+    stays_up: ClassVar[bool] = False
+    """Whether what it starts, and holds of the cluster, outlasts the job: it is started again when a pipeline is."""
+
+    @abstractmethod
+    def run(self, spec: Spec, run_name: str) -> dict[str, Any]:
+        """Do the work on the Ray that is up; return the outputs."""
+
+    def demand(self, spec: Spec) -> Demand:
+        """What it holds of the cluster at the same time."""
+        return Demand(1, 1, 0, "1 task")
+
+    def check_inputs(self, spec: Spec, upcoming: Upcoming) -> None:
+        """JobError where something that it reads is not there and no earlier step makes it; before Ray starts."""
+
+    def dry_run(self, spec: Spec, upcoming: Upcoming) -> list[Line]:
+        """What it would do and cost; JobError where it could not run."""
+        return []
+
+    def next_command(self, spec: Spec, outputs: dict[str, Any]) -> str:
+        """The command that usually follows; empty where there is none."""
+        return ""
+
+    def datasets_made(self, spec: Spec) -> list[ExpectedDataset]:
+        """The datasets that it writes."""
+        return []
+
+    def uris(self, spec: Spec) -> Iterator[tuple[UriPath, str]]:
+        """(path, value) of every URI that it reads or writes; references to outputs of earlier steps are left out."""
+        return uris_in(spec)
+
+    def run_directory(self, spec: Spec, run_name: str) -> str | None:
+        """Where a run keeps its state; None where it keeps none and so cannot be resumed."""
+        return storage.join(spec.storage, run_name) if hasattr(spec, "storage") else None
+
+    def steps(self, spec: Spec) -> dict[str, Job]:
+        """The jobs that it is made of, by name; one without a name unless it is a pipeline."""
+        return {"": spec}

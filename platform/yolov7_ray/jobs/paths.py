@@ -1,0 +1,42 @@
+"""The URIs in a job: made absolute for this machine, or required to mean the same on every node."""
+
+from .. import storage
+from ..errors import JobError
+from .job_file import validate
+from .kind import Upcoming
+from .kinds import kind_of
+from .spec import Job
+
+
+def absolute(job: Job) -> Job:
+    """The same job with every relative local path made absolute from the working directory."""
+    document = job.model_dump(mode="json")
+    for path, uri in kind_of(job).uris(job):
+        section = document
+        for key in path[:-1]:
+            section = section[key]
+        section[path[-1]] = storage.absolute(uri)
+    return validate(document, job.name or job.kind)
+
+
+def require_shared(job: Job, where: str) -> None:
+    """JobError if a path depends on the working directory: the cluster's nodes do not have this one."""
+    relative = [f"{where}: {'.'.join(path)}: '{uri}' is relative to this machine's working directory"
+                for path, uri in kind_of(job).uris(job) if not storage.is_remote(uri) and not uri.startswith("/")]
+    if relative:
+        raise JobError("", "\n".join(relative), "give s3://bucket/prefix, or an absolute path on a file system "
+                                                "that all nodes share")
+
+
+def check_access(job: Job) -> None:
+    """JobError within about 15 s if a place in S3 that the job names cannot be reached."""
+    for uri in sorted({uri for _, uri in kind_of(job).uris(job) if storage.is_remote(uri)}):
+        storage.check_access(uri)
+
+
+def check_inputs(job: Job) -> None:
+    """JobError where something that the job reads is not there, and no earlier step of it makes it."""
+    upcoming = Upcoming()
+    for name, step in kind_of(job).steps(job).items():
+        kind_of(step).check_inputs(step, upcoming)
+        upcoming.add(name, kind_of(step), step)

@@ -1,0 +1,122 @@
+"""Jobs in order: each step's outputs fill ``${step.output}`` in the steps after it."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from .. import storage
+from .job_file import any_of, validate, validated_by_kind
+from .kind import JobKind
+from .kinds import KINDS, kind_of
+from .spec import REFERENCE, Job, Name, UriPath
+from .summary import headline
+
+STATE_FILE = "pipeline.json"
+
+
+class _Step:
+    """Any kind of job but a pipeline, as the type of a field."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: validated_by_kind(value, cls.kinds()))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(TypeAdapter(any_of(cls.kinds())).core_schema)
+
+    @staticmethod
+    def kinds() -> list[str]:
+        return [name for name in KINDS if name != "pipeline"]
+
+
+class PipelineSpec(Job):
+    """Jobs in order; later steps refer to earlier outputs as ${step.output}."""
+
+    kind: Literal["pipeline"]
+    steps: Annotated[dict[Name, Annotated[Job, _Step]], Field(min_length=1)]
+    """Step name -> job, run in this order."""
+
+    @model_validator(mode="after")
+    def _check_references(self) -> "PipelineSpec":
+        known: dict[str, Job] = {}
+        for step, job in self.steps.items():
+            for source, output in REFERENCE.findall(job.model_dump_json()):
+                if source not in known:
+                    raise ValueError(f"steps.{step}: ${{{source}.{output}}} names no earlier step; "
+                                     f"earlier steps are {', '.join(known) or 'none'}")
+                outputs = kind_of(known[source]).outputs
+                if output not in outputs:
+                    raise ValueError(f"steps.{step}: step '{source}' ({known[source].kind}) has no output '{output}'; "
+                                     f"it has {', '.join(outputs)}")
+            known[step] = job
+        return self
+
+
+class Pipeline(JobKind[PipelineSpec]):
+    """Steps that earlier runs of the same name have finished are not run again."""
+
+    spec = PipelineSpec
+    example = {"steps": {
+        "ingest": {"kind": "ingest", "source": {"format": "shapes"}, "dataset": "datasets/shapes"},
+        "train": {"kind": "train", "dataset": "${ingest.dataset}", "epochs": 10},
+        "publish": {"kind": "publish", "model": "${train.checkpoint}", "registry": "registry", "publish_as": "shapes"},
+    }}
+
+    def run(self, spec: PipelineSpec, run_name: str) -> dict[str, Any]:
+        """Run every step that is not finished; return step -> outputs.
+
+        The outputs of finished steps are kept in ``<storage>/<run_name>/pipeline.json``. What stays up, an endpoint,
+        dies with the process or cluster that started it, so such a step is always run.
+        """
+        state = storage.join(self.run_directory(spec, run_name), STATE_FILE)
+        finished = storage.read_json(state)["finished"] if storage.exists(state) else {}
+        for number, (step, job) in enumerate(spec.steps.items(), start=1):
+            heading = f"[{number}/{len(spec.steps)}] {step} ({job.kind})"
+            kind = kind_of(job)
+            if step in finished and not kind.stays_up:
+                print(f"{heading}: finished before", flush=True)
+                continue
+            print(heading, flush=True)
+            started = time.monotonic()
+            finished[step] = kind.run(filled(job, finished, f"{run_name}: steps.{step}"), f"{run_name}-{step}")
+            storage.write_json(state, {"finished": finished, "spec": spec.model_dump(mode="json")})
+            print(f"{heading}: {headline(finished[step])} ({time.monotonic() - started:.0f} s)", flush=True)
+        return {step: finished[step] for step in spec.steps}
+
+    def run_directory(self, spec: PipelineSpec, run_name: str) -> str:
+        """Beside the runs of the first step that has any."""
+        root = next((job.storage for job in spec.steps.values() if hasattr(job, "storage")), "runs")
+        return storage.join(root, run_name)
+
+    def steps(self, spec: PipelineSpec) -> dict[str, Job]:
+        return spec.steps
+
+    def uris(self, spec: PipelineSpec) -> Iterator[tuple[UriPath, str]]:
+        for name, job in spec.steps.items():
+            yield from ((("steps", name, *path), uri) for path, uri in kind_of(job).uris(job))
+
+    def next_command(self, spec: PipelineSpec, outputs: dict[str, Any]) -> str:
+        step, job = list(spec.steps.items())[-1]
+        return kind_of(job).next_command(filled(job, outputs, step), outputs[step])
+
+
+def filled(job: Job, outputs: dict[str, dict[str, Any]], where: str) -> Job:
+    """The job with every ``${step.output}`` replaced."""
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            return REFERENCE.sub(lambda match: str(outputs[match[1]][match[2]]), value)
+        if isinstance(value, dict):
+            return {key: fill(item) for key, item in value.items()}
+        return [fill(item) for item in value] if isinstance(value, list) else value
+
+    return validate(fill(job.model_dump(mode="json")), where)
+
+
+KIND = Pipeline()

@@ -1,0 +1,169 @@
+"""What all job files are made of: the base of every section, common types, and sections that several kinds share.
+
+Units stand in the names (``_px``, ``_s``, ``_mb``); URIs are local paths or ``s3://bucket/prefix``. Each kind's own keys
+are in the ``spec.py`` of its room; hyperparameters live beside their owners in ``yolov7`` as frozen dataclasses and
+are embedded.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Annotated, get_args
+
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from yolov7.architectures.family import architecture
+from yolov7.architectures.language import Architecture
+
+from .. import storage
+from ..cluster.resources import Demand, plural
+
+STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def embedded(cls: type) -> type:
+    """A stdlib dataclass of ``yolov7`` as a pydantic dataclass that refuses unknown keys."""
+    assert is_dataclass(cls)
+    return pydantic.dataclasses.dataclass(cls, config=STRICT)
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+Positive = Annotated[int, Field(ge=1)]
+
+Seed = Annotated[int, Field(ge=0)]
+
+ImageSize = Annotated[int, Field(ge=32, le=4096)]
+
+
+def _check_uri(uri: str) -> str:
+    if not uri.strip():
+        raise ValueError("is empty; give a local path or s3://bucket/prefix")
+    scheme = re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://", uri)
+    if scheme and scheme.group(1) not in (*storage.SCHEMES, "file"):
+        raise ValueError(f"scheme '{scheme.group(1)}' is unknown; give a local path or s3://bucket/prefix")
+    return uri.removeprefix("file://")
+
+
+URI = Annotated[str, BeforeValidator(lambda v: str(v) if v is not None else v), AfterValidator(_check_uri)]
+
+
+def shortened(value: object) -> str:
+    """A value as an error shows it."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+class Part(pydantic.BaseModel):
+    """Base of every section of a job file."""
+
+    model_config = STRICT
+
+
+def _check_architecture(name: str) -> str:
+    try:
+        return architecture(name).name
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("architecture ")) from None
+
+
+ArchitectureName = Annotated[str, AfterValidator(_check_architecture)]
+
+
+def check_image_size(key: str, size_px: int, built: Architecture) -> None:
+    """ValueError that names `key` where the architecture's strides do not divide the size."""
+    stride = max(built.strides)
+    if size_px % stride:
+        low = max(stride, size_px // stride * stride)
+        raise ValueError(f"{key}: {size_px} is not a multiple of the model's largest stride {stride}; "
+                         f"choose {low} or {low + stride}")
+
+
+class Reading(Part):
+    """How shards reach the workers."""
+
+    loader_processes: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Loader processes per worker; default: the worker's CPUs less one, at most 16."""
+    cache_dir: str | None = None
+    """Directory on each node for shards from S3; default: $YOLOV7_CACHE_DIR or ~/.cache/yolov7-ray."""
+    cache_gb: Annotated[float, Field(gt=0)] = 200
+    """Most that the node's cache may hold, in GB; the least recently used shards go first."""
+
+    def processes(self, cpus_per_worker: float) -> int:
+        """Loader processes of a worker with so many CPUs."""
+        return max(0, min(16, int(cpus_per_worker) - 1)) if self.loader_processes is None else self.loader_processes
+
+
+class Resources(Part):
+    """What the job asks of the cluster."""
+
+    workers: Positive = 1
+    """Processes, each with its share of the images."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    """GPUs of each worker (0: CPU)."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """CPUs of each worker, its loader processes included."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """How many times in a row, without progress in between, lost workers are replaced; -1: without end."""
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers."""
+        return self.workers, self.workers
+
+    def demand(self, section: str = "resources") -> Demand:
+        """What it asks for, with the names of the keys, below ``section`` of the job file, that make it less."""
+        least, most = self.worker_range
+        workers = plural(least, "worker") if least == most else f"{least} to {most} workers"
+        return Demand(least, self.cpus_per_worker, self.gpus_per_worker, workers,
+                      f"{section}.workers", f"{section}.cpus_per_worker", f"{section}.gpus_per_worker")
+
+
+class Job(Part):
+    """Base of every job."""
+
+    name: Name | None = None
+    """Name of the job; runs are called NAME-DATE-TIME-xxxx. Default: the job file's name."""
+
+
+class ModelUse(Job):
+    """A job that uses a trained model."""
+
+    model: str
+    """Run, checkpoint or .safetensors URI, or NAME, NAME@ALIAS, NAME:VERSION of the registry."""
+    registry: URI | None = None
+    """Registry in which NAME@ALIAS is looked up."""
+
+
+# --- references and URIs --------------------------------------------------------------------------------
+
+REFERENCE = re.compile(r"\$\{([^.}]*)\.([^}]*)\}")
+"""``${step.output}`` inside a string of a later step."""
+
+MODEL_KEYS = ("model", "weights")
+"""Keys that hold either a URI or a name of the registry; what holds a slash is a URI."""
+
+UriPath = tuple[str, ...]
+"""Keys from the job down to a value."""
+
+
+def uris_in(part: pydantic.BaseModel, path: UriPath = ()) -> Iterator[tuple[UriPath, str]]:
+    """(path, value) of every URI in a job or a section of one; references to outputs of earlier steps are left out."""
+    for key, field in type(part).model_fields.items():
+        value, here = getattr(part, key), (*path, key)
+        if isinstance(value, str):
+            if (_is_uri(field) or key in MODEL_KEYS and "/" in value) and "${" not in value:
+                yield here, value
+        elif isinstance(value, pydantic.BaseModel):
+            yield from uris_in(value, here)
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                if isinstance(item, pydantic.BaseModel):
+                    yield from uris_in(item, (*here, name))
+
+
+def _is_uri(field: pydantic.fields.FieldInfo) -> bool:
+    return any(mark in URI.__metadata__ for mark in field.metadata) or URI in get_args(field.annotation)

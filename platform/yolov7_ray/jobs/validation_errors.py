@@ -1,0 +1,135 @@
+"""What pydantic found wrong with a job -> lines that say where, what arrived and what works."""
+
+import difflib
+import re
+from typing import Any
+
+import pydantic
+
+from ..errors import JobError
+from .spec import shortened
+
+_UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
+_MISSING_KEY = {"missing", "missing_argument"}
+Location = tuple[str | int, ...]
+
+
+def job_error(error: pydantic.ValidationError, document: Any, schema: dict, where: str,
+              overrides: list[tuple[str, ...]] = []) -> JobError:
+    """One JobError with a line for every mistake in ``document``.
+
+    ``schema`` is the JSON Schema that the document was to fit; ``overrides`` are the paths given by --set:
+    a mistake at or below one of them is laid to it instead of to the file.
+    """
+    found = []
+    for detail in error.errors(include_url=False):
+        path = _path(detail["loc"], document)
+        if detail["type"] in _MISSING_KEY | _UNKNOWN_KEY and path[-1:] != detail["loc"][-1:]:
+            path = (*path, detail["loc"][-1])
+        inner, problem, remedy = _words(detail, schema)
+        path = (*path, *(inner[1:] if inner[:1] == path[-1:] else inner))
+        found.append(JobError(_place(path, where, overrides), problem, remedy))
+    unique = list({str(e): e for e in found}.values())
+    return unique[0] if len(unique) == 1 else JobError("", "\n".join(str(e) for e in unique))
+
+
+def own_error(error: ValueError, where: str, overrides: list[tuple[str, ...]] = []) -> JobError:
+    """What our own code says of a whole document, ``path: problem; remedy``, as JobError."""
+    path, problem, remedy = _own_words(str(error))
+    return JobError(_place(path, where, overrides), problem, remedy)
+
+
+def _place(path: Location, where: str, overrides: list[tuple[str, ...]]) -> str:
+    dotted = ".".join(map(str, path))
+    given = any(_within(dotted, ".".join(o)) or _within(".".join(o), dotted) for o in overrides)
+    return ": ".join(filter(None, ["--set" if given else where, dotted]))
+
+
+def _within(dotted: str, section: str) -> bool:
+    return (dotted + ".").startswith(section + ".")
+
+
+def _path(location: Location, document: Any) -> Location:
+    """``location`` as far as it lies in the document: without the tags of unions, which no job file shows."""
+    path: list[str | int] = []
+    node = document
+    for part in location:
+        if isinstance(node, dict) and part in node or isinstance(node, list) and part in range(len(node)):
+            node = node[part]
+            path.append(part)
+    return tuple(path)
+
+
+def _words(detail: dict, schema: dict) -> tuple[Location, str, str]:
+    """(path below the mistake's own, what arrived, what works)."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _UNKNOWN_KEY:
+        return (), "is an unknown key", _instead(detail["loc"], schema)
+    if kind in _MISSING_KEY:
+        help_line = resolve(schema, at(schema, detail["loc"])).get("description", "").rstrip(".")
+        return (), "is missing", f"give it: {help_line}" if help_line else "give it"
+    if kind == "union_tag_invalid":
+        return ((context["discriminator"].strip("'"),), f"'{context['tag']}' is unknown",
+                "choose " + context["expected_tags"].replace("'", ""))
+    if kind == "union_tag_not_found":
+        tags = resolve(schema, at(schema, detail["loc"])).get("discriminator", {}).get("mapping", {})
+        return (context["discriminator"].strip("'"),), "is missing", f"choose {', '.join(tags)}"
+    if kind == "value_error":
+        return _own_words(str(context["error"]))
+    if kind == "string_pattern_mismatch":
+        return (), f"{shortened(detail['input'])} does not fit", \
+            "use small letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit"
+    if kind in ("model_type", "dataclass_type", "dict_type"):
+        keys = ", ".join(resolve(schema, at(schema, detail["loc"])).get("properties", {}))
+        return (), f"{shortened(detail['input'])} does not fit", f"give a section of keys{': ' if keys else ''}{keys}"
+    works = re.sub(r"^\w+ should ", "it must ", detail["msg"]).split(", unable to parse")[0]
+    return (), f"{shortened(detail['input'])} does not fit", works
+
+
+def _own_words(message: str) -> tuple[Location, str, str]:
+    """Split the ``path: problem; remedy`` that our own validators write."""
+    match = re.match(r"^([a-z_][\w]*(?:\.[\w-]+)*): (.*)$", message, re.DOTALL)
+    path, message = (tuple(match[1].split(".")), match[2]) if match else ((), message)
+    message = message.replace("Value error, ", "")
+    problem, _, remedy = message.partition("; ")
+    return path, problem, remedy
+
+
+def _instead(location: Location, schema: dict) -> str:
+    """The key that was probably meant, or all that there are."""
+    keys = list(resolve(schema, at(schema, location[:-1])).get("properties", {}))
+    close = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"keys here are {', '.join(keys)}" if keys else "remove it"
+
+
+def resolve(schema: dict, node: dict) -> dict:
+    """``node`` with its reference and its "or null" followed."""
+    while True:
+        if "$ref" in node:
+            rest = {key: value for key, value in node.items() if key != "$ref"}
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]] | rest
+            continue
+        options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+        if len(options) != 1:
+            return node
+        node = options[0] | {key: value for key, value in node.items() if key != "anyOf"}
+
+
+def at(schema: dict, location: Location) -> dict:
+    """The part of a JSON Schema that a pydantic location (union tags included) points to; {} if none."""
+    node = schema
+    for part in location:
+        node = resolve(schema, node)
+        tags = node.get("discriminator", {}).get("mapping", {})
+        if part in tags:
+            node = {"$ref": tags[part]}
+        elif part in node.get("properties", {}):
+            node = node["properties"][part]
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]
+        else:
+            options = (resolve(schema, option) for option in node.get("anyOf", []))
+            node = next((option for option in options if option.get("title") == part), {})
+    return node

@@ -1,0 +1,1 @@
+"""Ray Data: model x images to detections."""

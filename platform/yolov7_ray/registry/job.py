@@ -1,0 +1,42 @@
+"""The publish job."""
+
+from typing import Any
+
+from ..jobs.kind import JobKind, Line, Upcoming
+from .spec import PublishSpec
+
+
+class Publish(JobKind[PublishSpec]):
+    """Checkpoint -> folded, checked, registered version."""
+
+    spec = PublishSpec
+    outputs = ("model", "version")
+    example = {"model": "runs/my-run", "registry": "registry", "publish_as": "detector"}
+
+    def run(self, spec: PublishSpec, run_name: str) -> dict[str, Any]:
+        from .publish import publish
+
+        return publish(spec, run_name)
+
+    def check_inputs(self, spec: PublishSpec, upcoming: Upcoming) -> None:
+        from ..data.manifest import require_dataset
+
+        if spec.dataset is not None:
+            require_dataset(spec.dataset, upcoming)
+
+    def dry_run(self, spec: PublishSpec, upcoming: Upcoming) -> list[Line]:
+        from .dry_run import publish_lines
+
+        return publish_lines(spec, upcoming)
+
+    def next_command(self, spec: PublishSpec, outputs: dict[str, Any]) -> str:
+        return serve_command(outputs["model"], spec.registry)
+
+
+def serve_command(model: str, registry: str | None) -> str:
+    """The command that serves a model."""
+    where = f" --set registry={registry}" if registry else ""
+    return f"python submit.py jobs/serve-detector.yaml --set models.detector.model={model}{where}"
+
+
+KIND = Publish()

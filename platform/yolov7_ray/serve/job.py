@@ -1,0 +1,50 @@
+"""The serve job."""
+
+from typing import Any
+
+from ..cluster.resources import Demand, plural
+from ..jobs.kind import JobKind, Line, Upcoming
+from ..registry.job import serve_command
+from .spec import ServeSpec
+
+
+class Serve(JobKind[ServeSpec]):
+    """Registered models -> an HTTP endpoint."""
+
+    spec = ServeSpec
+    outputs = ("url",)
+    example = {"models": {"detector": {"model": "detector@latest"}}, "registry": "registry"}
+    stays_up = True
+
+    def run(self, spec: ServeSpec, run_name: str) -> dict[str, Any]:
+        from .app import serve
+
+        return serve(spec, run_name)
+
+    def demand(self, spec: ServeSpec) -> Demand:
+        return Demand(len(spec.models) * spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica,
+                      f"{plural(len(spec.models), 'model')} of {plural(spec.replicas, 'replica')}",
+                      "replicas", "cpus_per_replica", "gpus_per_replica")
+
+    def check_inputs(self, spec: ServeSpec, upcoming: Upcoming) -> None:
+        from ..data.manifest import require_dataset
+
+        if spec.probe is not None:
+            require_dataset(spec.probe.dataset, upcoming)
+
+    def dry_run(self, spec: ServeSpec, upcoming: Upcoming) -> list[Line]:
+        from ..data.dry_run import dataset_lines
+        from ..registry.dry_run import model_lines
+
+        lines = [line for served in spec.models.values() for line in model_lines(served.model, spec.registry, upcoming)]
+        if spec.probe:
+            lines += dataset_lines(spec.probe.dataset, (spec.probe.split,), upcoming)[2]
+        authentication = "bearer token" if spec.token_env else "no"
+        return [*lines, ("endpoint", f"http://{spec.host}:{spec.port}, {authentication} authentication")]
+
+    def next_command(self, spec: ServeSpec, outputs: dict[str, Any]) -> str:
+        first = next(iter(spec.models.values()))
+        return f"{serve_command(first.model, spec.registry)} keeps an endpoint up"
+
+
+KIND = Serve()

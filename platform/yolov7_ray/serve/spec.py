@@ -1,0 +1,55 @@
+"""Keys of a serve job."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..jobs.spec import URI, Fraction, ImageSize, Job, Name, Part, Positive
+
+
+class ServedModel(Part):
+    model: str
+    """As in other jobs: a URI, or NAME@ALIAS of the registry."""
+    image_size_px: ImageSize | None = None
+    """Default: as the model was trained."""
+
+
+class Probe(Part):
+    """One held-out image sent over HTTP once the endpoint is ready."""
+
+    dataset: URI
+    split: Name = "val"
+    index: Annotated[int, Field(ge=0)] = 0
+    output: URI
+    """Directory for the request's image, the drawn answer and the JSON."""
+
+
+class ServeSpec(Job):
+    """Registered models -> an HTTP endpoint, with Ray Serve."""
+
+    kind: Literal["serve"]
+    models: Annotated[dict[Name, ServedModel], Field(min_length=1)]
+    """Name in the API -> model; the first is the default."""
+    registry: URI | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0: a free one."""
+    replicas: Positive = 1
+    """Replicas of each model; at least 2 in production, so that upgrades never stall."""
+    gpus_per_replica: Annotated[float, Field(ge=0)] = 0
+    cpus_per_replica: Annotated[float, Field(gt=0)] = 1
+    max_batch_size: Positive = 8
+    batch_wait_ms: Annotated[float, Field(ge=0)] = 2
+    """How long a request waits for others to share its batch."""
+    confidence_threshold: Fraction = 0.25
+    iou_threshold: Fraction = 0.45
+    max_request_mb: Annotated[float, Field(gt=0)] = 20
+    max_image_megapixels: Annotated[float, Field(gt=0)] = 50
+    """Larger images are refused before they are decoded."""
+    max_queued_requests: Positive = 64
+    """Per model; more are answered 503."""
+    token_env: str | None = None
+    """Environment variable that holds the bearer token; none: no authentication."""
+    probe: Probe | None = None
+    wait: bool = True
+    """True: serve until interrupted. False: return once ready (and probed); on a cluster the endpoint stays."""

@@ -1,0 +1,236 @@
+"""One URI, one meaning: local paths and ``s3://bucket/key`` read, written and claimed in the same words.
+
+Whatever is written is whole or absent: locally a temporary file that is renamed, in S3 one PUT. Two writers
+never both win a `create` or a `compare_and_swap`. Every failure is a `StorageError` that says what to do,
+after a bounded time (that of `patience` for each request). Names that start with a dot are working files,
+which listings leave out.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
+from . import disk
+from .disk import DiskFull, FileInfo, digest, write_at
+from .store import Store
+
+if TYPE_CHECKING:  # pyarrow takes a tenth of a second, which a mistake in a job file saves
+    import pyarrow.fs
+
+__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest"]  # and below
+
+RANGE_BYTES = 8 << 20
+PARALLEL_TRANSFERS = 8
+FETCH_ATTEMPTS = 3
+"""Fetches of the same bytes before a wrong digest counts as corruption of what is stored."""
+
+
+def _s3(uri: str) -> Store:
+    from .s3 import S3  # boto3 takes a tenth of a second, which a local job saves
+
+    return S3.of(uri)
+
+
+SCHEMES: dict[str, Callable[[str], Store]] = {"s3": _s3}
+"""Scheme of a URI -> where its bytes are; what has none is a local path. A new scheme is one line here."""
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` has a scheme, and so lies outside this machine's own files."""
+    return uri.partition("://")[0] in SCHEMES and "://" in uri
+
+
+def absolute(uri: str) -> str:
+    """The same place without dependence on the working directory, without a slash at its end."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with path parts below it."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def _store(uri: str) -> Store:
+    return SCHEMES[uri.partition("://")[0]](uri) if is_remote(uri) else disk.Disk(absolute(uri))
+
+
+def filesystem(uri: str) -> "tuple[pyarrow.fs.FileSystem, str]":
+    """The filesystem of pyarrow (and so of Ray) for `uri`, and the path in it; AWS's environment is honoured."""
+    return _store(uri).arrow()
+
+
+def ray_storage(uri: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
+    """What Ray's ``RunConfig(storage_path=…, storage_filesystem=…)`` takes for `uri`."""
+    if not is_remote(uri):
+        return absolute(uri), None
+    arrow, path = filesystem(uri)
+    return path, arrow
+
+
+def check_access(uri: str, write: bool = False) -> None:
+    """Raise StorageError within about 15 s where `uri` cannot be reached; its content need not exist yet."""
+    _store(uri).check_access(write)
+
+
+# --- small files --------------------------------------------------------------------------------------
+
+
+def read_bytes(uri: str, sha256: str | None = None) -> bytes:
+    """The whole content; NotFound where there is none.
+
+    Corrupt where it never has the digest `sha256`, or the one that was recorded in S3 when it was written.
+    """
+    for _ in range(FETCH_ATTEMPTS):
+        data = _store(uri).read()
+        if sha256 is None or digest(data) == sha256:
+            return data
+    raise _corrupt(uri, f"its sha256 is {digest(data)}, not {sha256}")
+
+
+def read_with_etag(uri: str) -> tuple[bytes, str]:
+    """The content and its version, for `compare_and_swap`."""
+    return _store(uri).read_with_etag()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write or replace, atomically."""
+    _store(uri).write(data)
+
+
+def read_json(uri: str) -> Any:
+    """The content parsed; Corrupt where it is not JSON."""
+    data = read_bytes(uri)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise _corrupt(uri, f"it is not JSON ({error})") from None
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_bytes(uri, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def create(uri: str, data: bytes) -> None:
+    """Write only where nothing is; of racing writers one wins, the others get AlreadyExists.
+
+    `data` should be unlike any other writer's (name its author in it): where the reply to a write is lost,
+    finding the very same bytes is how the writer learns that it won.
+    """
+    _store(uri).write_if(data, None)
+
+
+def compare_and_swap(uri: str, data: bytes, expected_etag: str | None) -> str:
+    """Replace only the version `expected_etag` (None: nothing) and return the new version's etag.
+
+    AlreadyExists where another writer was faster: read again, decide again.
+    """
+    return _store(uri).write_if(data, expected_etag)
+
+
+# --- trees ----------------------------------------------------------------------------------------------
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file, or a directory that holds one."""
+    return _store(uri).exists()
+
+
+def list_files(uri: str) -> list[FileInfo]:
+    """All files below the directory `uri`, sorted by relative path; empty where there is none."""
+    return sorted(_store(uri).files(), key=lambda info: info.path)
+
+
+def delete(uri: str) -> None:
+    """Remove the file, or the directory with all that it holds; nothing there is no error."""
+    _store(uri).delete()
+
+
+# --- large files ----------------------------------------------------------------------------------------
+
+
+def upload(local_path: str | os.PathLike, uri: str) -> None:
+    """Copy a local file to `uri`, atomically."""
+    _store(uri).upload(Path(local_path))
+
+
+def download(uri: str, local_path: str | os.PathLike, sha256: str | None = None,
+             num_bytes: int | None = None) -> None:
+    """Copy `uri` to a local file, atomically, in parallel ranges.
+
+    Content of another size or digest (without `sha256`: the one recorded in S3 when it was written) is fetched
+    again; Corrupt where it stays wrong.
+    """
+    target = Path(local_path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        for _ in range(FETCH_ATTEMPTS):
+            fault = _fetch(uri, partial, sha256, num_bytes)
+            if fault is None:
+                os.replace(partial, target)
+                return
+        raise _corrupt(uri, fault)
+    except OSError as error:
+        raise disk.explained(error, str(target)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _fetch(uri: str, partial: Path, sha256: str | None, num_bytes: int | None) -> str | None:
+    """Fetch once; what is wrong with the result, or None."""
+    store = _store(uri)
+    size, recorded = store.size_and_digest()
+    sha256 = sha256 or recorded
+    if num_bytes is not None and size != num_bytes:
+        return f"it has {size} bytes, not {num_bytes}"
+    with open(partial, "wb") as file, ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+        def fetch_range(start: int) -> None:
+            write_at(file.fileno(), store.read_range(start, min(start + RANGE_BYTES, size)), start)
+
+        list(pool.map(fetch_range, range(0, size, RANGE_BYTES)))
+    actual = None if sha256 is None else digest(partial)
+    return None if actual == sha256 else f"its sha256 is {actual}, not {sha256}"
+
+
+def download_directory(uri: str, local_dir: str | os.PathLike) -> None:
+    """Copy all files below `uri`; NotFound where there are none."""
+    infos = list_files(uri)
+    if not infos:
+        raise NotFound(uri, "there are no files here", "check the path")
+    for info in infos:
+        download(join(uri, info.path), Path(local_dir) / info.path, num_bytes=info.num_bytes)
+
+
+def upload_directory(local_dir: str | os.PathLike, uri: str) -> None:
+    """Copy all files below `local_dir`, several at a time; each is atomic, the directory is not."""
+    infos = list_files(str(local_dir))
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+        list(pool.map(lambda info: upload(Path(local_dir) / info.path, join(uri, info.path)), infos))
+
+
+@contextmanager
+def staged(directory: str | None = None) -> Iterator[tuple[BinaryIO, Path]]:
+    """A temporary local file, open for writing, that is gone afterwards; for content on its way to `upload`."""
+    root = Path(directory or os.environ.get("TMPDIR", "/tmp"))
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f".yolov7-{uuid.uuid4().hex}.part"
+    try:
+        with open(path, "wb") as file:
+            yield file, path
+    except OSError as error:
+        raise disk.explained(error, str(path)) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _corrupt(uri: str, problem: str) -> JobError:
+    return Corrupt(uri, f"is corrupt: {problem}", "write it again from its source, or restore it from a backup")

@@ -1,0 +1,195 @@
+"""The local half of `storage`: files on this machine's disks, or on a filesystem that all nodes mount."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AlreadyExists, NotFound, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file in a listing."""
+
+    path: str
+    """Relative to the listed directory, with forward slashes."""
+    num_bytes: int
+    mark: str
+    """Changes when the file does: modification time locally, ETag in S3."""
+
+
+class DiskFull(StorageError):
+    """A disk, or a quota on it, that has no room for what is written."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another directory"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another directory"),
+    errno.EFBIG: ("the file is larger than this disk or `ulimit -f` allows", "choose another directory"),
+    errno.EACCES: ("access is denied", "check the permissions of this path"),
+    errno.EPERM: ("access is denied", "check the permissions of this path"),
+    errno.EROFS: ("the filesystem is read-only", "choose another directory"),
+    errno.ENOTDIR: ("a part of this path is a file, not a directory", "check the path"),
+    errno.EEXIST: ("a part of this path is a file, not a directory", "check the path"),
+    errno.EISDIR: ("it is a directory, not a file", "check the path"),
+}
+
+
+def explained(error: OSError, path: str) -> StorageError:
+    """The error that a user can act on."""
+    if error.errno == errno.ENOENT:
+        return NotFound(path, "there is nothing here", "check the path")
+    problem, remedy = _REMEDIES.get(error.errno, (error.strerror or str(error), "check the path and its disk"))
+    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+    return kind(path, problem, remedy)
+
+
+def digest(source: bytes | str | os.PathLike) -> str:
+    """SHA-256, as hex, of bytes or of a local file."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return hashlib.sha256(source).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_at(descriptor: int, data: bytes, start: int) -> None:
+    """Write all of `data`: a disk that fills up takes a part first, and only then fails."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, start)
+        view, start = view[written:], start + written
+
+
+class Disk:
+    """One local path, file or directory."""
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise explained(error, str(self.path)) from error
+
+    def arrow(self) -> "tuple[pyarrow.fs.FileSystem, str]":
+        """The filesystem of pyarrow and the path in it."""
+        import pyarrow.fs
+
+        return pyarrow.fs.LocalFileSystem(), str(self.path)
+
+    def check_access(self, write: bool) -> None:
+        """Raise where the nearest directory that exists cannot be used."""
+        nearest = next(path for path in [self.path, *self.path.parents] if path.exists())
+        if nearest != self.path and not nearest.is_dir():
+            raise StorageError(str(self.path), f"{nearest} is a file, not a directory", "check the path")
+        if not os.access(nearest, os.R_OK | (os.W_OK if write else 0)):
+            raise StorageError(str(self.path), f"access to {nearest} is denied", "check the permissions")
+
+    def read(self) -> bytes:
+        """The whole content."""
+        with self._explaining():
+            return self.path.read_bytes()
+
+    def read_with_etag(self) -> tuple[bytes, str]:
+        """The content, and its digest as version."""
+        data = self.read()
+        return data, digest(data)
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop."""
+        with self._explaining(), open(self.path, "rb") as file:
+            return os.pread(file.fileno(), stop - start, start)
+
+    def size_and_digest(self) -> tuple[int, str | None]:
+        """Bytes of the file; its digest is not recorded anywhere."""
+        with self._explaining():
+            return self.path.stat().st_size, None
+
+    def exists(self) -> bool:
+        """Whether there is a file, or a directory that holds one."""
+        return self.path.is_file() or next(self.files(), None) is not None
+
+    def files(self) -> Iterator[FileInfo]:
+        """Files below this directory, hidden ones left out."""
+        root = str(self.path)
+        for directory, subdirectories, names in os.walk(root, followlinks=True):
+            subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
+            for name in names:
+                path = os.path.join(directory, name)
+                if not name.startswith(".") and os.path.exists(path):
+                    stat = os.stat(path)
+                    yield FileInfo(os.path.relpath(path, root).replace(os.sep, "/"), stat.st_size,
+                                   str(stat.st_mtime_ns))
+
+    def write(self, data: bytes) -> None:
+        """Write or replace."""
+        with self._explaining(), self._whole(data) as complete:
+            os.replace(complete, self.path)
+
+    def upload(self, local_path: Path) -> None:
+        """Copy a file to here."""
+        with self._explaining(), self._whole(local_path) as complete:
+            os.replace(complete, self.path)
+
+    def write_if(self, data: bytes, expected_etag: str | None) -> str:
+        """Write where the version is `expected_etag` (None: nothing is there)."""
+        with self._explaining(), self._whole(data) as complete:
+            if expected_etag is None:
+                self._claim(complete)
+                return digest(data)
+            with self._locked():
+                if digest(self.path.read_bytes()) != expected_etag:
+                    raise AlreadyExists(str(self.path), "another writer changed it meanwhile", "read it again")
+                os.replace(complete, self.path)
+                return digest(data)
+
+    def _claim(self, complete: Path) -> None:
+        try:
+            os.link(complete, self.path)  # unlike a rename it never replaces, and the content is already whole
+        except FileExistsError:
+            raise AlreadyExists(str(self.path), "it exists already", "choose another name") from None
+
+    @contextmanager
+    def _whole(self, content: bytes | Path) -> Iterator[Path]:
+        """`content` written through to the disk, in a file beside this one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
+        try:
+            with open(partial, "wb") as file:
+                if isinstance(content, Path):
+                    with open(content, "rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                else:
+                    file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with open(self.path.with_name(f".{self.path.name}.lock"), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def delete(self) -> None:
+        """Remove the file or the tree."""
+        with self._explaining():
+            if self.path.is_dir() and not self.path.is_symlink():
+                shutil.rmtree(self.path, ignore_errors=False)
+            else:
+                self.path.unlink(missing_ok=True)

@@ -1,0 +1,286 @@
+"""The S3 half of `storage`: one object or prefix, and the proof that what comes back is what was written.
+
+Every object is written with its sha256 beside it, and read back against it: no client notices a body that is
+shorter than the object but as long as its header says, or a flipped bit. How long faults are waited for is in
+`patience`.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions as faults
+import pyarrow.fs
+from botocore.config import Config
+
+from ..errors import AlreadyExists, Corrupt, NotFound, StorageError
+from . import retry
+from .disk import FileInfo, digest, explained
+from .retry import BrokenBody, endpoint, patiently
+
+# Ceph and older servers answer 411 to the trailing checksums that new clients send by default; this is read by
+# boto3 and by pyarrow, in this process and its children. Uploads carry Content-MD5 and their sha256.
+os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+
+SINGLE_PUT_BYTES = 64 << 20
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000
+PARALLEL_PARTS = 4
+PARALLEL_DELETES = 16
+ATTEMPTS = 3
+"""Reads of an object before a wrong digest counts as corruption; uploads that may be forgotten by the server."""
+PIECE_BYTES = 1 << 20
+
+_LOST_RACE = {"PreconditionFailed", "412"}
+
+
+class S3:
+    """One S3 location, object or prefix."""
+
+    def __init__(self, bucket: str, key: str):
+        self.bucket, self.key = bucket, key
+        self.uri = f"s3://{bucket}/{key}".rstrip("/")
+
+    @classmethod
+    def of(cls, uri: str) -> "S3":
+        """Parse ``s3://bucket/key``."""
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise StorageError(uri, "names no bucket", "write s3://bucket/prefix")
+        return cls(bucket, key.rstrip("/"))
+
+    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """pyarrow's filesystem, which by itself would ignore the endpoint in the environment.
+
+        Eight tries last about 50 s. It compares no digests: for what others write (Ray), not for our own reads.
+        """
+        filesystem = pyarrow.fs.S3FileSystem(
+            region=_region(self.bucket), endpoint_override=endpoint(), connect_timeout=5, request_timeout=20,
+            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=8))
+        return filesystem, f"{self.bucket}/{self.key}".rstrip("/")
+
+    def check_access(self, write: bool) -> None:
+        """Raise where endpoint, credentials or bucket do not work; writing is not tried."""
+        self._call("list_objects_v2", retry.PATIENCE_CHECK_S, Prefix=self.key, MaxKeys=1)
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    def read(self) -> bytes:
+        """The whole content."""
+        return self.read_with_etag()[0]
+
+    def read_with_etag(self) -> tuple[bytes, str]:
+        """The content and its ETag (unquoted: Ceph knows no other form in conditions); Corrupt where it is damaged.
+
+        An object that others wrote has no digest beside it; its ETag is its MD5 on most servers, not on all, so
+        there the same bytes twice are taken for whole.
+        """
+        earlier = None
+        for _ in range(ATTEMPTS):
+            data, reply = self._get()
+            etag, recorded = reply["ETag"].strip('"'), reply["Metadata"].get("sha256")
+            if digest(data) == recorded or recorded is None and (_may_be(data, reply) or data == earlier):
+                return data, etag
+            earlier = data
+        raise Corrupt(self.uri, f"is corrupt: {len(data)} bytes come, and their digest is not {recorded or etag}",
+                      "write it again from its source, or restore it from a backup")
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop; of the right number, but only a digest can tell whether they are right."""
+        return self._get(start, stop)[0]
+
+    def _get(self, start: int = 0, stop: int | None = None) -> tuple[bytes, dict]:
+        condition = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
+
+        def get() -> tuple[bytes, dict]:
+            reply = _client().get_object(Bucket=self.bucket, Key=self.key, **condition)
+            data = _body(reply)
+            if stop is not None and len(data) != stop - start:
+                raise BrokenBody(f"{len(data)} of {stop - start} bytes")
+            return data, reply
+
+        return patiently(self.uri, get)
+
+    def size_and_digest(self) -> tuple[int, str | None]:
+        """Bytes of the object, and the sha256 that was recorded when it was written (None: not by us)."""
+        head = self._call("head_object", Key=self.key)
+        return head["ContentLength"], head["Metadata"].get("sha256")
+
+    def exists(self) -> bool:
+        """Whether there is an object, or a prefix that holds one."""
+        try:
+            self.size_and_digest()
+            return True
+        except NotFound:
+            return next(self.files(), None) is not None
+
+    def files(self) -> Iterator[FileInfo]:
+        """Objects below this prefix, hidden ones left out."""
+        prefix = f"{self.key}/" if self.key else ""
+        for entry in self._entries(prefix):
+            path = entry["Key"].removeprefix(prefix)
+            if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):
+                yield FileInfo(path, entry["Size"], entry["ETag"].strip('"'))
+
+    def _entries(self, prefix: str) -> Iterator[dict]:
+        token: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", Prefix=prefix, **token)
+            yield from page.get("Contents", ())
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write or replace in a single PUT."""
+        self._call("put_object", **self._content(data))
+
+    def _content(self, data: bytes) -> dict:
+        """Of a PUT: the server refuses bytes that do not fit the MD5, readers those that do not fit the sha256."""
+        return {"Key": self.key, "Body": data, "ContentMD5": _md5(data), "Metadata": {"sha256": digest(data)}}
+
+    def upload(self, local_path: Path) -> None:
+        """Copy a local file to here, large ones in parallel parts; NotFound where there is none."""
+        try:
+            num_bytes = local_path.stat().st_size
+            if num_bytes <= SINGLE_PUT_BYTES:
+                return self.write(local_path.read_bytes())
+            return self._upload_parts(local_path, num_bytes, digest(local_path))
+        except OSError as error:
+            raise explained(error, str(local_path)) from error
+
+    def _upload_parts(self, local_path: Path, num_bytes: int, sha256: str) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._upload_parts_once(local_path, num_bytes, sha256)
+            except NotFound:  # the server has forgotten this upload, which it also does once it is complete
+                with suppress(NotFound):
+                    if self.size_and_digest() == (num_bytes, sha256):
+                        return None
+                if attempt == ATTEMPTS - 1:
+                    raise
+
+    def _upload_parts_once(self, local_path: Path, num_bytes: int, sha256: str) -> None:
+        target = {"Key": self.key}
+        target["UploadId"] = self._call("create_multipart_upload", Metadata={"sha256": sha256}, **target)["UploadId"]
+        part_bytes = max(PART_BYTES, -(-num_bytes // MOST_PARTS))
+        try:
+            with open(local_path, "rb") as file, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+                def put(number: int) -> dict:
+                    data = os.pread(file.fileno(), part_bytes, (number - 1) * part_bytes)
+                    reply = self._call("upload_part", PartNumber=number, Body=data, ContentMD5=_md5(data), **target)
+                    return {"PartNumber": number, "ETag": reply["ETag"]}
+
+                parts = list(pool.map(put, range(1, -(-num_bytes // part_bytes) + 1)))
+            self._call("complete_multipart_upload", MultipartUpload={"Parts": parts}, **target)
+        except BaseException:
+            with suppress(StorageError):  # what is uploaded would be kept, and paid for
+                self._call("abort_multipart_upload", retry.PATIENCE_CHECK_S, **target)
+            raise
+
+    def write_if(self, data: bytes, expected_etag: str | None) -> str:
+        """Write where the version is `expected_etag` (None: nothing is there).
+
+        Always a single PUT: on multipart uploads some servers ignore the condition. When an earlier attempt's
+        reply was lost, the condition may have failed against our own write, which reading it back tells.
+        """
+        condition = {"IfNoneMatch": "*"} if expected_etag is None else {"IfMatch": expected_etag}
+        attempts = 0
+
+        def put() -> str:
+            nonlocal attempts
+            attempts += 1
+            try:
+                reply = _client().put_object(Bucket=self.bucket, **self._content(data), **condition)
+                return reply["ETag"].strip('"')
+            except faults.ClientError as error:
+                if error.response["Error"]["Code"] not in _LOST_RACE:
+                    raise
+            if attempts > 1:
+                present, etag = self.read_with_etag()
+                if present == data:
+                    return etag
+            raise AlreadyExists(self.uri, "another writer was faster", "read it again, or choose another name")
+
+        return patiently(self.uri, put)
+
+    def delete(self) -> None:
+        """Remove the object and all below its prefix, one by one: bulk deletion differs among servers."""
+        keys = [self.key, *(entry["Key"] for entry in self._entries(f"{self.key}/"))]
+        with ThreadPoolExecutor(PARALLEL_DELETES) as pool:
+            list(pool.map(lambda key: self._call("delete_object", Key=key), keys))
+
+    def _call(self, operation: str, patience_s: float | None = None, **arguments: Any) -> dict:
+        return patiently(self.uri, lambda: getattr(_client(), operation)(Bucket=self.bucket, **arguments), patience_s)
+
+
+# --- bodies ---------------------------------------------------------------------------------------------
+
+
+def _body(reply: dict) -> bytes:
+    """As many bytes as the header says, in the time that the slowest useful connection takes."""
+    expected_bytes, num_bytes, pieces = reply["ContentLength"], 0, []
+    limit_s = retry.READ_TIMEOUT_S + expected_bytes / retry.SLOWEST_BYTES_PER_S
+    deadline = time.monotonic() + limit_s
+    with reply["Body"] as stream:  # read1 returns what has come, where read waits for all
+        while (piece := stream.read1(PIECE_BYTES)) and time.monotonic() < deadline:
+            pieces.append(piece)
+            num_bytes += len(piece)
+    if num_bytes != expected_bytes:
+        raise BrokenBody(f"{num_bytes} of {expected_bytes} bytes within {limit_s:.0f} s")
+    return b"".join(pieces)
+
+
+def _may_be(data: bytes, reply: dict) -> bool:
+    """Whether `data` can be the object: False where the ETag is, by its looks, the MD5 of something else."""
+    etag = reply["ETag"].strip('"')
+    if not re.fullmatch("[0-9a-f]{32}", etag) or reply.get("ServerSideEncryption", "AES256") != "AES256":
+        return True
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() == etag
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+# --- clients --------------------------------------------------------------------------------------------
+
+
+def _region(bucket: str) -> str:
+    """The configured region, else the bucket's own, which AWS tells."""
+    configured = os.environ.get("AWS_REGION") or boto3.Session().region_name
+    return configured or ("us-east-1" if endpoint() else pyarrow.fs.resolve_s3_region(bucket))
+
+
+_creating = threading.Lock()  # boto3 makes clients unsafely, and uses them safely, from several threads
+
+
+def _client() -> Any:
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    with _creating:
+        return _client_of(os.getpid(), environment, retry.READ_TIMEOUT_S)  # connections do not survive a fork
+
+
+@lru_cache(maxsize=8)
+def _client_of(pid: int, environment: tuple, read_timeout_s: float) -> Any:
+    config = Config(connect_timeout=4, read_timeout=read_timeout_s, max_pool_connections=64, signature_version="s3v4",
+                    retries={"total_max_attempts": 1, "mode": "standard"},
+                    request_checksum_calculation="when_required", response_checksum_validation="when_required")
+    try:
+        region = os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
+        return boto3.Session().client("s3", endpoint_url=endpoint(), region_name=region, config=config)
+    except ValueError as error:  # botocore says so for an endpoint that is no URL
+        raise StorageError("AWS_ENDPOINT_URL", f"'{endpoint()}' is not usable ({error})",
+                           "write http://HOST:PORT or https://HOST") from error

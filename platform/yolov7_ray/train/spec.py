@@ -1,0 +1,223 @@
+"""Keys of a train job."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, WrapValidator, model_validator
+
+from yolov7.architectures.family import architecture
+from yolov7.architectures.language import Anchors, Architecture
+from yolov7.criterion.config import LossConfig
+from yolov7.images.config import AugmentConfig
+from yolov7.training.config import EMAConfig, OptimizerConfig
+from yolov7.training.recipes import RECIPES
+
+from ..evaluate.spec import Evaluation
+from ..jobs.spec import (
+    URI,
+    ArchitectureName,
+    ImageSize,
+    Job,
+    Name,
+    Part,
+    Positive,
+    Reading,
+    Resources,
+    Seed,
+    check_image_size,
+    embedded,
+)
+
+Loss = embedded(LossConfig)
+
+Augment = embedded(AugmentConfig)
+
+Optimizer = embedded(OptimizerConfig)
+
+EMA = embedded(EMAConfig)
+
+
+def _check_anchors(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except pydantic.ValidationError:
+        raise ValueError(f"{str(value)!r:.60} is no set of anchors; give default, auto, or for each level, fine to "
+                         "coarse, a list of [width, height] in pixels") from None
+
+
+class Model(Part):
+    """Which detector is trained."""
+
+    architecture: ArchitectureName = "yolov7"
+    """Member of the family, e.g. yolov7-tiny, yolov7, yolov7-w6; or a baseline or ablation of the paper."""
+    depth: Annotated[float, Field(ge=0.33, le=2)] | None = None
+    """Depth factor of compound scaling; alone it implies the width (paper section 4.2)."""
+    width: Annotated[float, Field(ge=0.25, le=2)] | None = None
+    """Width factor."""
+    weights: str | None = None
+    """Start from these weights: a run, checkpoint or .safetensors URI, or NAME@ALIAS of the registry."""
+    registry: URI | None = None
+    """Registry in which NAME@ALIAS is looked up."""
+    freeze: list[str] = []
+    """Modules that keep their weights and batch statistics, e.g. [backbone] or [backbone.stem, backbone.stages.0]."""
+    anchors: Annotated[Literal["default", "auto"] | Anchors, WrapValidator(_check_anchors)] = "default"
+    """default: those of `weights`, else the architecture's; auto: fitted to the training data; or [w, h] px by level."""
+    sync_batchnorm: bool = False
+    """Share batch statistics among the workers."""
+
+    def build_architecture(self) -> Architecture:
+        """The architecture, scaled, with the anchors that are given."""
+        built = architecture(self.architecture)
+        if (self.depth, self.width) != (None, None):
+            built = built.scaled(depth=self.depth, width=self.width)
+        return built if isinstance(self.anchors, str) else built.replace(anchors_px=self.anchors)
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> "Model":
+        if not isinstance(self.anchors, str):
+            num_levels = architecture(self.architecture).num_levels
+            if [len(level) for level in self.anchors] != [len(self.anchors[0])] * num_levels or not self.anchors[0] \
+                    or min(side for level in self.anchors for size in level for side in size) <= 0:
+                raise ValueError(f"anchors: {self.anchors!r:.60} do not fit {self.architecture}; give {num_levels} "
+                                 "levels, fine to coarse, each as many [width, height] in pixels above 0")
+        return self
+
+
+class Data(Reading):
+    """Which samples are read, and how."""
+
+    train_split: Name = "train"
+    val_split: Name = "val"
+    shuffle_shards: Positive | None = None
+    """Go through the dataset so many shards at a time, other ones together each epoch; default: all at once.
+    For datasets that are larger than the cache, and for a quick start from S3."""
+    image_size_px: ImageSize = 640
+    """Side of the square images that the model sees; a multiple of its largest stride."""
+    multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Each batch is trained at a side drawn within this fraction below and above image_size_px (0: always there)."""
+    image_weights: bool = False
+    """Draw images with replacement, those with rare or badly found classes more often, instead of each once."""
+
+
+def _check_freeze(built: Architecture, names: list[str]) -> None:
+    """ValueError unless the names are modules of this architecture; PyTorch is imported for such a job alone."""
+    import torch
+
+    from yolov7.model.detector import build_model
+    from yolov7.training.freeze import check_frozen
+
+    with torch.device("meta"):
+        check_frozen(build_model(built, num_classes=1), names)
+
+
+def _check_workers(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except pydantic.ValidationError:
+        raise ValueError(f"{str(value)!r:.60} is no number of workers; give one, or [least, most]") from None
+
+
+class TrainResources(Resources):
+    """What a training asks of the cluster."""
+
+    workers: Annotated[Positive | tuple[Positive, Positive], WrapValidator(_check_workers)] = 1
+    """Training processes, each with its share of the global batch. [least, most]: as many as the cluster holds, also
+    when nodes leave or join; batches, updates and losses stay those of `most` workers."""
+    hang_timeout_s: Annotated[float, Field(gt=0)] = 45
+    """Without a step for so long, and for ten times as long as the slowest step, a worker is ended and replaced."""
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "TrainResources":
+        least, most = self.worker_range
+        if least > most:
+            raise ValueError(f"workers: [{least}, {most}] asks for more at least than at most; give [least, most]")
+        return self
+
+
+class Checkpointing(Part):
+    """Which checkpoints are kept."""
+
+    every_epochs: Positive = 1
+    """Save after every so many epochs, and after the last."""
+    every_minutes: Annotated[float, Field(gt=0)] = 10
+    """Save within epochs, too, when the last checkpoint is so many minutes old."""
+    every_updates: Positive | None = None
+    """Save within epochs after every so many updates of the weights."""
+    keep_best: Positive = 2
+    """How many of the best (by AP) are kept beside the last two."""
+
+
+class TrainSpec(Job):
+    """Arrow dataset -> trained checkpoints, with Ray Train."""
+
+    kind: Literal["train"]
+    dataset: URI
+    """Arrow dataset written by an ingest job."""
+    storage: URI = "runs"
+    """Directory of all runs; this one gets <storage>/<run name>."""
+    model: Model = Model()
+    data: Data = Data()
+    recipe: Literal["tiny", "p5", "p6", "custom"] = "p5"
+    """Hyperparameter set that fills what optimizer, loss and augment leave open."""
+    epochs: Positive = 300
+    batch_size: Positive = 16
+    """Images per optimizer micro-step over all workers together."""
+    nominal_batch_size: Positive = 64
+    """Gradients are accumulated up to about this many images per update."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on GPUs and on CPUs with bf16 units, else fp32."""
+    seed: Seed = 0
+    optimizer: Optimizer = Optimizer()
+    loss: Loss = Loss()
+    augment: Augment = Augment()
+    ema: EMA = EMA()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+    resources: TrainResources = TrainResources()
+
+    @property
+    def images_per_part(self) -> int:
+        """Images, at most, that go through the model together: the global batch is cut for the most workers."""
+        return -(-self.batch_size // self.resources.worker_range[1])
+
+    def build_architecture(self) -> Architecture:
+        """The architecture that is trained: without its auxiliary head where the loss has no use for one."""
+        architecture = self.model.build_architecture()
+        if self.loss.auxiliary != "none" or not architecture.has_auxiliary:
+            return architecture
+        return architecture.replace(
+            head=dataclasses.replace(architecture.head, auxiliary_channels=None, partial_auxiliary=False))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_recipe(cls, values: Any) -> Any:
+        recipe = RECIPES.get(values.get("recipe", "p5")) if isinstance(values, dict) else None
+        if recipe is None:
+            return values
+        sections = {k: v | values[k] if isinstance(values.get(k), dict) else v
+                    for k, v in recipe.items() if isinstance(values.get(k, {}), dict)}
+        return values | sections
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "TrainSpec":
+        architecture = self.build_architecture()
+        if self.model.freeze:
+            _check_freeze(architecture, self.model.freeze)
+        check_image_size("data.image_size_px", self.data.image_size_px, architecture)
+        if self.data.shuffle_shards and not self.augment.partner_window:
+            raise ValueError("augment.partner_window: 0 draws the partners of a mosaic from the whole epoch, so that "
+                             "data.shuffle_shards has no use; give 32, or leave data.shuffle_shards out")
+        least, most = self.resources.worker_range
+        if self.batch_size < most:
+            raise ValueError(f"batch_size: {self.batch_size} images cannot be shared by "
+                             f"{most} workers; give at least one each")
+        if self.model.sync_batchnorm and least < most:
+            raise ValueError("model.sync_batchnorm: shares statistics among workers that change in number with "
+                             f"resources.workers [{least}, {most}]; give a fixed number, or false")
+        return self

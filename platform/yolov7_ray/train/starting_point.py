@@ -1,0 +1,127 @@
+"""What a train job settles before its first step: the weights that it starts from, and anchors that fit its boxes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from yolov7.architectures.language import Anchors, Architecture
+from yolov7.criterion.anchors import anchor_fitness, best_possible_recall, kmeans_anchors
+from yolov7.model.detector import build_model
+from yolov7.training.state import fitting_weights
+
+from .. import storage
+from ..data.manifest import Manifest, load_manifest
+from ..data.reading.box_sizes import read_box_sizes
+from ..errors import JobError, NotFound
+from ..registry.model_source import LoadedModel, load_model
+from .spec import TrainSpec
+
+LOW_RECALL = 0.98
+"""Best possible recall below which the default anchors are no good choice."""
+MAX_BOXES = 100_000
+"""Boxes that anchors are measured on: enough for a thousandth of recall."""
+
+
+# --- weights ------------------------------------------------------------------------------------------
+
+
+def starting_model(spec: TrainSpec) -> LoadedModel | None:
+    """The model whose weights training starts from; JobError unless it is in training form."""
+    if spec.model.weights is None:
+        return None
+    loaded = load_model(spec.model.weights, spec.model.registry)
+    if loaded.model.is_folded:
+        raise JobError(f"model.weights: {loaded.source}", "is folded: training needs the batch norms that are gone",
+                       "give the run or checkpoint that it was published from, or weights in training form")
+    return loaded
+
+
+def starting_architecture(spec: TrainSpec, loaded: LoadedModel | None) -> Architecture:
+    """What is trained: by default with the anchors that the weights learnt with, where there are as many."""
+    architecture = spec.build_architecture()
+    if loaded is None or spec.model.anchors != "default":
+        return architecture
+    anchors_px = as_anchors(loaded.model.anchors_px)
+    if np.shape(anchors_px) != np.shape(architecture.anchors_px):
+        return architecture
+    return architecture.replace(anchors_px=anchors_px)
+
+
+def tensors_taken(spec: TrainSpec, loaded: LoadedModel, num_classes: int) -> tuple[int, int]:
+    """How many of the model's tensors start from the weights, and how many it has; JobError where too few fit."""
+    with torch.device("meta"):
+        model = build_model(starting_architecture(spec, loaded), num_classes)
+    try:
+        fitting = fitting_weights(model, loaded.model.state_dict())
+    except ValueError as error:
+        problem, _, remedy = str(error).removeprefix("model.weights: ").partition("; ")
+        raise JobError(f"model.weights: {loaded.source}", problem, remedy) from None
+    return len(fitting), len(model.state_dict()) - 1  # anchors are no weights
+
+
+# --- anchors ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well a set of anchors suits the boxes of a dataset."""
+
+    anchors_px: Anchors
+    recall: float
+    """Best possible recall: share of the boxes that some anchor fits, which no training can exceed."""
+    fitness: float
+    """Mean similarity of a box to its best anchor."""
+    num_boxes: int
+
+    def __str__(self) -> str:
+        return f"best possible recall {self.recall:.4f}, fitness {self.fitness:.3f}"
+
+
+def as_anchors(values: np.ndarray | torch.Tensor) -> Anchors:
+    """(L, A, 2) numbers as an architecture holds them."""
+    return tuple(tuple((width, height) for width, height in level) for level in values.tolist())
+
+
+def box_sizes_px(spec: TrainSpec, manifest: Manifest) -> np.ndarray:
+    """(n, 2) width and height of the training split's boxes at the training size, thinned out where they are many."""
+    sizes = read_box_sizes(storage.absolute(spec.dataset), manifest, spec.data.train_split)
+    return sizes[::max(1, len(sizes) // MAX_BOXES)] * spec.data.image_size_px
+
+
+def measured(anchors_px: Anchors, sizes_px: np.ndarray, spec: TrainSpec) -> AnchorFit:
+    """The fit of these anchors to these boxes."""
+    flat, threshold = np.reshape(anchors_px, (-1, 2)), spec.loss.anchor_ratio_threshold
+    return AnchorFit(anchors_px, best_possible_recall(sizes_px, flat, threshold),
+                     anchor_fitness(sizes_px, flat, threshold), len(sizes_px))
+
+
+def fitted_anchors(spec: TrainSpec, sizes_px: np.ndarray) -> AnchorFit:
+    """Anchors by k-means and evolution, or the architecture's own where these miss fewer boxes.
+
+    The same boxes and seed give the same anchors. JobError where the boxes are fewer than anchors.
+    """
+    own = spec.build_architecture().anchors_px
+    num_levels, num_anchors = np.shape(own)[:2]
+    try:
+        found = kmeans_anchors(sizes_px, num_levels * num_anchors, spec.loss.anchor_ratio_threshold, seed=spec.seed)
+    except ValueError as error:
+        problem, _, _ = str(error).removeprefix("kmeans_anchors: ").partition("; ")
+        raise JobError("model.anchors: auto", problem, "give default, or anchors of your own") from None
+    rounded = found.astype(float).round(2).clip(min=0.01).reshape(num_levels, num_anchors, 2)
+    fits = [measured(anchors_px, sizes_px, spec) for anchors_px in (as_anchors(rounded), own)]
+    return max(fits, key=lambda fit: fit.recall)  # the first of equals
+
+
+def settled(spec: TrainSpec, run: str) -> TrainSpec:
+    """The job with ``anchors: auto`` replaced by anchors: the run's own, where it has some from before."""
+    if spec.model.anchors != "auto":
+        return spec
+    try:
+        anchors = storage.read_json(storage.join(run, "spec.json"))["model"].get("anchors", "auto")
+    except NotFound:
+        anchors = "auto"
+    if isinstance(anchors, str):
+        anchors = fitted_anchors(spec, box_sizes_px(spec, load_manifest(spec.dataset))).anchors_px
+    return TrainSpec.model_validate(spec.model_dump(mode="json") | {
+        "model": spec.model.model_dump(mode="json") | {"anchors": anchors}})

@@ -1,0 +1,67 @@
+"""The tune job."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..cluster.resources import Amounts, Demand, capacity, plural
+from ..jobs.kind import JobKind, Line, Upcoming
+from ..jobs.spec import UriPath, uris_in
+from .spec import TuneSpec
+
+TRIAL_DRIVER_CPUS = 0.01
+"""What Tune reserves for the driver of a trial, which only waits: a whole CPU would starve the workers."""
+
+
+class Tune(JobKind[TuneSpec]):
+    """A train job x search space -> trials, the best configuration and the front AP against FLOPs."""
+
+    spec = TuneSpec
+    outputs = ("run", "best_job")
+    example = {"train": {"kind": "train", "dataset": "datasets/coco", "epochs": 10},
+               "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]},
+                          "loss.box_gain": {"uniform": [0.02, 0.2]}}}
+
+    def run(self, spec: TuneSpec, run_name: str) -> dict[str, Any]:
+        from .tuner import tune
+
+        return tune(spec, run_name)
+
+    def demand(self, spec: TuneSpec) -> Demand:
+        trials = min(spec.trials, spec.max_concurrent_trials or 1)
+        workers = spec.train.resources.demand("train.resources")
+        return Demand(trials * workers.count, workers.cpus_each, workers.gpus_each,
+                      f"{plural(trials, 'trial')} of {workers.what}",
+                      "max_concurrent_trials" if trials > 1 else workers.count_key, workers.cpus_key, workers.gpus_key,
+                      extra_cpus=trials * TRIAL_DRIVER_CPUS)
+
+    def check_inputs(self, spec: TuneSpec, upcoming: Upcoming) -> None:
+        from ..data.manifest import require_dataset
+
+        require_dataset(spec.train.dataset, upcoming)
+
+    def dry_run(self, spec: TuneSpec, upcoming: Upcoming) -> list[Line]:
+        from ..train.dry_run import train_lines
+
+        searched = []
+        for path, distribution in spec.search.items():
+            [(name, values)] = distribution.model_dump().items()
+            searched.append(("search", f"{path}: {name} {', '.join(map(str, values))}"))
+        trials = ("trials", f"{spec.trials}, of at most {spec.train.epochs} epochs")
+        return [trials, *searched, *train_lines(spec.train, upcoming)]
+
+    def next_command(self, spec: TuneSpec, outputs: dict[str, Any]) -> str:
+        return f"python submit.py {outputs['best_job']}"
+
+    def uris(self, spec: TuneSpec) -> Iterator[tuple[UriPath, str]]:
+        unused = ("train", "storage")  # trials lie in the directory of the search
+        return (found for found in uris_in(spec) if found[0] != unused)
+
+
+def trials_at_once(spec: TuneSpec, available: Amounts) -> int:
+    """How many trials a cluster with ``available`` resources holds at the same time; at least 1."""
+    workers = spec.train.resources.demand().total
+    each = {"CPU": workers["CPU"] + TRIAL_DRIVER_CPUS, "GPU": workers["GPU"]}
+    return max(1, min(spec.max_concurrent_trials or spec.trials, capacity(each, available)))
+
+
+KIND = Tune()

@@ -1,0 +1,108 @@
+"""Steps in order, outputs handed on, finished steps not repeated."""
+
+from typing import Literal
+
+import pytest
+
+from yolov7_ray.jobs import execution, pipeline
+from yolov7_ray import storage
+from yolov7_ray.errors import JobError
+from yolov7_ray.jobs.job_file import load_job
+from yolov7_ray.jobs.kind import JobKind
+from yolov7_ray.jobs.kinds import KINDS, kind_named
+from yolov7_ray.jobs.summary import summary
+
+TEXT = """kind: pipeline
+steps:
+  ingest: {kind: ingest, dataset: /d}
+  train: {kind: train, dataset: "${ingest.dataset}", storage: STORAGE}
+  publish: {kind: publish, model: "${train.checkpoint}", registry: /r, publish_as: m, dataset: "${ingest.dataset}"}
+  serve: {kind: serve, registry: /r, models: {m: {model: "${publish.model}"}}, wait: false}
+"""
+OUTPUTS = {
+    "ingest": {"dataset": "/d-made", "fingerprint": "f"},
+    "train": {"run": "/runs/r", "checkpoint": "/runs/r/c", "best": {"ap": 0.5}},
+    "publish": {"model": "m:7", "version": "7"},
+    "serve": {"url": "http://127.0.0.1:1"},
+}
+
+
+class Rooms:
+    """Stands in for the rooms: remembers the jobs that it was given, and fails at ``broken``."""
+
+    def __init__(self):
+        self.jobs, self.names, self.broken = {}, [], None
+
+    def __call__(self, spec, run_name):
+        if spec.kind == self.broken:
+            raise RuntimeError("the power went out")
+        self.jobs[spec.kind] = spec
+        self.names.append(run_name)
+        return OUTPUTS[spec.kind]
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    rooms = Rooms()
+    for kind in OUTPUTS:
+        monkeypatch.setattr(type(kind_named(kind)), "run", lambda self, spec, run_name: rooms(spec, run_name))
+    return rooms
+
+
+@pytest.fixture
+def job(tmp_path):
+    return load_job(TEXT.replace("STORAGE", str(tmp_path / "runs")))
+
+
+def test_outputs_are_handed_on(rooms, job, tmp_path, capsys):
+    assert pipeline.KIND.run(job, "p") == OUTPUTS
+    assert rooms.names == ["p-ingest", "p-train", "p-publish", "p-serve"]
+    assert rooms.jobs["train"].dataset == "/d-made"
+    assert (rooms.jobs["publish"].model, rooms.jobs["publish"].dataset) == ("/runs/r/c", "/d-made")
+    assert rooms.jobs["serve"].models["m"].model == "m:7"
+    assert storage.read_json(str(tmp_path / "runs/p/pipeline.json"))["finished"] == OUTPUTS
+    printed = capsys.readouterr().out
+    assert "[2/4] train (train): run /runs/r, checkpoint /runs/r/c (" in printed
+
+
+def test_resumed_pipeline_repeats_nothing_but_the_endpoint(rooms, job, capsys):
+    rooms.broken = "publish"
+    with pytest.raises(RuntimeError):
+        pipeline.KIND.run(job, "p")
+    assert rooms.names == ["p-ingest", "p-train"]
+    rooms.broken, rooms.names = None, []
+    assert pipeline.KIND.run(job, "p") == OUTPUTS
+    assert rooms.names == ["p-publish", "p-serve"]
+    assert "[1/4] ingest (ingest): finished before" in capsys.readouterr().out
+    rooms.names = []
+    pipeline.KIND.run(job, "p")
+    assert rooms.names == ["p-serve"], "an endpoint dies with its process, so it is deployed again"
+
+
+def test_run_names_are_new_unless_resumed(rooms, job):
+    execution.check_run_name(job, "p", resume=False)
+    with pytest.raises(JobError, match=r"--resume p: there is no run in .*/runs/p; give the name"):
+        execution.check_run_name(job, "p", resume=True)
+    pipeline.KIND.run(job, "p")
+    execution.check_run_name(job, "p", resume=True)
+    with pytest.raises(JobError, match=r"--name p: .*/runs/p exists already; go on with it by --resume p"):
+        execution.check_run_name(job, "p", resume=False)
+
+
+def test_a_job_without_state_cannot_be_resumed():
+    with pytest.raises(JobError, match="a job of kind predict keeps no state"):
+        execution.check_run_name(load_job("kind: predict\nmodel: m\nimages: i\noutput: o\n"), "p", resume=True)
+
+
+def test_summary_says_what_was_made_and_what_is_next(job):
+    text = summary(job, "p", OUTPUTS, 61.4)
+    assert text.splitlines()[0] == "p: done in 61 s"
+    assert text.splitlines()[-1].startswith(
+        "next: python submit.py jobs/serve-detector.yaml --set models.detector.model=m:7 --set registry=/r")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_one_object_of_its_module(name):
+    kind = kind_named(name)
+    assert isinstance(kind, JobKind) and type(kind).__module__ == KINDS[name]
+    assert kind.spec.model_fields["kind"].annotation == Literal[name]

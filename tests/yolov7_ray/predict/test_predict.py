@@ -1,0 +1,263 @@
+"""Batch inference: every image once and in order, boxes in its own pixels, files whole or absent."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import coco_source, jpeg, make_coco
+
+from yolov7.architectures.family import architecture
+from yolov7.images.batch import normalize
+from yolov7.model.detector import build_model
+from yolov7.evaluation.postprocess import postprocess
+from yolov7.images.sample import decode_image, letterbox
+from yolov7.checkpoints.weights import save_model
+from yolov7_ray.predict import results as prediction_files
+from yolov7_ray import storage
+from yolov7_ray.errors import JobError, NotFound
+from yolov7_ray.predict.predict import images_of, predict, DatasetImages, FolderImages, Predictor
+from yolov7_ray.predict.results import ROW, category_ids, ArrowWriter, CocoWriter, JsonList
+from yolov7_ray.registry.model_source import locate
+from yolov7_ray.data.ingest.spec import IngestSpec
+from yolov7_ray.predict.spec import PredictSpec
+
+CLASSES = ["dog", "bird"]  # a dataset of conftest has cat and dog, ids 3 and 7
+SIZE_PX = 64
+
+
+@pytest.fixture(scope="module")
+def model_uri(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    model = build_model(architecture("yolov7-tiny").scaled(depth=0.33, width=0.25), num_classes=len(CLASSES))
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(path, model, CLASSES)
+    return str(path)
+
+
+def job(model_uri: str, images, output, **values) -> PredictSpec:
+    resources = {"workers": 1, "cpus_per_worker": 0.5}
+    return PredictSpec(kind="predict", model=model_uri, images=str(images), output=str(output),
+                       **{"image_size_px": SIZE_PX, "confidence_threshold": 1e-4, "batch_size": 2,
+                          "resources": resources} | values)
+
+
+def read_arrow(output: str) -> pa.Table:
+    summary = storage.read_json(storage.join(output, "predictions.json"))
+    shards = [storage.read_bytes(storage.join(output, file["path"]), sha256=file["sha256"])
+              for file in summary["files"] if file["path"].endswith(".arrow")]
+    return pa.concat_tables([pa.ipc.open_file(shard).read_all() for shard in shards])
+
+
+def expected_detections(model_uri: str, image: np.ndarray) -> np.ndarray:
+    """(n, 6) in pixels of the image, by the shortest way: one image, the unfolded model."""
+    model = locate(model_uri).load().model
+    fitted, fit = letterbox(image, (SIZE_PX, SIZE_PX))
+    with torch.inference_mode():
+        found = postprocess(model(normalize(torch.from_numpy(fitted).permute(2, 0, 1)[None])), 1e-4, 0.45)[0].numpy()
+    return np.concatenate([fit.to_original(found[:, :4]), found[:, 4:]], axis=1)
+
+
+# --- the whole job ------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_folder_to_arrow(ray_session, place, model_uri, capsys):
+    images = {f"part-{i % 2}/{i}.jpg": jpeg(i, 96 + 8 * i, 128) for i in range(5)}
+    for path, data in {**images, "broken.PNG": b"\x89PNG no image", "notes.txt": b"not an image"}.items():
+        storage.write_bytes(storage.join(place, "in", path), data)
+    output = storage.join(place, "out")
+
+    assert predict(job(model_uri, storage.join(place, "in"), output), "run-1") == {"output": output}
+
+    table = read_arrow(output)
+    assert table.schema.equals(ROW) and json.loads(table.schema.metadata[b"classes"]) == CLASSES
+    assert table["file_name"].to_pylist() == sorted(images)
+    for row in table.to_pylist():
+        image = decode_image(images[row["file_name"]])
+        assert (row["height_px"], row["width_px"]) == image.shape[:2]
+        boxes = np.array(row["boxes_xyxy"])
+        assert boxes.min() >= 0 and (boxes.max(axis=0) <= [row["width_px"], row["height_px"]] * 2).all()
+        expected = expected_detections(model_uri, image)
+        assert len(boxes) == len(expected) > 0
+        np.testing.assert_allclose(row["scores"], expected[:, 4], rtol=1e-3, atol=1e-5)
+        # Folding moves scores by 1e-7, which may decide a near tie in NMS: nearly all boxes, not all, are the same.
+        distances_px = np.abs(boxes[:, None] - expected[None, :, :4]).max(axis=2).min(axis=1)
+        assert (distances_px < 0.1).mean() > 0.95
+    summary = storage.read_json(storage.join(output, "predictions.json"))
+    assert (summary["num_images"], summary["num_undecodable"], summary["run"]) == (5, 1, "run-1")
+    assert summary["num_detections"] == sum(map(len, table["scores"].to_pylist()))
+    assert len(summary["undecodable"]) == 1 and "broken.PNG" in summary["undecodable"][0]
+    assert storage.read_json(storage.join(output, "predictions/undecodable.json")) == summary["undecodable"]
+    assert "predict: 6/6 images" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_dataset_to_coco_on_every_cpu_that_there_is(ray_session, tmp_path, model_uri):
+    from pycocotools.coco import COCO
+    from yolov7_ray.data.ingest.ingest import ingest
+
+    source = make_coco(tmp_path / "coco")
+    raw = IngestSpec(kind="ingest", source=coco_source(source), dataset=str(tmp_path / "set"))
+    dataset = ingest(raw, "ingest")["dataset"]
+    spec = job(model_uri, dataset, tmp_path / "out", format="coco", resources={"workers": 2, "cpus_per_worker": 1})
+    output = predict(spec, "run")["output"]
+    summary = storage.read_json(storage.join(output, "predictions.json"))
+
+    truth = COCO(str(source / "val.json"))
+    results = truth.loadRes(storage.join(output, "predictions/results.json"))  # refuses unknown image ids
+    assert set(results.getImgIds()) == set(truth.getImgIds()) and len(results.anns) == summary["num_detections"] > 0
+    assert {found["category_id"] for found in results.anns.values()} <= {7, 8}, "dog is the dataset's 7, bird is new"
+    assert summary["classes"] == [{"name": "dog", "category_id": 7}, {"name": "bird", "category_id": 8}]
+    for found in results.anns.values():
+        x, y, width, height = found["bbox"]
+        assert min(x, y, width, height) >= 0 and x + width <= 128.01 and y + height <= 96.01
+    images = storage.read_json(storage.join(output, "predictions/images.json"))
+    assert [image["id"] for image in images] == sorted(truth.getImgIds())
+
+
+# --- parts, without Ray -------------------------------------------------------------------------------
+
+
+def test_actor_answers_every_image_once_and_survives_bad_ones(tmp_path, model_uri):
+    for i in range(7):
+        (tmp_path / f"{i}.jpg").write_bytes(b"" if i in (0, 1, 4) else jpeg(i))
+    spec = job(model_uri, tmp_path, tmp_path / "out")
+    predictor = Predictor(FolderImages(str(tmp_path)), locate(model_uri), spec)
+    tables = list(predictor(pa.table({"index": range(7)})))
+    assert [table.num_rows for table in tables] == [2, 2, 2, 1], "the first batch holds bad images only"
+    rows = pa.concat_tables(tables).to_pylist()
+    assert [row["image_id"] for row in rows] == [None, None, 2, 3, None, 5, 6]
+    assert [bool(row["problem"]) for row in rows] == [True, True, False, False, True, False, False]
+
+
+def test_actor_detects_as_the_job_asks(tmp_path, model_uri):
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    images, source = FolderImages(str(tmp_path)), locate(model_uri)
+
+    def row(**options) -> dict:
+        [table] = Predictor(images, source, job(model_uri, tmp_path, tmp_path / "out", **options))(pa.table({"index": [0]}))
+        return table.to_pylist()[0]
+
+    plain = row()
+    assert len(row(multi_label=False)["labels"]) < len(plain["labels"])
+    assert len(row(class_agnostic=True)["labels"]) < len(plain["labels"])
+    more = row(test_time_augmentation=True)
+    assert max(more["scores"]) >= max(plain["scores"]), "nothing that the plain view sees is lost to a weaker one"
+    assert np.max(more["boxes_xyxy"]) <= 128 and more["scores"] != plain["scores"]
+
+
+def test_bad_image_of_a_dataset_is_no_end(tmp_path):
+    """Ingest lets none in, but a dataset may come from elsewhere."""
+    class Dataset:
+        def truth(self, index):
+            return SimpleNamespace(image_id=5, file_name="five.jpg")
+
+        def image_bytes(self, index):
+            return b"no image"
+
+    images = object.__new__(DatasetImages)
+    images.dataset = Dataset()
+    with pytest.raises(ValueError, match="five.jpg: .*no image"):
+        images.read(0)
+
+
+def test_stored_pixels_count_whatever_exif_says(tmp_path, model_uri):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new("RGB", (64, 32)).save(tmp_path / "turned.jpg", exif=exif)
+    assert FolderImages(str(tmp_path)).read(0).pixels.shape == (32, 64, 3)
+
+
+def test_second_run_leaves_nothing_of_the_first(tmp_path):
+    from yolov7_ray.predict.predict import _remove_earlier
+
+    for name in ("predictions/00000.arrow", "predictions/00001.arrow", "mine.txt"):
+        storage.write_bytes(str(tmp_path / name), b"x")
+    storage.write_json(str(tmp_path / "predictions.json"), {"files": [
+        {"path": "predictions/00000.arrow"}, {"path": "predictions/00001.arrow"}]})
+    _remove_earlier(str(tmp_path))
+    assert [info.path for info in storage.list_files(str(tmp_path))] == ["mine.txt"]
+    _remove_earlier(str(tmp_path))  # nothing there: nothing to do
+
+
+@pytest.mark.ray
+def test_image_that_vanishes_is_explained(ray_session, tmp_path, model_uri, monkeypatch):
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    images = FolderImages(str(tmp_path))
+    monkeypatch.setattr("yolov7_ray.predict.predict.images_of", lambda spec: images)
+    (tmp_path / "0.jpg").unlink()
+    with pytest.raises(NotFound) as error:
+        predict(job(model_uri, tmp_path, tmp_path / "out"), "run")
+    assert str(error.value).startswith(f"{tmp_path}/0.jpg: ") and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"images": "empty"}, "holds no images; give an Arrow dataset, or a directory of images"),
+    ({"image_size_px": 70}, "image_size_px: 70 is not a multiple of the model's largest stride 32; choose 64 or 96"),
+    ({"model": "nowhere.safetensors"}, "model file does not exist"),
+])
+def test_mistakes_are_explained_before_anything_starts(tmp_path, model_uri, values, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/0.jpg").write_bytes(jpeg(0))
+    images = tmp_path / values.pop("images", "in")
+    spec = job(values.pop("model", model_uri), images, tmp_path / "out", **values)
+    with pytest.raises(JobError) as error:
+        predict(spec, "run")
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_a_folder_are_found_by_suffix(tmp_path, model_uri):
+    for name in ("b.JPG", "a/c.webp", "readme.md", ".hidden.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(0))
+    assert images_of(job(model_uri, tmp_path, tmp_path / "out")).paths == ["a/c.webp", "b.JPG"]
+
+
+def rows(num_rows: int, num_boxes: int) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"image_id": i, "file_name": f"{i}.jpg", "width_px": 8, "height_px": 8,
+          "boxes_xyxy": [[1, 2, 4, 7]] * num_boxes, "scores": [0.5] * num_boxes, "labels": [1] * num_boxes}
+         for i in range(num_rows)], schema=ROW)
+
+
+def test_arrow_shards_roll_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_files, "SHARD_BYTES", 1000)
+    with ArrowWriter(tmp_path, CLASSES) as writer:
+        for _ in range(6):
+            writer.write(rows(2, 3))
+    shards = [pa.ipc.open_file(path).read_all() for path in sorted(tmp_path.iterdir())]
+    assert len(shards) > 1 and sum(shard.num_rows for shard in shards) == 12
+
+
+@pytest.mark.parametrize("num_rows, num_boxes", [(0, 0), (2, 0), (2, 3)])
+def test_both_formats_hold_nothing_too(tmp_path, num_rows, num_boxes):
+    with ArrowWriter(tmp_path, CLASSES) as arrow, CocoWriter(tmp_path, [3, 7]) as coco:
+        arrow.write(rows(num_rows, num_boxes))
+        coco.write(rows(num_rows, num_boxes))
+    assert pa.ipc.open_file(tmp_path / "00000.arrow").read_all().num_rows == num_rows
+    assert len(json.loads((tmp_path / "images.json").read_text())) == num_rows
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results) == num_rows * num_boxes
+    assert all(found == {"image_id": found["image_id"], "category_id": 7, "bbox": [1, 2, 3, 5], "score": 0.5}
+               for found in results)
+
+
+def test_json_list_is_json(tmp_path):
+    for items in ([], [1], [{"a": "ü"}, None]):
+        listed = JsonList(tmp_path / "list.json")
+        listed.extend(items)
+        listed.close()
+        assert json.loads((tmp_path / "list.json").read_text()) == items
+
+
+def test_category_ids():
+    assert category_ids(["dog", "bird", "cat", "cow"], ("cat", "dog"), (3, 7)) == [7, 8, 3, 9]
+    assert category_ids(["a", "b"], (), ()) == [1, 2]

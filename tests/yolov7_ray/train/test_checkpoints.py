@@ -1,0 +1,122 @@
+"""Checkpoints are whole or absent, the newest whole one counts, and only the best and the newest are kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolov7.architectures.family import architecture
+from yolov7.training.config import EMAConfig
+from yolov7.training.config import OptimizerConfig
+from yolov7.training.schedule import Schedule
+from yolov7.training.state import TrainState
+from yolov7_ray import storage
+from yolov7_ray.errors import JobError, StorageError
+from yolov7_ray.train.checkpoints import RECORD, checkpoint_name, Checkpoints
+
+
+@pytest.fixture(scope="module")
+def state() -> TrainState:
+    torch.manual_seed(0)
+    schedule = Schedule(OptimizerConfig(), 10, 100, 8, 8)
+    return TrainState.build(architecture("yolov7-tiny").scaled(depth=0.5, width=0.25), ["a"], schedule, EMAConfig())
+
+
+def marked(state: TrainState, epoch: int, step: int = 0) -> TrainState:
+    """The state at a position that its weights tell."""
+    state.epoch, state.step = epoch, step
+    with torch.no_grad():
+        next(state.model.parameters()).fill_(epoch + step / 1000)
+    return state
+
+
+def mark(state: TrainState) -> float:
+    return next(state.model.parameters()).flatten()[0].item()
+
+
+def save(checkpoints: Checkpoints, state: TrainState, score: float = -1.0) -> None:
+    checkpoints.save(state.snapshot(), {"kind": "train"}, {"epoch": state.epoch}, score)
+
+
+def test_a_run_goes_on_from_the_newest(state, place):
+    run = storage.join(place, "run")
+    checkpoints = Checkpoints(run, keep_best=1)
+    assert checkpoints.restore(state) is None
+    for epoch, step in ((1, 0), (1, 250), (2, 0), (2, 40)):
+        save(checkpoints, marked(state, epoch, step))
+    checkpoints.wait()
+    marked(state, 9)
+    assert Checkpoints(run, 1).restore(state) == "checkpoint-epoch-0002-step-000040" == checkpoint_name(2, 40)
+    assert (state.epoch, state.step) == (2, 40) and mark(state) == pytest.approx(2.04)
+
+
+def test_the_snapshot_is_of_the_moment_of_saving(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), 1)
+    save(checkpoints, marked(state, 1))
+    marked(state, 7)
+    checkpoints.wait()
+    checkpoints.restore(state)
+    assert mark(state) == 1 and state.epoch == 1
+
+
+def test_the_best_and_the_newest_are_kept(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), keep_best=2)
+    for epoch, score in enumerate((0.5, 0.1, 0.4, 0.2, 0.3), 1):
+        save(checkpoints, marked(state, epoch), score)
+        save(checkpoints, marked(state, epoch, 10))
+    checkpoints.wait()
+    kept = {checkpoint_name(1), checkpoint_name(3), checkpoint_name(5), checkpoint_name(5, 10)}
+    assert set(checkpoints.names()) == checkpoints.whole == kept == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "record"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(state, tmp_path, damage):
+    said = []
+    checkpoints = Checkpoints(str(tmp_path), 1, said.append)
+    for epoch in (1, 2):
+        save(checkpoints, marked(state, epoch))
+    checkpoints.wait()
+    file = tmp_path / checkpoint_name(2) / (RECORD if damage == "record" else "state.pt")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(bytes(data[:-9]) if damage == "truncated" else b"{" if damage == "record" else bytes(data))
+    assert Checkpoints(str(tmp_path), 1, said.append).restore(state) == checkpoint_name(1)
+    assert mark(state) == 1 and len(said) == 1 and "checkpoint-epoch-0002 is damaged" in said[0]
+
+
+def test_where_all_are_damaged_nothing_is_overwritten(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), 1, lambda line: None)
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait()
+    (tmp_path / checkpoint_name(1) / "ema.safetensors").write_bytes(b"?")
+    with pytest.raises(JobError, match="every checkpoint is damaged: checkpoint-epoch-0001"):
+        checkpoints.restore(state)
+
+
+def test_without_its_record_there_is_no_checkpoint(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), 1)
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait()
+    half = tmp_path / checkpoint_name(2)
+    half.mkdir()
+    (half / "state.pt").write_bytes(b"half")
+    assert checkpoints.names() == [checkpoint_name(1)]
+    record = json.loads((tmp_path / checkpoint_name(1) / RECORD).read_text())
+    assert {"model.safetensors", "ema.safetensors", "state.pt", "spec.json", "metrics.json"} == set(record["files"])
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_fatal_only_at_the_end(state, tmp_path):
+    said, blocked = [], tmp_path / "file"
+    blocked.write_text("not a directory")
+    checkpoints = Checkpoints(str(blocked), 1, said.append)
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait(fatal=False)
+    assert len(said) == 1 and "could not be saved" in said[0] and not checkpoints.busy
+    save(checkpoints, state)
+    with pytest.raises((StorageError, OSError)):
+        checkpoints.wait()
+    assert Path(blocked).read_text() == "not a directory"

@@ -1,0 +1,78 @@
+"""Tuning: the space, the front, and real trials on a real local Ray."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training_jobs import train_job
+from yolov7_ray.errors import JobError
+from yolov7_ray.jobs.job_file import load_job
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.tune.report import table, write_report, Trial
+from yolov7_ray.tune.scheduler import pareto_front
+
+
+def tune_job(dataset: str, storage_uri: str, **changes) -> dict:
+    return {"kind": "tune", "train": train_job(dataset, "runs", epochs=2), "storage": storage_uri, "trials": 3,
+            "search": {"model.width": {"choice": [0.25, 0.5]},
+                       "optimizer.learning_rate": {"loguniform": [1e-3, 1e-1]}}} | changes
+
+
+def test_the_front_holds_what_nothing_beats():
+    assert pareto_front([(0.5, 10), (0.4, 5), (0.3, 7), (0.6, 20), (0.6, 25)]) == [1, 0, 3]
+    assert pareto_front([(0.5, 10), (0.5, 10)]) == [0]
+
+
+def test_a_trial_is_the_train_job_with_its_values_validated_anew():
+    spec = validate(tune_job("data", "runs"))
+    trial = spec.trial({"model.width": 0.5, "optimizer.learning_rate": 0.02})
+    assert trial.model.width == 0.5 and trial.optimizer.learning_rate == 0.02
+    assert trial.augment == spec.train.augment and spec.searches_architecture
+
+
+@pytest.mark.parametrize(("search", "message"), [
+    ({"optimizer.lr": {"choice": [1]}}, "search.optimizer.lr: is no key of the train job"),
+    ({"model.width": {"uniform": [0.1, 1]}}, "search.model.width: 0.1 is refused by the train job"),
+    ({"data.image_size_px": {"choice": [64, 100]}}, "search.data.image_size_px: 100 is refused.*largest stride"),
+    ({"model.width": {"gaussian": [0, 1]}}, "gaussian"),
+])
+def test_a_search_that_no_trial_could_run_is_refused_at_once(search, message):
+    with pytest.raises(JobError, match=message):
+        validate(tune_job("data", "runs", search=search))
+
+
+def test_trials_that_never_evaluated_say_why(tmp_path):
+    spec = validate(tune_job("data", "runs"))
+    trials = [Trial("a", {}, "run/a", None, "Traceback …\nRuntimeError: no space left")]
+    with pytest.raises(JobError, match="none of 1 trials reached an evaluation; RuntimeError: no space left"):
+        write_report(str(tmp_path), spec, trials)
+
+
+def test_the_table_marks_the_front():
+    row = {"trial": "a1", "values": {"model.width": 0.5}, "ap": 0.25, "ap50": 0.5, "gflops": 1.5, "epochs": 2}
+    assert table([row | {"on_front": True}]).splitlines()[1].split() == ["*", "a1", "0.25", "0.5", "1.5", "2", "0.5"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_give_a_table_a_picture_and_a_job_file_that_runs(ray_session, shapes_dataset, tmp_path, capfd):
+    from yolov7_ray.tune.tuner import tune
+
+    outputs = tune(validate(tune_job(shapes_dataset, str(tmp_path))), "search")
+    run = Path(outputs["run"])
+    rows = json.loads((run / "trials.json").read_text())
+    assert len(rows) == 3 and all(row["error"] is None and row["ap"] is not None for row in rows)
+    assert {row["values"]["model.width"] for row in rows} <= {0.25, 0.5}
+    assert len({row["gflops"] for row in rows}) == len({row["values"]["model.width"] for row in rows})
+    assert (run / "front.png").stat().st_size > 1000
+    best = load_job(outputs["best_job"])
+    assert best.kind == "train" and best.model.width == outputs["best"]["values"]["model.width"]
+    assert yaml.safe_load((run / "best.yaml").read_text())["epochs"] == 2
+    printed = capfd.readouterr().out
+    assert "GFLOPs" in printed and "trial" in printed
+
+    again = tune(validate(tune_job(shapes_dataset, str(tmp_path))), "search")
+    assert [row["trial"] for row in json.loads((run / "trials.json").read_text())] == [r["trial"] for r in rows]
+    assert again["best"] == outputs["best"], "a finished search is not searched again"

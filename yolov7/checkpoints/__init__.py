@@ -1,0 +1,1 @@
+"""Model files: ours, official ones, and exports."""

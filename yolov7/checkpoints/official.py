@@ -1,0 +1,193 @@
+"""Official checkpoints in: a `.pt` file, read as data, becomes a model of ours.
+
+Three forms are told apart by the names of their tensors:
+
+* training checkpoints have batch norms and implicit knowledge (and auxiliary heads);
+* deployed ones (most published files) have batch norms, and their implicit knowledge is folded already:
+  they become a model without it, and without auxiliary heads, that can be trained on;
+* fused ones have no batch norms left and become a folded model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..architectures.family import ARCHITECTURES
+from ..architectures.language import Architecture
+from ..model.detector import YOLO, build_model
+from .official_names import Differences, find_differences
+from .torchfile import read_torch_file
+from .unpickle import Record
+from .weights import load_official_state_dict, require_official_fit
+
+PLACES = ("ema", "model", "state_dict")
+"""The keys under which checkpoints keep weights: the moving average is preferred to the last step."""
+MAX_MODULES = 10_000
+MAX_DEPTH = 16
+MAX_NAME = 100
+_ACTIVATIONS = {"SiLU": "silu", "LeakyReLU": "leaky-relu"}
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """What an official file holds that a model needs."""
+
+    state_dict: dict[str, Tensor]
+    """With official names."""
+    class_names: list[str] | None
+    activations: frozenset[str]
+    """Those of the pickled modules; a state dict does not tell."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that the detection layer predicts; ValueError if there is none."""
+        grids = [tensor for name, tensor in self.state_dict.items() if name.endswith(".anchor_grid")]
+        predictors = [tensor for name, tensor in self.state_dict.items() if name.endswith(".m.0.weight")]
+        if len(grids) != 1 or len(predictors) != 1 or grids[0].dim() != 6 or not grids[0].numel():
+            raise ValueError("the weights have no detection layer (names like model.77.m.0.weight)")
+        per_anchor, rest = divmod(predictors[0].shape[0] if predictors[0].dim() else 0, grids[0].shape[2])
+        if rest or per_anchor < 6:
+            raise ValueError(f"a detection layer of shape {tuple(predictors[0].shape)} predicts no classes")
+        return per_anchor - 5
+
+    @property
+    def is_fused(self) -> bool:
+        return not any(name.endswith(".running_mean") for name in self.state_dict)
+
+    def build(self, architecture: Architecture) -> YOLO:
+        """Return an architecture in the form that the weights have."""
+        if not self.is_fused and not any(".ia." in name for name in self.state_dict):
+            head = dataclasses.replace(
+                architecture.head, implicit=False, auxiliary_channels=None, partial_auxiliary=False
+            )
+            architecture = architecture.replace(head=head)
+        return build_model(architecture, self.num_classes, folded=self.is_fused)
+
+    def differences(self, architecture: Architecture) -> Differences:
+        with torch.device("meta"):
+            model = self.build(architecture)
+        return find_differences(model, self.state_dict)
+
+
+def import_official(path: str | os.PathLike, architecture: Architecture | None = None) -> tuple[YOLO, list[str]]:
+    """Read an official checkpoint, or a plain state dict, into a model in evaluation mode and its class names.
+
+    Nothing in the file is executed. Without an architecture, the one that fits is found. The class
+    count comes from the weights, the names from the file where it has them. Half precision is widened.
+    ValueError names the file and what is wrong with it.
+    """
+    weights = read_official(path)
+    try:
+        architecture = architecture or find_architecture(weights)
+        with torch.device("meta"):  # what does not fit is refused before it takes any memory
+            require_official_fit(weights.build(architecture), weights.state_dict)
+        model = weights.build(architecture)
+        load_official_state_dict(model, weights.state_dict)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    return model.eval(), weights.class_names or [f"class {i}" for i in range(weights.num_classes)]
+
+
+def find_architecture(weights: OfficialWeights) -> Architecture:
+    """Return the architecture whose names and shapes the weights have; ValueError if there is not exactly one."""
+    differences = {}
+    for name, architecture in ARCHITECTURES.items():
+        try:
+            differences[name] = weights.differences(architecture)
+        except ValueError:
+            continue  # an architecture without official names
+    closest = sorted(differences, key=lambda name: len(differences[name]))
+    fitting = [name for name in closest if not differences[name]]
+    if len(fitting) > 1 and weights.activations:
+        fitting = [name for name in fitting if ARCHITECTURES[name].activation in weights.activations]
+    if len(fitting) == 1:
+        return ARCHITECTURES[fitting[0]]
+    if fitting:
+        raise ValueError(f"the weights fit {' and '.join(fitting)}; name the architecture")
+    counts = ", ".join(f"{name} ({len(differences[name])} differences)" for name in closest[:3])
+    raise ValueError(f"the weights fit no architecture; closest are {counts}; {closest[0]}: {differences[closest[0]]}")
+
+
+def read_official(path: str | os.PathLike) -> OfficialWeights:
+    """Find the weights in a file of `torch.save`; ValueError, naming the file, if there are none."""
+    content = read_torch_file(path)
+    places = [content.get(key) for key in PLACES] if isinstance(content, dict) else []
+    try:
+        for place in (*places, content):
+            if isinstance(place, Record) and "_modules" in place.attributes:
+                return _from_module(place)
+            if isinstance(place, dict) and any(isinstance(value, Tensor) for value in place.values()):
+                return _from_state_dict(place, content.get("names"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    keys = [key[:50] for key in content if isinstance(key, str)][:10] if isinstance(content, dict) else []
+    raise ValueError(
+        f"{os.fspath(path)}: no weights in a {type(content).__name__} with keys {keys}; a module or a state dict, alone or under 'ema', 'model' or "
+        "'state_dict', works"
+    )
+
+
+def _from_state_dict(state_dict: dict, class_names: Any) -> OfficialWeights:
+    tensors = {str(name): value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    return _weights(tensors, class_names, frozenset())
+
+
+def _from_module(record: Record) -> OfficialWeights:
+    """Collect the tensors of a pickled module and of all modules in it, as its `state_dict()` would name them."""
+    tensors: dict[str, Tensor] = {}
+    activations, names = set(), None
+    waiting = [("", record)]
+    num_modules = 0
+    while waiting:
+        prefix, module = waiting.pop()
+        num_modules += 1
+        if num_modules > MAX_MODULES or prefix.count(".") > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_MODULES} modules, or modules {MAX_DEPTH} deep: no official checkpoint")
+        attributes = module.attributes
+        names = names or attributes.get("names")
+        if module.made_by.name in _ACTIVATIONS:
+            activations.add(_ACTIVATIONS[module.made_by.name])
+        passing = attributes.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, set) else set()
+        for name, tensor in [*_entries(attributes, "_parameters"), *_entries(attributes, "_buffers")]:
+            if isinstance(tensor, Tensor) and name not in passing:
+                tensors[f"{prefix}{name}"] = tensor
+        for name, child in _entries(attributes, "_modules"):
+            if isinstance(child, Record):
+                waiting.append((f"{prefix}{name}.", child))
+    return _weights(tensors, names, frozenset(activations))
+
+
+def _entries(attributes: Mapping, group: str) -> list[tuple[str, Any]]:
+    entries = attributes.get(group)
+    if not isinstance(entries, dict):
+        return []
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in entries):
+        raise ValueError(f"a name in {group} that is no string of at most {MAX_NAME} characters")
+    return list(entries.items())
+
+
+def _weights(tensors: dict[str, Tensor], names: Any, activations: frozenset[str]) -> OfficialWeights:
+    """Bring names into one form, and take the class names if there is one for each class.
+
+    `DataParallel` puts `module.` in front; a RepConv that was fused calls its convolution `rbr_reparam`.
+    """
+    tensors = {
+        name.removeprefix("module.").replace(".rbr_reparam.", ".conv."): tensor for name, tensor in tensors.items()
+    }
+    weights = OfficialWeights(tensors, None, activations)
+    num_classes = weights.num_classes
+    if isinstance(names, dict):
+        names = [names.get(label) for label in range(len(names))]
+    if not isinstance(names, list | tuple) or len(names) != num_classes:
+        return weights
+    if not all(isinstance(name, str) for name in names):
+        return weights
+    return dataclasses.replace(weights, class_names=list(names))

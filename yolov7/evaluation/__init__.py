@@ -1,0 +1,1 @@
+"""Raw outputs to detections, detections to figures."""

@@ -1,0 +1,143 @@
+"""What a model costs and what it is made of: parameters, FLOPs, and a table of its parts.
+
+FLOPs count a multiplication and an addition as two operations, in convolutions only, for one image.
+Everything runs on the meta device: shapes without numbers, so the largest model takes a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..architectures.language import Architecture
+from .backbone import Backbone, BackboneStage
+from .detector import YOLO, build_model
+from .elan import ExtendedElanBlock
+from .head import DetectionHead
+from .neck import BottomUpStep, PyramidNeck, TopDownStep
+from .reparameterize import fuse, reparameterize
+
+# What is described by its parts; everything else is a part.
+_WHOLES = (
+    YOLO, Backbone, BackboneStage, PyramidNeck, TopDownStep, BottomUpStep, DetectionHead,
+    ExtendedElanBlock, nn.ModuleList,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One part of the model: its block, output shape (C, H, W), pixels per cell, parameters, FLOPs."""
+
+    name: str
+    block: str
+    shape: tuple[int, int, int]
+    stride: int
+    num_parameters: int
+    num_flops: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Count learned numbers (buffers such as running statistics excluded)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_flops(
+    model_or_architecture: YOLO | Architecture | str, image_size_px: int, num_classes: int = 80, *, folded: bool = False
+) -> int:
+    """Count the FLOPs of one square image.
+
+    An architecture is counted in training form (with its auxiliary head) unless `folded`; a model as
+    it is, whatever `num_classes` and `folded` say. ValueError if the size does not fit the strides.
+    """
+    if isinstance(model_or_architecture, YOLO):
+        model = model_or_architecture
+        model_or_architecture, num_classes, folded = model.architecture, model.num_classes, model.is_folded
+    return sum(_flops_by_conv(_on_meta(model_or_architecture, num_classes, folded), image_size_px).values())
+
+
+def part_costs(architecture: Architecture | str, image_size_px: int, num_classes: int = 80) -> list[PartCost]:
+    """List the parts of the training form in the order in which they run."""
+    model = _on_meta(architecture, num_classes, folded=False)
+    modules = dict(_parts(model))
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            shapes[name] = tuple(output.shape[1:])
+
+        return hook
+
+    for name, module in modules.items():
+        module.register_forward_hook(remember(name))
+    flops = _flops_by_conv(model, image_size_px)
+    return [
+        PartCost(
+            name=name,
+            block=type(modules[name]).__name__,
+            shape=shape,
+            stride=image_size_px // shape[1],
+            num_parameters=count_parameters(modules[name]),
+            num_flops=sum(flops.get(module, 0) for module in modules[name].modules()),
+        )
+        for name, shape in shapes.items()
+    ]
+
+
+def _parts(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts of a whole with their names, itself if it is one."""
+    if not isinstance(module, _WHOLES):
+        yield prefix, module
+        return
+    for name, child in module.named_children():
+        if not isinstance(child, nn.Identity):  # a place that this architecture leaves empty
+            yield from _parts(child, f"{prefix}.{name}" if prefix else name)
+
+
+def describe(architecture: Architecture | str, num_classes: int = 80, image_size_px: int | None = None) -> str:
+    """Return a table of the parts and the totals of each form, for people.
+
+    The forms: as trained; fused (batch normalisation and RepConv folded); folded (implicit knowledge
+    too, without the auxiliary head), which is what runs.
+    """
+    trained = _on_meta(architecture, num_classes, folded=False)
+    size_px = image_size_px or trained.architecture.default_image_size_px
+    strides = ", ".join(map(str, trained.strides))
+    lines = [
+        f"{trained.architecture.name}: {num_classes} classes, {size_px} px, strides {strides}",
+        "",
+        f"{'part':<31}{'block':<19}{'output C x H x W':>18}{'stride':>8}{'parameters':>14}{'GFLOPs':>10}",
+    ]
+    for part in part_costs(architecture, size_px, num_classes):
+        name, shape = f"{part.name:<31}{part.block:<19}", " x ".join(map(str, part.shape))
+        lines.append(f"{name}{shape:>18}{part.stride:>8}{part.num_parameters:>14,}{part.num_flops / 1e9:>10.3f}")
+    lines.append("")
+    forms = {"training form": trained, "fused": fuse(trained).train(), "folded": reparameterize(trained)}
+    for form, model in forms.items():
+        gflops = sum(_flops_by_conv(model, size_px).values()) / 1e9
+        lines.append(f"{form:<76}{count_parameters(model):>14,}{gflops:>10.3f}")
+    return "\n".join(lines)
+
+
+def _on_meta(architecture: Architecture | str, num_classes: int, folded: bool) -> YOLO:
+    with torch.device("meta"):
+        return build_model(architecture, num_classes, folded=folded).train()
+
+
+def _flops_by_conv(model: YOLO, image_size_px: int) -> dict[nn.Module, int]:
+    """Run a model on meta, which is of no other use afterwards, and count at each convolution."""
+    flops: dict[nn.Module, int] = {}
+
+    def count(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+        flops[conv] = 2 * conv.weight[0].numel() * output[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+        elif isinstance(module, (nn.BatchNorm2d, nn.SiLU)):
+            module.forward = nn.Identity().forward  # they keep the shape, and take most of the time on meta
+    with torch.no_grad():
+        model(torch.empty(1, 3, image_size_px, image_size_px, device="meta"))
+    return flops

@@ -1,0 +1,1 @@
+"""One epoch, and all that it updates."""

@@ -1,0 +1,198 @@
+"""One epoch of training and one evaluation: plain PyTorch, so that a notebook trains without a cluster.
+
+Shape letters: B images · N targets · C classes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..criterion.loss import Criterion
+from ..evaluation.metrics import CocoEvaluator
+from ..evaluation.postprocess import postprocess
+from ..images.batch import Batch, normalize
+from ..images.sample import Truth
+from .freeze import train_mode
+from .stage_clock import Clock
+from .state import TrainState
+
+Precision = Literal["fp32", "bf16"]
+TERMS = ("box", "objectness", "classification")
+
+
+def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """``auto`` becomes bf16 where the device multiplies bf16 natively, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """Mixed precision for forward passes; weights, losses and the optimizer stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+class Diverged(FloatingPointError):
+    """So many updates in a row had a loss or gradient that is not finite that training cannot go on from here."""
+
+
+def train_one_epoch(
+    state: TrainState,
+    steps: Iterable[Sequence[tuple[Batch, int]]],
+    criterion: Criterion,
+    *,
+    network: nn.Module | None = None,
+    precision: Precision = "fp32",
+    max_skipped: int = 10,
+    clock: Clock | None = None,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    on_update: Callable[[], None] | None = None,
+) -> dict[str, float]:
+    """Train over what is left of the epoch and return its mean loss terms, counters and learning rate.
+
+    ``steps`` yields, for every global batch from ``state.step`` on, this rank's parts of it: pairs of a batch and
+    its number of images; a part of 0 images takes part with weight 0, so that ranks stay in step. The gradient is
+    the sum over all images of the global batch, however it is shared. ``network`` is ``state.model`` or its
+    data-parallel wrapper. ``on_update`` is called after every update: there the state can be saved.
+
+    An update whose loss or gradient is not finite is left out, and the batch statistics are taken back.
+    Raises Diverged after ``max_skipped`` such updates in a row.
+    """
+    network, clock = network or state.model, clock or Clock()
+    train_mode(network)
+    statistics = Statistics(state.model)
+    window = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=next(state.model.parameters()).device)
+    since_update = 0
+    for parts in clock.over("fetch", steps):
+        with clock("step"):
+            number = state.epoch * state.schedule.steps_per_epoch + state.step
+            state.schedule.apply(state.optimizer, number, state.learning_rate_factor)
+            since_update += 1
+            state.step += 1
+            due = state.schedule.updates_after(number, since_update)
+            window += add_gradients(network, parts, criterion, precision, synchronize=due)
+            if due:
+                update(state, window, statistics)
+                since_update = 0
+        if due and state.skipped_in_a_row >= max_skipped:
+            raise Diverged(f"epoch {state.epoch + 1}, step {state.step}: loss or gradient was not finite in "
+                           f"{state.skipped_in_a_row} updates in a row")
+        if on_step is not None:
+            on_step(clock.shares())
+        if due and on_update is not None:
+            on_update()
+    *sums, num_images = state.totals.tolist()
+    rates = {group["role"]: group["lr"] for group in state.optimizer.param_groups}
+    row = {f"train/{name}": value / max(1, num_images) for name, value in zip(TERMS, sums)} | {
+        "num_images": int(num_images), "steps": state.step, "skipped_updates": state.skipped_updates,
+        "learning_rate": rates["weight"]}
+    state.epoch, state.step = state.epoch + 1, 0
+    state.totals.zero_()
+    return row
+
+
+def add_gradients(network: nn.Module, parts: Sequence[tuple[Batch, int]], criterion: Criterion, precision: Precision,
+                  synchronize: bool) -> torch.Tensor:
+    """Add the gradient of ``parts``; their loss terms times images, and images: (4,) float64 on the device.
+
+    Ranks sum their gradients in the last backward pass before an update, and only there.
+    """
+    device = next(network.parameters()).device
+    totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=device)
+    parallel = isinstance(network, DistributedDataParallel)
+    for number, (batch, share) in enumerate(parts, 1):
+        alone = parallel and not (synchronize and number == len(parts))
+        with network.no_sync() if alone else nullcontext():
+            with autocast(device, precision):
+                outputs = network(normalize(batch.images.to(device, non_blocking=True)))
+            loss = criterion(outputs, batch.targets)  # targets stay on the host, where anchors are matched
+            world_size = dist.get_world_size() if parallel else 1  # the wrapper averages what should be summed
+            (loss.total * (world_size if share else 0)).backward()
+        if share:
+            terms = (loss.box, loss.objectness, loss.classification, torch.ones_like(loss.box))
+            totals += torch.stack(terms).double() * share
+    return totals
+
+
+def update(state: TrainState, window: torch.Tensor, statistics: "Statistics") -> None:
+    """One step of optimizer and average, unless something is not finite; ``window`` is added up and emptied."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(window)
+    gradients = [p.grad for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if bool(torch.isfinite(window.sum() + norm)):
+        state.optimizer.step()
+        state.ema.update()
+        state.totals += window.cpu()
+        state.skipped_in_a_row = 0
+        statistics.remember()
+    else:
+        state.skipped_updates += 1
+        state.skipped_in_a_row += 1
+        statistics.restore()
+    state.optimizer.zero_grad(set_to_none=True)
+    window.zero_()
+
+
+class Statistics:
+    """A model's batch statistics as of the last update: one bad batch would spoil them for good."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own = [buffer for name, buffer in model.named_buffers() if "running_" in name]
+        self._kept = [buffer.clone() for buffer in self._own]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        torch._foreach_copy_(self._kept, self._own)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        torch._foreach_copy_(self._own, self._kept)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    truths: Iterable[Truth],
+    evaluator: CocoEvaluator,
+    *,
+    precision: Precision = "fp32",
+    confidence_threshold: float = 0.001,
+    iou_threshold: float = 0.65,
+    multi_label: bool = True,
+    class_agnostic: bool = False,
+    clock: Clock | None = None,
+    on_batch: Callable[[Batch, list[torch.Tensor]], None] | None = None,
+) -> CocoEvaluator:
+    """Detect on letterboxed ``batches`` and add detections and ``truths`` to ``evaluator``, in original pixels.
+
+    ``truths`` run in step with the images of the batches. ``on_batch`` sees every batch with its detections
+    (n, 6) in pixels of the letterboxed images.
+    """
+    clock = clock or Clock()
+    device = next(model.parameters()).device
+    model.eval()
+    truths = iter(truths)
+    for batch in clock.over("evaluate/fetch", batches):
+        with clock("evaluate/detect"):
+            with autocast(device, precision):
+                predictions = model(normalize(batch.images.to(device, non_blocking=True)))
+            found = postprocess(predictions.float(), confidence_threshold, iou_threshold, multi_label, class_agnostic)
+            if on_batch is not None:
+                on_batch(batch, found)
+            for image_id, letterbox, detections in zip(batch.image_ids.tolist(), batch.letterboxes, found, strict=True):
+                truth = next(truths)
+                assert truth.image_id == image_id, f"truth {truth.image_id} met image {image_id}: they are out of step"
+                detections = detections.cpu()
+                detections[:, :4] = torch.as_tensor(letterbox.to_original(detections[:, :4].numpy()))
+                evaluator.add(truth.image_id, truth.size_hw, truth.boxes_xyxy, truth.labels, truth.iscrowd,
+                              truth.area, detections)
+    return evaluator

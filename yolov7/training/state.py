@@ -1,0 +1,162 @@
+"""Everything that training changes, and how it is written down and taken up again, also in the middle of an epoch.
+
+A saved state is a directory: ``model.safetensors`` (trained weights), ``ema.safetensors`` (their average, with the
+architecture in its metadata: a model file that explains itself) and ``state.pt`` (optimizer and counters, readable
+by ``torch.load(weights_only=True)``). Nothing in it needs pickle to execute.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..architectures.family import Architecture
+from ..checkpoints.weights import load_weights, save_model
+from ..model.detector import build_model
+from .config import EMAConfig
+from .ema import EMA
+from .freeze import freeze
+from .optimizer import build_optimizer
+from .schedule import Schedule
+
+
+@dataclass
+class TrainState:
+    """Model, average, optimizer and position of one training run."""
+
+    model: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    classes: list[str]
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    """Steps completed of the epoch that runs now."""
+    totals: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    """Of the epoch that runs now, over all workers: box, objectness and class loss times images, and images."""
+    skipped_updates: int = 0
+    """Updates left out so far because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """As many of them as came last."""
+    learning_rate_factor: float = 1.0
+    """On the schedule's learning rate; lowered when the run had to go back."""
+    history: list[dict] = field(default_factory=list)
+    """One row of metrics per completed epoch."""
+
+    @classmethod
+    def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
+              device: torch.device | str = "cpu", initial: Mapping[str, torch.Tensor] | None = None,
+              frozen: Sequence[str] = ()) -> "TrainState":
+        """A fresh state; ``initial`` weights replace the random ones wherever name and shape agree.
+
+        The modules named in ``frozen`` stay as they are: no gradient, no update, fixed batch statistics.
+        """
+        model = build_model(architecture, num_classes=len(classes))
+        if initial is not None:
+            transfer_weights(model, initial)
+        freeze(model, frozen)
+        model = model.to(device, memory_format=torch.channels_last)
+        return cls(model, EMA(model, ema), build_optimizer(model, schedule), schedule, list(classes))
+
+    def save(self, directory: str | Path) -> None:
+        """Write the state into ``directory``."""
+        self.snapshot().save(directory)
+
+    def snapshot(self) -> "Snapshot":
+        """A copy in host memory of all that is saved, so that training can go on while it is written."""
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        return Snapshot(self.epoch, self.step, self.model, self.classes, *map(to_host, (
+            self.model.state_dict(), self.ema.model.state_dict(),
+            {**counters, "optimizer": self.optimizer.state_dict(), "ema_updates": self.ema.num_updates,
+             "classes": self.classes})))
+
+    def load(self, directory: str | Path) -> None:
+        """Take up the state saved in ``directory``; ValueError where it belongs to another model or classes."""
+        directory = Path(directory)
+        counters = torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
+        if counters["classes"] != self.classes:
+            raise ValueError(f"checkpoint {directory.name}: was trained for classes {counters['classes']}, "
+                             f"the dataset has {self.classes}; give the dataset of that run")
+        for model, name in ((self.model, "model.safetensors"), (self.ema.model, "ema.safetensors")):
+            load_exactly(model, load_weights(directory / name)[0], directory.name)
+        self.optimizer.load_state_dict(counters["optimizer"])
+        self.ema.num_updates = counters["ema_updates"]
+        for name in COUNTERS:
+            setattr(self, name, counters[name])
+
+
+COUNTERS = ("epoch", "step", "totals", "skipped_updates", "skipped_in_a_row", "learning_rate_factor", "history")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was at one moment."""
+
+    epoch: int
+    step: int
+    model: nn.Module
+    """Tells the architecture; its weights have moved on."""
+    classes: list[str]
+    weights: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
+    rest: dict
+
+    def save(self, directory: str | Path) -> None:
+        """Write it into ``directory``."""
+        directory = Path(directory)
+        save_model(directory / "model.safetensors", self.model, self.classes, self.weights)
+        save_model(directory / "ema.safetensors", self.model, self.classes, self.average)
+        torch.save(self.rest, directory / "state.pt")
+
+
+def to_host(value):
+    """A copy of ``value`` whose tensors lie in host memory and belong to nobody else."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: to_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(to_host, value))
+    return value
+
+
+def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Load ``weights`` into ``model``; ValueError that counts and names what does not fit."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    misshapen = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if missing or unexpected or misshapen:
+        problems = [f"{len(names)} {what} (e.g. {names[0]})" for names, what in
+                    ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape")) if names]
+        raise ValueError(f"checkpoint {where}: is of another architecture: {', '.join(problems)}; "
+                         "give model.architecture, depth and width of the run that wrote it")
+    model.load_state_dict(weights)
+
+
+def transfer_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> int:
+    """Copy every tensor whose name and shape agree and return how many did; ValueError as `fitting_weights`."""
+    fitting = fitting_weights(model, weights)
+    model.load_state_dict(model.state_dict() | fitting)
+    return len(fitting)
+
+
+def fitting_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that a model can start from; ValueError where they are folded or under half of its own.
+
+    Layers that depend on the class count stay as initialised, so a model can start from one trained on other
+    classes. Anchors are no weights: they stay those of the model's architecture.
+    """
+    own = model.state_dict()
+    if any(name.endswith("conv.bias") for name in weights) and not any("running_mean" in name for name in weights):
+        raise ValueError("model.weights: are folded: their batch norms are gone, and training needs them; "
+                         "give the run or checkpoint that was published, or weights in training form")
+    fitting = {name: value for name, value in weights.items()
+               if name in own and own[name].shape == value.shape and name != "anchors_px"}
+    if len(fitting) < len(own) / 2:
+        raise ValueError(f"model.weights: only {len(fitting)} of {len(own)} tensors fit this architecture; "
+                         "give weights of the same architecture, depth and width")
+    return fitting
