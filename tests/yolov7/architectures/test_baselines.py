@@ -5,7 +5,7 @@ import torch
 from golden_models import GOLDENS, randomize_norms
 
 from yolov7 import build_model, Architecture, Criterion
-from yolov7.model import reparameterize
+from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import ABLATIONS, ARCHITECTURES, BASELINES, architecture
 from yolov7.architectures.baselines import TABLE_5
 from yolov7.model.convolution import RepConvBlock

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from yolov7 import build_model
-from yolov7.evaluation import postprocess
-from yolov7.model import reparameterize
+from yolov7.evaluation.postprocess import postprocess
+from yolov7.model.reparameterize import reparameterize
 from yolov7.__main__ import main
 from yolov7.architectures.family import architecture
 from yolov7.checkpoints.export import export_onnx, export_program, DetectorWithNms

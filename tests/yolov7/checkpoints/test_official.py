@@ -10,7 +10,7 @@ from official_files import official_module, save_official, stand_in_modules
 from torch import nn
 
 from yolov7 import ARCHITECTURES, build_model
-from yolov7.model import reparameterize
+from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import architecture
 from yolov7.checkpoints.official import find_architecture, import_official, OfficialWeights
 from yolov7.checkpoints.official_names import official_names

@@ -5,7 +5,7 @@ import torch
 from golden_models import FACTS, official_shapes, official_state_dict, randomize_norms
 
 from yolov7 import build_model, load_official_state_dict
-from yolov7.model import reparameterize
+from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import architecture
 from yolov7.checkpoints.official_names import official_names
 from yolov7.checkpoints.weights import load_model, load_weights, save_model, save_weights

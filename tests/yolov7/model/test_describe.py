@@ -2,7 +2,7 @@ import pytest
 from golden_models import FACTS
 
 from yolov7 import ARCHITECTURES, build_model
-from yolov7.model import reparameterize
+from yolov7.model.reparameterize import reparameterize
 from yolov7.__main__ import main
 from yolov7.architectures.family import architecture
 from yolov7.model.describe import count_flops, count_parameters, part_costs

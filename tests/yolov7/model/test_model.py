@@ -9,7 +9,7 @@ from golden_models import FACTS, GOLDENS, filled_model, golden_image, randomize_
 from torch import nn
 
 from yolov7 import ARCHITECTURES, build_model
-from yolov7.model import reparameterize
+from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import architecture
 from yolov7.model.convolution import ConvBlock, DownC, SpaceToDepth
 from yolov7.model.describe import count_parameters

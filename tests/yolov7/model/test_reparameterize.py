@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolov7 import ARCHITECTURES, build_model
-from yolov7.model import reparameterize
+from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import ABLATIONS, BASELINES, architecture
 from yolov7.model.convolution import RepConvBlock
 from yolov7.model.describe import count_parameters, describe
