@@ -22,7 +22,7 @@ _PUBLIC = {
     "postprocess": "evaluation.postprocess",
     "reparameterize": "model.reparameterize",
 }
-"""Name -> module, imported when it is first used: the architectures and all configurations need no PyTorch."""
+"""Name -> module, imported on first use: the architectures and all configurations need no PyTorch."""
 
 __all__ = list(_PUBLIC)
 

@@ -1,1 +1,1 @@
-"""What a detector is, as data: the language, the family, baselines, ablations."""
+"""Architectures as data: description classes, the YOLOv7 family, baselines and ablations."""

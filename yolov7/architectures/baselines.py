@@ -1,4 +1,4 @@
-"""The baselines of the paper's Table 1, in the language of the family, and the ablation of Table 5.
+"""The baselines of the paper's Table 1, described like the YOLOv7 family, and the ablation of Table 5.
 
 YOLOv3: Darknet-53 and a feature pyramid. YOLOv4-CSP (Scaled-YOLOv4): both in cross-stage-partial
 form. YOLOR: the same with implicit knowledge, and its P6 models. R50-CSP, X50-CSP: ResNet backbones.
@@ -112,7 +112,7 @@ BASELINES: dict[str, Architecture] = {
 
 
 def rep_csp(base: Architecture, row: str, residual: Residual, rep_conv: bool) -> Architecture:
-    """Return the base with other dark blocks in its backbone; the neck, which has no shortcuts, stays."""
+    """Return the base with other dark blocks in its backbone; the neck, which has no shortcuts, is unchanged."""
     return base.with_blocks(residual=residual, rep_conv=rep_conv).replace(name=f"{base.name}-{row}")
 
 

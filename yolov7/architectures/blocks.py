@@ -1,4 +1,4 @@
-"""What a block is made of, as data; `yolov7.model` builds it."""
+"""Block descriptions as data; `yolov7.model.block` builds the modules."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Residual = Literal["dark", "reversed-dark", "bottleneck", "resnext"]
 class Elan:
     """Shape of an ELAN block.
 
-    Two pointwise branches enter; `num_steps` steps of `convs_per_step` 3x3 convolutions follow the
-    second one; all are concatenated and fused by one pointwise convolution. `narrow` halves the
+    The block starts with two pointwise branches; `num_steps` steps of `convs_per_step` 3x3 convolutions
+    follow the second one; all outputs are concatenated and fused by one pointwise convolution. `narrow` halves the
     channels of the steps; `extended` sums two such blocks in parallel (E-ELAN, two groups).
-    `rep_convs` numbers the 3x3 convolutions, from 0 at the entry, that are RepConv (section 4.1).
+    `rep_convs` lists the indices of the 3x3 convolutions, from 0 at the entry, that are RepConv (section 4.1).
     """
 
     num_steps: int
@@ -30,10 +30,10 @@ class Elan:
     kind: Literal["elan"] = "elan"
 
     def __post_init__(self) -> None:
-        outside = [i for i in self.rep_convs if not 0 <= i < self.num_convs]
-        if outside:
+        out_of_range = [i for i in self.rep_convs if not 0 <= i < self.num_convs]
+        if out_of_range:
             raise ValueError(
-                f"rep_convs {outside}: an ELAN of {self.num_convs} convolutions has 0 to {self.num_convs - 1}"
+                f"rep_convs {out_of_range}: an ELAN of {self.num_convs} convolutions has 0 to {self.num_convs - 1}"
             )
 
     @property
@@ -41,7 +41,7 @@ class Elan:
         return self.num_steps * self.convs_per_step
 
     def deepened(self, depth: float) -> Elan:
-        """Return a copy with more or fewer steps; RepConvs beyond the last one go with their steps."""
+        """Return a copy with more or fewer steps; RepConvs of removed steps are dropped."""
         num_steps = max(1, round(self.num_steps * depth))
         kept = tuple(i for i in self.rep_convs if i < num_steps * self.convs_per_step)
         return dataclasses.replace(self, num_steps=num_steps, rep_convs=kept)
@@ -54,10 +54,11 @@ class Elan:
 
 @dataclass(frozen=True)
 class Csp:
-    """Shape of a CSP block: one part of the channels goes through residual blocks, the other round them.
+    """Shape of a CSP block: one part of the channels goes through residual blocks, the other bypasses them.
 
-    `transition` puts a pointwise convolution after the blocks, before the parts meet. `shared_entry`
-    lets both parts begin at one pointwise convolution; such blocks, in the necks, have no shortcuts.
+    `transition` puts a pointwise convolution after the blocks, before the parts are concatenated.
+    With `shared_entry` both parts start from one pointwise convolution; such blocks, used in the necks,
+    have no shortcuts.
     `residual` and `rep_conv` give the rows of Table 5: RepCSP is ("dark", True), RCSP
     ("reversed-dark", False), RepRCSP ("reversed-dark", True).
     """
@@ -73,7 +74,7 @@ class Csp:
         return dataclasses.replace(self, num_blocks=max(1, round(self.num_blocks * depth)))
 
     def compound_width(self, depth: float) -> float:
-        """Two parts meet, however deep one of them is."""
+        """Constant: two parts are concatenated at any depth."""
         return 1.0
 
 
@@ -90,13 +91,13 @@ class Dark:
         return dataclasses.replace(self, num_blocks=max(1, round(self.num_blocks * depth)))
 
     def compound_width(self, depth: float) -> float:
-        """A residual stack is as wide as its input, however deep."""
+        """Constant: a residual stack is as wide as its input at any depth."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class ConvSet:
-    """YOLOv3's block of a pyramid level: 1x1 and 3x3 convolutions in turn, `num_steps` of each and a last 1x1."""
+    """YOLOv3's block of a pyramid level: alternating 1x1 and 3x3 convolutions, `num_steps` of each, then a 1x1."""
 
     num_steps: int
     kind: Literal["conv-set"] = "conv-set"
@@ -105,7 +106,7 @@ class ConvSet:
         return dataclasses.replace(self, num_steps=max(1, round(self.num_steps * depth)))
 
     def compound_width(self, depth: float) -> float:
-        """A chain of convolutions is as wide as each of them."""
+        """Constant: the width of a chain of convolutions does not depend on its depth."""
         return 1.0
 
 

@@ -1,4 +1,4 @@
-"""Channel counts: always multiples of 8, which is what hardware multiplies without waste."""
+"""Channel counts: always multiples of 8, which hardware multiplies without waste."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ CHANNEL_MULTIPLE = 8
 
 def scaled_channels(channels: int, factor: float) -> int:
     """Scale a channel count, rounded up to a multiple of 8."""
-    slack = 1e-6  # 1.1 * 320 must not become 360 because of the last bit
-    return max(1, math.ceil(channels * factor / CHANNEL_MULTIPLE - slack)) * CHANNEL_MULTIPLE
+    tolerance = 1e-6  # 1.1 * 320 must not become 360 because of the last bit
+    return max(1, math.ceil(channels * factor / CHANNEL_MULTIPLE - tolerance)) * CHANNEL_MULTIPLE
 
 
 def scaled_all(channels: tuple[int, ...], factor: float) -> tuple[int, ...]:

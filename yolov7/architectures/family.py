@@ -1,7 +1,7 @@
-"""The YOLOv7 family, built from three bases by arithmetic, and every architecture by name.
+"""The YOLOv7 family, built by scaling three bases, and every architecture by name.
 
 Paper: arXiv:2207.02696. From YOLOv7 to X, and from W6 to E6 to D6, the hidden widths of the ELAN
-blocks never move: depth adds branches, and what lies between the blocks widens with them.
+blocks stay constant: depth adds branches, and the layers between the blocks widen with them.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def rep_elan(placement: str, rep_convs: tuple[int, ...]) -> Architecture:
-    """Return YOLOv7-X, whose ELANs stack three steps of two 3x3 convolutions, with RepConv at these places."""
+    """Return YOLOv7-X, whose ELANs stack three steps of two 3x3 convolutions, with RepConv at these positions."""
     changed = YOLOV7_X.with_blocks(rep_convs=rep_convs).with_neck_block(rep_convs=rep_convs)
     return changed.replace(name=f"yolov7-x-rep-{placement}")
 
 
-# Table 4: where RepConv stands in a 3-stacked ELAN of convolutions 0 to 5; 1, 3 and 5 end a step, so that
-# the concatenation follows them directly. The paper shows its placements in a drawing (figure 6), without
-# naming them: any other is one more tuple.
+# Table 4: positions of RepConv in a 3-stacked ELAN of convolutions 0 to 5; 1, 3 and 5 end a step, so that
+# the concatenation follows them directly. The paper shows its placements only in figure 6, without naming
+# them: another placement is one more tuple.
 TABLE_4: dict[str, Architecture] = {
     changed.name: changed
     for changed in (
@@ -121,7 +121,7 @@ ABLATIONS: dict[str, Architecture] = {
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of that name, of the family, a baseline or an ablation; ValueError lists them."""
+    """Return an architecture (family, baseline or ablation) by name; ValueError lists the known names."""
     known = {**ARCHITECTURES, **BASELINES, **ABLATIONS}
     if name not in known:
         raise ValueError(

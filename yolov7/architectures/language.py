@@ -1,4 +1,4 @@
-"""The language of architectures: frozen dataclasses and one scaling rule.
+"""Architecture descriptions: frozen dataclasses and one scaling rule.
 
 Paper: arXiv:2207.02696, section 3.2 (model scaling for concatenation-based models).
 Channel counts are absolute; feature levels are listed from fine (small stride) to coarse.
@@ -83,8 +83,8 @@ class Neck:
 class Head:
     """The last 3x3 convolution of each level, for the lead head and, where given, the auxiliary one.
 
-    `implicit` gives the lead predictors implicit knowledge (section 4.3). `partial_auxiliary` hangs
-    the auxiliary head on one half of each extended block (section 5.4.3, Table 8).
+    `implicit` gives the lead predictors implicit knowledge (section 4.3). `partial_auxiliary` attaches
+    the auxiliary head to one half of each extended block (section 5.4.3, Table 8).
     """
 
     conv: HeadConv
@@ -164,15 +164,15 @@ class Architecture:
     def scaled(self, depth: float | None = None, width: float | None = None) -> Architecture:
         """Scale depth and width (section 3.2).
 
-        `depth` alone is the compound scaling: blocks get deeper, their hidden channels stay, and all
-        that lies between blocks widens as their concatenation does. `width` widens every channel
+        `depth` alone is compound scaling: blocks get deeper, their hidden channels stay, and the layers
+        between blocks widen in proportion to their concatenation. `width` widens every channel
         instead; `scaled(depth=d, width=1)` and `scaled(width=w)` are the depth-only and width-only
         rows of Table 3. Valid for depth from 0.33 to 2 and width from 0.25 to 2, and beyond.
         """
         for field, factor in (("depth", depth), ("width", width)):
             if factor is not None and not (math.isfinite(factor) and factor > 0):
                 raise ValueError(f"architecture {self.name}: {field}={factor} cannot scale; give a positive number")
-        parts = [f"{letter}{factor:g}" for letter, factor in (("d", depth), ("w", width)) if factor is not None]
+        parts = [f"{prefix}{factor:g}" for prefix, factor in (("d", depth), ("w", width)) if factor is not None]
         depth = 1.0 if depth is None else depth
         compound = width is None
         width = self.stages[-1].block.compound_width(depth) if compound else width
@@ -193,13 +193,14 @@ class Architecture:
     def with_blocks(self, **changes: Any) -> Architecture:
         """Return a copy with some fields of every backbone block changed; ValueError if a block lacks one."""
         stages = tuple(
-            dataclasses.replace(stage, block=self._changed(stage.block, changes)) for stage in self.stages
+            dataclasses.replace(stage, block=self._replace_block_fields(stage.block, changes)) for stage in self.stages
         )
         return self.replace(stages=stages)
 
     def with_neck_block(self, **changes: Any) -> Architecture:
         """Return a copy with some fields of the neck's block changed; ValueError if it lacks one."""
-        return self.replace(neck=dataclasses.replace(self.neck, block=self._changed(self.neck.block, changes)))
+        block = self._replace_block_fields(self.neck.block, changes)
+        return self.replace(neck=dataclasses.replace(self.neck, block=block))
 
     def with_extended_elan(self) -> Architecture:
         """Return a copy whose ELAN blocks are all extended (E-ELAN, section 3.1).
@@ -214,7 +215,7 @@ class Architecture:
         head = dataclasses.replace(self.head, auxiliary_channels=None, partial_auxiliary=False)
         return self.replace(head=head)
 
-    def _changed(self, block: Block, changes: dict[str, Any]) -> Block:
+    def _replace_block_fields(self, block: Block, changes: dict[str, Any]) -> Block:
         fields = [field.name for field in dataclasses.fields(block)]
         unknown = sorted(set(changes) - set(fields))
         if unknown:
@@ -225,16 +226,16 @@ class Architecture:
         return dataclasses.replace(block, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts, tuples, strings and numbers: what JSON can hold."""
+        """Return plain dicts, tuples, strings and numbers, which JSON can represent."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
-        """Rebuild from `to_dict()`, also after a trip through JSON; ValueError names the wrong field."""
+        """Rebuild from `to_dict()`, also after a JSON round trip; ValueError names the wrong field."""
         return from_plain(cls, data, "architecture")
 
 
-# Anchors on COCO, which architectures share.
+# COCO anchors that several architectures share.
 YOLOV3_ANCHORS_PX: Anchors = (
     ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
     ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from plain data, as JSON gives it back: lists become tuples, every type is checked."""
+"""Frozen dataclasses from parsed JSON: lists become tuples, every type is checked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Literal
 def from_plain(kind: Any, value: Any, where: str) -> Any:
     """Turn plain data into `kind`: a dataclass, tuple, Literal, optional or scalar type.
 
-    Of several dataclasses (X | Y) the one is taken whose field `kind: Literal[...]` has the data's value.
-    `where` names the place in errors. ValueError if the data does not fit, also for unknown fields.
+    From a union of dataclasses (X | Y), the one whose field `kind: Literal[...]` matches the data is chosen.
+    `where` is the path shown in errors. ValueError if the data does not fit, also for unknown fields.
     """
     if dataclasses.is_dataclass(kind):
         return _dataclass_from_plain(kind, value, where)
@@ -20,7 +20,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType:
         if value is None and types.NoneType in arguments:
             return None
-        return from_plain(_member(arguments, value, where), value, where)
+        return from_plain(_union_member(arguments, value, where), value, where)
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"{where}: {value!r} is unknown; choose {', '.join(map(repr, arguments))}")
@@ -36,8 +36,8 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where}: {value!r} does not fit; give {kind}")
 
 
-def _member(union: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Return the type of the union that the value is meant for."""
+def _union_member(union: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Return the union member that matches the value."""
     members = [member for member in union if member is not types.NoneType]
     if len(members) == 1:
         return members[0]

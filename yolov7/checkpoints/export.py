@@ -1,6 +1,6 @@
 """Trained models for other runtimes: ONNX, with or without suppression in the graph, and `torch.export`.
 
-A model is folded on the way. The batch size stays free, and with `dynamic_size` height and width too.
+A model is folded first. The batch size is dynamic, and with `dynamic_size` height and width too.
 
 B images · N predictions · C classes · D detections of the whole batch
 """
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..evaluation.postprocess import PLANE_PX
+from ..evaluation.postprocess import CLASS_OFFSET_PX
 from ..model.detector import YOLO
 from ..model.reparameterize import reparameterize
 
@@ -29,7 +29,7 @@ def non_max_suppression(
 ) -> Tensor:
     """Choose from boxes (B, N, 4) with scores (B, 1, N): (D, 3) int64 image, 0, box, the best of an image first.
 
-    It is the operator NonMaxSuppression of ONNX, which takes its place in an exported graph.
+    It follows ONNX's operator NonMaxSuppression, which replaces it in an exported graph.
     """
     from torchvision.ops import nms
 
@@ -49,9 +49,9 @@ def _(boxes_xyxy, scores, max_detections, iou_threshold, confidence_threshold):
 class DetectorWithNms(nn.Module):
     """A folded model and its postprocessing: images (B, 3, H, W) to detections (D, 7).
 
-    A detection is image (its place in the batch), x1, y1, x2, y2 in pixels of the network's input,
+    A detection is image (its index in the batch), x1, y1, x2, y2 in pixels of the network's input,
     score, class: what `postprocess` gives with `multi_label=False`, with the image in front; in the
-    order of images, the best score first. Every box stands for its best class.
+    order of images, the best score first. Every box has only its best class.
     """
 
     def __init__(self, model: YOLO, confidence_threshold: float, iou_threshold: float, max_detections: int) -> None:
@@ -75,9 +75,9 @@ class DetectorWithNms(nn.Module):
         objectness = predictions[..., 4:5]
         scores = objectness if self.model.num_classes == 1 else objectness * scores
         labels = labels.to(scores.dtype)
-        plane_px = (boxes_xyxy.max() - boxes_xyxy.min() + 1).clamp(min=PLANE_PX)
+        offset_px = (boxes_xyxy.max() - boxes_xyxy.min() + 1).clamp(min=CLASS_OFFSET_PX)
         chosen = torch.ops.yolov7.non_max_suppression(
-            boxes_xyxy + labels * plane_px,  # classes never meet
+            boxes_xyxy + labels * offset_px,  # classes never overlap
             scores.transpose(1, 2), self.max_detections, self.iou_threshold, self.confidence_threshold,
         )  # fmt: skip
         image, box = chosen[:, 0], chosen[:, 2]
@@ -92,23 +92,25 @@ def export_program(model: nn.Module, image_size_px: int, *, dynamic_size: bool =
     may be any multiples of the largest stride from two of it to MAX_SIZE_PX.
     """
     model = deployable(model)
-    images, dynamic_shapes = _example(model, image_size_px, dynamic_size)
+    images, dynamic_shapes = _example_input(model, image_size_px, dynamic_size)
     return torch.export.export(model, (images,), dynamic_shapes=dynamic_shapes)
 
 
-def _example(model: nn.Module, image_size_px: int, dynamic_size: bool) -> tuple[Tensor, tuple[dict, ...]]:
-    """An input, and which of its axes are free."""
+def _example_input(model: nn.Module, image_size_px: int, dynamic_size: bool) -> tuple[Tensor, tuple[dict, ...]]:
+    """An example input and its dynamic axes."""
     network = model.model if isinstance(model, DetectorWithNms) else model
     stride = network.strides[-1]
-    least_px = 2 * stride if dynamic_size else stride
-    if image_size_px < least_px or image_size_px % stride:
-        raise ValueError(f"image_size_px: {image_size_px} does not fit; give a multiple of {stride}, at least {least_px}")
-    free = {0: torch.export.Dim("batch", min=1)}
+    min_size_px = 2 * stride if dynamic_size else stride
+    if image_size_px < min_size_px or image_size_px % stride:
+        raise ValueError(
+            f"image_size_px: {image_size_px} does not fit; give a multiple of {stride}, at least {min_size_px}"
+        )
+    dynamic_axes = {0: torch.export.Dim("batch", min=1)}
     if dynamic_size:
-        free[2] = stride * torch.export.Dim("rows", min=2, max=MAX_SIZE_PX // stride)
-        free[3] = stride * torch.export.Dim("columns", min=2, max=MAX_SIZE_PX // stride)
-    two = 2  # one image would fix the batch size at one
-    return torch.zeros(two, 3, image_size_px, image_size_px, device=network.anchors_px.device), (free,)
+        dynamic_axes[2] = stride * torch.export.Dim("rows", min=2, max=MAX_SIZE_PX // stride)
+        dynamic_axes[3] = stride * torch.export.Dim("columns", min=2, max=MAX_SIZE_PX // stride)
+    batch_size = 2  # a single image would fix the batch size at one
+    return torch.zeros(batch_size, 3, image_size_px, image_size_px, device=network.anchors_px.device), (dynamic_axes,)
 
 
 def export_onnx(
@@ -137,7 +139,7 @@ def export_onnx(
     }  # fmt: skip
     folded = deployable(model)
     detector = DetectorWithNms(folded, **settings) if nms else folded
-    images, dynamic_shapes = _example(detector, image_size_px, dynamic_size)
+    images, dynamic_shapes = _example_input(detector, image_size_px, dynamic_size)
     program = torch.onnx.export(
         detector,
         (images,),
@@ -146,7 +148,7 @@ def export_onnx(
         opset_version=OPSET,
         input_names=["images"],
         output_names=["detections" if nms else "predictions"],
-        custom_translation_table={torch.ops.yolov7.non_max_suppression.default: _onnx_suppression},
+        custom_translation_table={torch.ops.yolov7.non_max_suppression.default: _onnx_nms},
         verbose=False,
     )
     metadata = _metadata(folded, image_size_px, classes, nms) | (settings if nms else {})
@@ -166,7 +168,7 @@ def _metadata(model: YOLO, image_size_px: int, classes: Sequence[str], nms: bool
 
 
 def deployable(model: nn.Module) -> nn.Module:
-    """Return the model folded and in evaluation mode: itself if it is."""
+    """Return the model folded and in evaluation mode; the same object if already folded."""
     if isinstance(model, DetectorWithNms):
         return model
     return model.eval() if model.is_folded else reparameterize(model)
@@ -180,8 +182,8 @@ def _require_onnx() -> None:
         raise ImportError(f"{error.name} is not installed; pip install 'yolov7-ray[export]'") from error
 
 
-def _onnx_suppression(boxes_xyxy, scores, max_detections: int, iou_threshold: float, confidence_threshold: float):
-    """Our operator, written with ONNX's."""
+def _onnx_nms(boxes_xyxy, scores, max_detections: int, iou_threshold: float, confidence_threshold: float):
+    """Our operator expressed by ONNX's."""
     from onnxscript import opset18 as op
 
     return op.NonMaxSuppression(

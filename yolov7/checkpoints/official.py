@@ -1,10 +1,10 @@
-"""Official checkpoints in: a `.pt` file, read as data, becomes a model of ours.
+"""Import of official checkpoints: a `.pt` file, read as data, becomes one of our models.
 
-Three forms are told apart by the names of their tensors:
+Three forms are distinguished by their tensor names:
 
 * training checkpoints have batch norms and implicit knowledge (and auxiliary heads);
-* deployed ones (most published files) have batch norms, and their implicit knowledge is folded already:
-  they become a model without it, and without auxiliary heads, that can be trained on;
+* deployed ones (most published files) have batch norms, and their implicit knowledge is already folded:
+  they become a model without it, and without auxiliary heads, that can be trained further;
 * fused ones have no batch norms left and become a folded model.
 """
 
@@ -27,23 +27,23 @@ from .torchfile import read_torch_file
 from .unpickle import Record
 from .weights import load_official_state_dict, require_official_fit
 
-PLACES = ("ema", "model", "state_dict")
-"""The keys under which checkpoints keep weights: the moving average is preferred to the last step."""
+WEIGHT_KEYS = ("ema", "model", "state_dict")
+"""Keys under which checkpoints store weights: the moving average is preferred to the last step."""
 MAX_MODULES = 10_000
 MAX_DEPTH = 16
-MAX_NAME = 100
+MAX_NAME_LENGTH = 100
 _ACTIVATIONS = {"SiLU": "silu", "LeakyReLU": "leaky-relu"}
 
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """What an official file holds that a model needs."""
+    """The content of an official file that a model needs."""
 
     state_dict: dict[str, Tensor]
     """With official names."""
     class_names: list[str] | None
     activations: frozenset[str]
-    """Those of the pickled modules; a state dict does not tell."""
+    """Those of the pickled modules; unknown for a state dict."""
 
     @property
     def num_classes(self) -> int:
@@ -86,7 +86,7 @@ def import_official(path: str | os.PathLike, architecture: Architecture | None =
     weights = read_official(path)
     try:
         architecture = architecture or find_architecture(weights)
-        with torch.device("meta"):  # what does not fit is refused before it takes any memory
+        with torch.device("meta"):  # refuse what does not fit before allocating memory
             require_official_fit(weights.build(architecture), weights.state_dict)
         model = weights.build(architecture)
         load_official_state_dict(model, weights.state_dict)
@@ -96,7 +96,7 @@ def import_official(path: str | os.PathLike, architecture: Architecture | None =
 
 
 def find_architecture(weights: OfficialWeights) -> Architecture:
-    """Return the architecture whose names and shapes the weights have; ValueError if there is not exactly one."""
+    """Return the architecture that matches the weights' names and shapes; ValueError if there is not exactly one."""
     differences = {}
     for name, architecture in ARCHITECTURES.items():
         try:
@@ -118,19 +118,19 @@ def find_architecture(weights: OfficialWeights) -> Architecture:
 def read_official(path: str | os.PathLike) -> OfficialWeights:
     """Find the weights in a file of `torch.save`; ValueError, naming the file, if there are none."""
     content = read_torch_file(path)
-    places = [content.get(key) for key in PLACES] if isinstance(content, dict) else []
+    candidates = [content.get(key) for key in WEIGHT_KEYS] if isinstance(content, dict) else []
     try:
-        for place in (*places, content):
-            if isinstance(place, Record) and "_modules" in place.attributes:
-                return _from_module(place)
-            if isinstance(place, dict) and any(isinstance(value, Tensor) for value in place.values()):
-                return _from_state_dict(place, content.get("names"))
+        for candidate in (*candidates, content):
+            if isinstance(candidate, Record) and "_modules" in candidate.attributes:
+                return _from_module(candidate)
+            if isinstance(candidate, dict) and any(isinstance(value, Tensor) for value in candidate.values()):
+                return _from_state_dict(candidate, content.get("names"))
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
     keys = [key[:50] for key in content if isinstance(key, str)][:10] if isinstance(content, dict) else []
     raise ValueError(
-        f"{os.fspath(path)}: no weights in a {type(content).__name__} with keys {keys}; a module or a state dict, alone or under 'ema', 'model' or "
-        "'state_dict', works"
+        f"{os.fspath(path)}: no weights in a {type(content).__name__} with keys {keys}; "
+        "a module or a state dict, alone or under 'ema', 'model' or 'state_dict', works"
     )
 
 
@@ -143,10 +143,10 @@ def _from_module(record: Record) -> OfficialWeights:
     """Collect the tensors of a pickled module and of all modules in it, as its `state_dict()` would name them."""
     tensors: dict[str, Tensor] = {}
     activations, names = set(), None
-    waiting = [("", record)]
+    pending = [("", record)]
     num_modules = 0
-    while waiting:
-        prefix, module = waiting.pop()
+    while pending:
+        prefix, module = pending.pop()
         num_modules += 1
         if num_modules > MAX_MODULES or prefix.count(".") > MAX_DEPTH:
             raise ValueError(f"more than {MAX_MODULES} modules, or modules {MAX_DEPTH} deep: no official checkpoint")
@@ -154,14 +154,14 @@ def _from_module(record: Record) -> OfficialWeights:
         names = names or attributes.get("names")
         if module.made_by.name in _ACTIVATIONS:
             activations.add(_ACTIVATIONS[module.made_by.name])
-        passing = attributes.get("_non_persistent_buffers_set")
-        passing = passing if isinstance(passing, set) else set()
+        non_persistent = attributes.get("_non_persistent_buffers_set")
+        non_persistent = non_persistent if isinstance(non_persistent, set) else set()
         for name, tensor in [*_entries(attributes, "_parameters"), *_entries(attributes, "_buffers")]:
-            if isinstance(tensor, Tensor) and name not in passing:
+            if isinstance(tensor, Tensor) and name not in non_persistent:
                 tensors[f"{prefix}{name}"] = tensor
         for name, child in _entries(attributes, "_modules"):
             if isinstance(child, Record):
-                waiting.append((f"{prefix}{name}.", child))
+                pending.append((f"{prefix}{name}.", child))
     return _weights(tensors, names, frozenset(activations))
 
 
@@ -169,15 +169,15 @@ def _entries(attributes: Mapping, group: str) -> list[tuple[str, Any]]:
     entries = attributes.get(group)
     if not isinstance(entries, dict):
         return []
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in entries):
-        raise ValueError(f"a name in {group} that is no string of at most {MAX_NAME} characters")
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME_LENGTH for name in entries):
+        raise ValueError(f"a name in {group} that is no string of at most {MAX_NAME_LENGTH} characters")
     return list(entries.items())
 
 
 def _weights(tensors: dict[str, Tensor], names: Any, activations: frozenset[str]) -> OfficialWeights:
-    """Bring names into one form, and take the class names if there is one for each class.
+    """Normalise tensor names, and take the class names if there is one for each class.
 
-    `DataParallel` puts `module.` in front; a RepConv that was fused calls its convolution `rbr_reparam`.
+    `DataParallel` adds the prefix `module.`; a RepConv that was fused calls its convolution `rbr_reparam`.
     """
     tensors = {
         name.removeprefix("module.").replace(".rbr_reparam.", ".conv."): tensor for name, tensor in tensors.items()

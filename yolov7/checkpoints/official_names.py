@@ -1,7 +1,7 @@
-"""Official names: which tensor of an official state dict is which of ours, and what does not fit.
+"""Official names: mapping from official state-dict names to ours, and what does not fit.
 
 The published models are flat lists of layers. A layer's number counts everything before it, poolings
-and concatenations included; inside a layer, convolutions are called by their place.
+and concatenations included; inside a layer, convolutions are numbered by position.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LISTED = 10
 
 _LAYERS = (ConvBlock, RepConvBlock, DownC, CspPyramidPooling, SpaceToDepth, nn.MaxPool2d)
 """What the published lists count as one layer."""
-_WHOLES = (nn.Sequential, nn.ModuleList, BackboneStage, TopDownStep, BottomUpStep,
+_CONTAINERS = (nn.Sequential, nn.ModuleList, BackboneStage, TopDownStep, BottomUpStep,
            PoolConv, ElanBlock, ExtendedElanBlock, LightCspPyramidPooling)  # fmt: skip
 _LAYERS_BEFORE = {
     (ElanBlock, "fuse"): 1,  # concatenation
@@ -39,32 +39,33 @@ _LAYERS_BEFORE = {
 def official_names(model: YOLO) -> dict[str, str | None]:
     """Return official name → our name, in the order of the published state dict; None for `anchors`.
 
-    Training form and folded form both have names, a folded RepConv those of a convolution. ValueError for architectures that were not published in this form.
+    Training form and folded form both have names, a folded RepConv those of a convolution. ValueError for
+    architectures that were not published in this form.
     """
     names: dict[str, str | None] = {}
     number = 0
     for part in ("backbone", "neck", "head"):
         for path, child in model.get_submodule(part).named_children():
             if path not in ("lead_predictors", "auxiliary_predictors"):
-                number = _number(child, f"{part}.{path}", number, names, model.architecture.name)
+                number = _number_layers(child, f"{part}.{path}", number, names, model.architecture.name)
     return names | _detection_names(model.head, f"model.{number}")
 
 
-def _number(module: nn.Module, path: str, number: int, names: dict[str, str | None], architecture: str) -> int:
-    """Give a module's tensors their names, its first layer being `number`; return the next number."""
+def _number_layers(module: nn.Module, path: str, number: int, names: dict[str, str | None], architecture: str) -> int:
+    """Name a module's tensors, its first layer being `number`; return the next layer number."""
     if isinstance(module, _LAYERS):
         names.update((f"model.{number}.{own}", f"{path}.{key}") for own, key in _layer_names(module))
         return number + 1
-    if isinstance(module, MultiScalePool):  # counted where its maps are used
+    if isinstance(module, MultiScalePool):  # counted at the layers that use its maps
         return number
-    if not isinstance(module, _WHOLES):
+    if not isinstance(module, _CONTAINERS):
         raise ValueError(f"{architecture}: no official names are known for {type(module).__name__}")
     for name, child in module.named_children():
         number += _LAYERS_BEFORE.get((type(module), name), 0)
         if isinstance(module, BackboneStage) and isinstance(module.downsample, PoolConv) and name == "block":
-            number += 1  # its concatenation, which in the neck is one with the next
-        number = _number(child, f"{path}.{name}", number, names, architecture)
-    return number + isinstance(module, ExtendedElanBlock)  # their sum
+            number += 1  # its concatenation; in the neck it is merged with the next one
+        number = _number_layers(child, f"{path}.{name}", number, names, architecture)
+    return number + isinstance(module, ExtendedElanBlock)  # the sum of the two blocks
 
 
 def _layer_names(layer: nn.Module) -> Iterator[tuple[str, str]]:
@@ -75,8 +76,8 @@ def _layer_names(layer: nn.Module) -> Iterator[tuple[str, str]]:
             branch = "rbr_dense" if path == "dense" else "rbr_1x1"
             official = {"conv": f"{branch}.0", "norm": f"{branch}.1"}
         else:
-            within = f"cv{place}." if path else ""
-            official = {"conv": f"{within}conv", "norm": f"{within}bn"}
+            prefix = f"cv{place}." if path else ""
+            official = {"conv": f"{prefix}conv", "norm": f"{prefix}bn"}
         for key in conv.state_dict():
             part, leaf = key.split(".")
             yield f"{official[part]}.{leaf}", f"{path}.{key}" if path else key
@@ -107,7 +108,7 @@ def official_shapes(model: YOLO) -> dict[str, torch.Size]:
 
 @dataclass(frozen=True)
 class Differences:
-    """What keeps official weights from fitting a model; `misshapen` holds name, shape, needed shape."""
+    """Why official weights do not fit a model; `misshapen` holds name, shape, needed shape."""
 
     missing: list[str]
     unexpected: list[str]
@@ -119,11 +120,11 @@ class Differences:
     def __str__(self) -> str:
         shapes = [f"{name} is {shape} and needs {needed}" for name, shape, needed in self.misshapen]
         lists = {"missing": self.missing, "unexpected": self.unexpected, "misshapen": shapes}
-        return "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in lists.items() if names)
+        return "; ".join(f"{len(names)} {what}: {_truncated_list(names)}" for what, names in lists.items() if names)
 
 
 def find_differences(model: YOLO, state_dict: Mapping[str, Tensor]) -> Differences:
-    """Compare official weights with what a model needs."""
+    """Compare official weights with those that a model needs."""
     needed = official_shapes(model)
     return Differences(
         missing=[name for name in needed if name not in state_dict],
@@ -136,6 +137,6 @@ def find_differences(model: YOLO, state_dict: Mapping[str, Tensor]) -> Differenc
     )
 
 
-def _first(names: Sequence[str]) -> str:
+def _truncated_list(names: Sequence[str]) -> str:
     more = len(names) - MAX_LISTED
     return ", ".join(str(name)[:200] for name in names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,7 +1,7 @@
-"""Files of `torch.save` read as data: both of its formats, without torch's reader and without a call.
+"""Files of `torch.save` read as data: both of its formats, without torch's reader and without executing anything.
 
 The zip format holds the structure as `NAME/data.pkl` and each storage as a stored file `NAME/data/KEY`;
-the older one is a row of pickles followed by the storages. Tensors come out on the CPU, in the
+the legacy one is a sequence of pickles followed by the storages. Tensors come out on the CPU, in the
 file's precision; parameters as plain tensors; objects as `unpickle.Record`s.
 """
 
@@ -37,7 +37,7 @@ Storages = Callable[[str, torch.dtype, int], Tensor]
 
 
 def read_torch_file(path: str | os.PathLike) -> Any:
-    """Return what `torch.save` wrote; ValueError, naming the file, if it is damaged or wants code to run."""
+    """Return what `torch.save` wrote; ValueError, naming the file, if it is damaged or needs code to run."""
     try:
         with open(path, "rb") as file:
             if zipfile.is_zipfile(file):
@@ -76,24 +76,24 @@ def _read_zip(file: BinaryIO) -> Any:
                 raise ValueError(f"damaged file: storage {key[:50]!r} of {num_elements} {dtype} {arrived}")
             return _from_bytes(archive.read(entry), dtype)
 
-        return _reader(storage).read(io.BytesIO(archive.read(root + "data.pkl")))
+        return _tensor_reader(storage).read(io.BytesIO(archive.read(root + "data.pkl")))
 
 
-# --- the older format ---
+# --- the legacy format ---
 
 
 def _read_legacy(file: BinaryIO) -> Any:
     if not os.fstat(file.fileno()).st_size:
         raise ValueError("an empty file; give a file of torch.save")
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # reading past its end allocates nothing
-        plain = PickleReader()
+        header_reader = PickleReader()
         try:
-            is_legacy = plain.read(data) == LEGACY_MAGIC and plain.read(data) == LEGACY_PROTOCOL
+            is_legacy = header_reader.read(data) == LEGACY_MAGIC and header_reader.read(data) == LEGACY_PROTOCOL
         except ValueError as error:
             raise ValueError(f"no file of torch.save: {error}") from error
         if not is_legacy:
             raise ValueError("a pickle, but no file of torch.save")
-        plain.read(data)  # the writer's byte order and sizes of C types, which torch never varied
+        header_reader.read(data)  # byte order and sizes of C types of the writer, which torch never varied
         storages: dict[str, Tensor] = {}
         free_bytes = len(data)
 
@@ -104,16 +104,16 @@ def _read_legacy(file: BinaryIO) -> Any:
                 raise ValueError("damaged file: its storages claim more bytes than it has")
             return storages.setdefault(key, torch.empty(num_elements, dtype=dtype))
 
-        content = _reader(storage).read(data)
-        for key in plain.read(data):
-            _fill(storages.pop(key, None), data)
+        content = _tensor_reader(storage).read(data)
+        for key in header_reader.read(data):
+            _read_storage(storages.pop(key, None), data)
         if storages:
             raise ValueError(f"damaged file: {len(storages)} storages are missing")
         return content
 
 
-def _fill(storage: Tensor | None, data: mmap.mmap) -> None:
-    """Read one storage, which stands behind its number of elements, into the tensor made for it."""
+def _read_storage(storage: Tensor | None, data: mmap.mmap) -> None:
+    """Read one storage, preceded by its number of elements, into the tensor allocated for it."""
     [num_elements] = struct.unpack("<q", data.read(8))
     if storage is None or len(storage) != num_elements:
         raise ValueError("damaged file: a storage that no tensor names, or of another size")
@@ -126,13 +126,13 @@ def _fill(storage: Tensor | None, data: mmap.mmap) -> None:
 # --- tensors ---
 
 
-def _reader(load_storage: Storages) -> PickleReader:
-    """A pickle reader that knows tensors, and takes their storages from `load_storage`, each once."""
+def _tensor_reader(load_storage: Storages) -> PickleReader:
+    """A pickle reader that builds tensors and loads each storage once, by `load_storage`."""
     storages: dict[str, Tensor] = {}
 
     def resolve_id(persistent_id: Any) -> Any:
         match persistent_id:
-            case ("module", Name() as name, *_):  # the older format adds the source text of classes
+            case ("module", Name() as name, *_):  # the legacy format adds the source text of classes
                 return name
             case ("storage", Name() as kind, str(key), str(), int(num_elements), *rest) if rest in ([], [None]):
                 dtype = STORAGES.get(str(kind))
@@ -148,8 +148,8 @@ def _reader(load_storage: Storages) -> PickleReader:
     return PickleReader(TENSOR_BUILDERS, resolve_id)
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A view of a storage, every element of which lies inside it; none stands for several (`expand`)."""
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A view of a storage, with every element inside it and no more elements than it has (no `expand`)."""
     if not isinstance(storage, Tensor) or storage.dim() != 1:
         raise ValueError("a tensor without a storage")
     numbers = (offset, *size, *stride)
@@ -163,7 +163,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     return storage.as_strided(size, stride, offset) if prod(size) else storage.new_empty(size)
 
 
-def _parameter(data: Any, *_: Any) -> Tensor:
+def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
     if not isinstance(data, Tensor):
         raise ValueError("a parameter without a tensor")
     return data
@@ -174,8 +174,8 @@ def _from_bytes(data: bytes, dtype: torch.dtype) -> Tensor:
 
 
 TENSOR_BUILDERS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
 }

@@ -1,15 +1,15 @@
-"""Pickles read as data: a stack machine that knows every opcode of the format and can call nothing.
+"""Pickles read as data: a stack machine that implements the format's opcodes and executes no code of the file.
 
 A pickle is a program, and Python's own reader imports and calls whatever it names. This one imports
-nothing: a name stays a `Name`, an object becomes a `Record` of what it was made from. The rule:
+nothing: a name stays a `Name`, an object becomes a `Record` of its constructor and arguments. Rules:
 
-* names on the caller's list of builders (tensors), and plain containers, get their meaning;
-* a name of the standard library that is not on the short list below is refused wherever it stands;
-* any other class becomes a record, which holds its arguments and its state, and never acts;
-* any other function that the pickle wants called is refused (a class is told by its capital letter);
+* names on the caller's list of builders (tensors), and plain containers, are built;
+* a name of the standard library that is not on the short list below is refused wherever it occurs;
+* any other class becomes a record, which holds its arguments and its state, and is inert;
+* a call of any other function is refused (a class is recognised by its capital letter);
 * extension codes, out-of-band buffers and persistent ids that the caller does not know are refused.
 
-Everything that is refused or damaged ends in a ValueError that says what and where.
+Anything refused or damaged raises a ValueError that says what and where.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 MAX_PICKLE_BYTES = 16 * 2**20
-"""The structure alone, without the tensors' numbers: official files have less than 1 MB. An opcode of one
-byte can make an object of a hundred, so this also bounds the memory."""
+"""The structure alone, without tensor data: official files have less than 1 MB. A one-byte opcode can
+create an object of a hundred bytes, so this also bounds the memory."""
 
 _PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _INERT_CLASSES = {
@@ -32,13 +32,13 @@ _INERT_CLASSES = {
     "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
 }  # fmt: skip
-"""What checkpoints hold beside weights (options, paths, dates, a best fitness): kept as records."""
+"""Objects that checkpoints hold besides weights (options, paths, dates, a best fitness): kept as records."""
 _SCALARS = (str, bytes, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Name:
-    """A class or function that the pickle names; it was never looked up."""
+    """A class or function named by the pickle; it is never looked up."""
 
     module: str
     name: str
@@ -49,15 +49,15 @@ class Name:
 
 @dataclass(eq=False, slots=True, repr=False)
 class Record:
-    """An object of a class that is not built: what it was made from, and nothing that could act."""
+    """An object of a class that is not built: its constructor, arguments and state, without behaviour."""
 
     made_by: Name
     args: tuple = ()
     state: Any = None
     elements: list = field(default_factory=list)
-    """What a subclass of list holds."""
+    """The items of a subclass of list."""
     entries: dict = field(default_factory=dict)
-    """What a subclass of dict holds."""
+    """The items of a subclass of dict."""
 
     def __repr__(self) -> str:  # a record may contain itself
         return f"<record of {self.made_by}>"
@@ -70,29 +70,29 @@ class Record:
 
 
 def _ordered_dict(pairs: Iterable = ()) -> dict:
-    return _filled({}, [part for pair in pairs for part in _pair(pair)])
+    return _set_items({}, [part for pair in pairs for part in _checked_pair(pair)])
 
 
-def _pair(pair: Any) -> tuple:
+def _checked_pair(pair: Any) -> tuple:
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise ValueError("a mapping is made from something else than pairs")
     return tuple(pair)
 
 
-def _filled(mapping: dict, alternating: list) -> dict:
+def _set_items(mapping: dict, alternating: list) -> dict:
     for key, value in zip(alternating[::2], alternating[1::2], strict=True):
-        mapping[_hashable(key)] = value
+        mapping[_checked_key(key)] = value
     return mapping
 
 
-def _hashable(key: Any) -> Any:
-    """Let scalars, and tuples of scalars, be keys: a deeply nested key would overflow Python's own stack."""
+def _checked_key(key: Any) -> Any:
+    """Allow scalars and tuples of scalars as keys: a deeply nested key would overflow Python's own stack."""
     if isinstance(key, _SCALARS) or isinstance(key, tuple) and all(isinstance(part, _SCALARS) for part in key):
         return key
     raise ValueError(f"a {type(key).__name__} cannot be a key here; strings, numbers and tuples of them can")
 
 
-def _latin_1(text: str, encoding: str) -> bytes:
+def _encode_latin_1(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"bytes in the encoding {encoding[:20]!r}")
     return text.encode("latin-1")
@@ -101,23 +101,23 @@ def _latin_1(text: str, encoding: str) -> bytes:
 CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda factory=None, pairs=(): _ordered_dict(pairs),
-    "builtins.list": lambda values=(): list(_sequence(values)),
-    "builtins.tuple": lambda values=(): tuple(_sequence(values)),
-    "builtins.set": lambda values=(): {_hashable(value) for value in _sequence(values)},
-    "builtins.frozenset": lambda values=(): frozenset(_hashable(value) for value in _sequence(values)),
+    "builtins.list": lambda values=(): list(_expect_sequence(values)),
+    "builtins.tuple": lambda values=(): tuple(_expect_sequence(values)),
+    "builtins.set": lambda values=(): {_checked_key(value) for value in _expect_sequence(values)},
+    "builtins.frozenset": lambda values=(): frozenset(_checked_key(value) for value in _expect_sequence(values)),
     "builtins.dict": _ordered_dict,
-    "builtins.bytearray": lambda data=b"": bytearray(_of_type(bytes, data)),
-    "torch.Size": lambda values=(): tuple(_sequence(values)),
-    "_codecs.encode": _latin_1,  # how protocol 2 writes bytes
+    "builtins.bytearray": lambda data=b"": bytearray(_expect_type(bytes, data)),
+    "torch.Size": lambda values=(): tuple(_expect_sequence(values)),
+    "_codecs.encode": _encode_latin_1,  # how protocol 2 writes bytes
 }
-"""Name → what makes the plain container that it stands for."""
+"""Name → function that builds the plain container it denotes."""
 
 
-def _sequence(values: Any) -> Any:
-    return _of_type((list, tuple), values)
+def _expect_sequence(values: Any) -> Any:
+    return _expect_type((list, tuple), values)
 
 
-def _of_type(kinds: type | tuple[type, ...], value: Any) -> Any:
+def _expect_type(kinds: type | tuple[type, ...], value: Any) -> Any:
     if not isinstance(value, kinds):
         raise ValueError(f"a {type(value).__name__} where another kind of value belongs")
     return value
@@ -127,10 +127,10 @@ _MARK = object()
 
 
 class PickleReader:
-    """Reads one pickle into plain containers, `Name`s, `Record`s and what `builders` make.
+    """Reads one pickle into plain containers, `Name`s, `Record`s and results of `builders`.
 
     `builders` map full names to functions of the pickled arguments; `resolve_id` turns a persistent
-    id into an object. Both raise ValueError for what they do not know.
+    id into an object. Both raise ValueError for unknown input.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class PickleReader:
         self.memo: dict[int, Any] = {}
 
     def read(self, file: BinaryIO) -> Any:
-        """Return what the pickle at the file's position holds, and leave the position behind it."""
+        """Return the content of the pickle at the file's position, and advance the position past it."""
         self.stack, self.memo = [], {}
         start = position = file.tell()
         name = "start"
@@ -195,49 +195,49 @@ class PickleReader:
 
     def _extend(self, values: list) -> None:
         target = self._top()
-        elements = target.elements if isinstance(target, Record) else _of_type(list, target)
+        elements = target.elements if isinstance(target, Record) else _expect_type(list, target)
         elements.extend(values)
 
     def _update(self, alternating: list) -> None:
         target = self._top()
-        _filled(target.entries if isinstance(target, Record) else _of_type(dict, target), alternating)
+        _set_items(target.entries if isinstance(target, Record) else _expect_type(dict, target), alternating)
 
     def _add(self, values: list) -> None:
-        _of_type(set, self._top()).update(map(_hashable, values))
+        _expect_type(set, self._top()).update(map(_checked_key, values))
 
     # --- names and objects ---
 
     def _name(self, module: Any, name: Any) -> Name:
-        module, name = _of_type(str, module), _of_type(str, name)
+        module, name = _expect_type(str, module), _expect_type(str, name)
         found = Name(_PYTHON_2_MODULES.get(module, module), name)
         known = str(found) in self.builders or str(found) in _INERT_CLASSES or str(found) in _CONSTRUCTORS
         if not known and found.module.partition(".")[0] in sys.stdlib_module_names:
-            raise ValueError(f"the file names {_shown(found)}, which is code, not data; nothing was executed")
+            raise ValueError(f"the file names {_quoted(found)}, which is code, not data; nothing was executed")
         return found
 
-    def _make(self, made_by: Any, args: Any, *, is_class: bool) -> Any:
-        """Build what we know, record what is a class (`is_class`: by the opcode), refuse to call the rest."""
+    def _construct(self, made_by: Any, args: Any, *, is_class: bool) -> Any:
+        """Build known names, record classes (`is_class`: by the opcode), refuse to call anything else."""
         if not isinstance(made_by, Name) or not isinstance(args, tuple):
             raise ValueError("damaged pickle: an object is made by no name, or from no tuple")
         if str(made_by) in self.builders:
             return self.builders[str(made_by)](*args)
         if str(made_by) in _CONSTRUCTORS:
-            return Record(_of_type(Name, args[0]), args[1:])
+            return Record(_expect_type(Name, args[0]), args[1:])
         looks_like_class = made_by.name.rpartition(".")[2].lstrip("_")[:1].isupper()
         if is_class or looks_like_class or str(made_by) in _INERT_CLASSES:
             return Record(made_by, args)
-        raise ValueError(f"the file wants {_shown(made_by)} called, which no weights need; nothing was executed")
+        raise ValueError(f"the file wants {_quoted(made_by)} called, which no weights need; nothing was executed")
 
     def _reduce(self, *, is_class: bool) -> None:
         args = self._pop()
-        self.stack.append(self._make(self._pop(), args, is_class=is_class))
+        self.stack.append(self._construct(self._pop(), args, is_class=is_class))
 
     def _new_with_keywords(self) -> None:
-        keywords, args = _of_type(dict, self._pop()), _of_type(tuple, self._pop())
-        self.stack.append(self._make(self._pop(), (*args, keywords) if keywords else args, is_class=True))
+        keywords, args = _expect_type(dict, self._pop()), _expect_type(tuple, self._pop())
+        self.stack.append(self._construct(self._pop(), (*args, keywords) if keywords else args, is_class=True))
 
     def _instance(self, made_by: Name, args: list) -> None:
-        self.stack.append(self._make(made_by, tuple(args), is_class=False))
+        self.stack.append(self._construct(made_by, tuple(args), is_class=False))
 
     def _object(self) -> None:
         made_by, *args = self._pop_to_mark()
@@ -247,7 +247,7 @@ class PickleReader:
         state, target = self._pop(), self._top()
         if isinstance(target, Record):
             target.state = state
-        elif not isinstance(target, dict):  # an OrderedDict's attributes: nothing that weights need
+        elif not isinstance(target, dict):  # an OrderedDict's attributes are dropped: weights do not need them
             raise ValueError(f"a {type(target).__name__} is given a state")
 
     def _persistent(self, persistent_id: Any) -> None:
@@ -256,12 +256,12 @@ class PickleReader:
         self.stack.append(self.resolve_id(persistent_id))
 
 
-def _shown(name: Name) -> str:
+def _quoted(name: Name) -> str:
     return repr(str(name)[:200])
 
 
 _CONSTRUCTORS = {"copyreg._reconstructor", "copyreg.__newobj__"}
-"""How old protocols spell "an object of this class"."""
+"""How old protocols denote "an object of this class"."""
 _CONSTANTS = {
     "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
@@ -286,25 +286,25 @@ _ACTIONS: dict[str, Action] = {
     "TUPLE2": lambda self, _: self._push_tuple(2),
     "TUPLE3": lambda self, _: self._push_tuple(3),
     "LIST": lambda self, _: self.stack.append(self._pop_to_mark()),
-    "DICT": lambda self, _: self.stack.append(_filled({}, self._pop_to_mark())),
-    "FROZENSET": lambda self, _: self.stack.append(frozenset(map(_hashable, self._pop_to_mark()))),
+    "DICT": lambda self, _: self.stack.append(_set_items({}, self._pop_to_mark())),
+    "FROZENSET": lambda self, _: self.stack.append(frozenset(map(_checked_key, self._pop_to_mark()))),
     "APPEND": lambda self, _: self._extend([self._pop()]),
     "APPENDS": lambda self, _: self._extend(self._pop_to_mark()),
     "SETITEM": lambda self, _: self._update([self._pop(), self._pop()][::-1]),
     "SETITEMS": lambda self, _: self._update(self._pop_to_mark()),
     "ADDITEMS": lambda self, _: self._add(self._pop_to_mark()),
-    "GLOBAL": lambda self, both: self.stack.append(self._name(*both.split(" ", 1))),
+    "GLOBAL": lambda self, names: self.stack.append(self._name(*names.split(" ", 1))),
     "STACK_GLOBAL": lambda self, _: self.stack.append(self._name(*[self._pop(), self._pop()][::-1])),
     "REDUCE": lambda self, _: self._reduce(is_class=False),
     "NEWOBJ": lambda self, _: self._reduce(is_class=True),
     "NEWOBJ_EX": lambda self, _: self._new_with_keywords(),
-    "INST": lambda self, both: self._instance(self._name(*both.split(" ", 1)), self._pop_to_mark()),
+    "INST": lambda self, names: self._instance(self._name(*names.split(" ", 1)), self._pop_to_mark()),
     "OBJ": lambda self, _: self._object(),
     "BUILD": lambda self, _: self._build(),
     "PERSID": lambda self, persistent_id: self._persistent(persistent_id),
     "BINPERSID": lambda self, _: self._persistent(self._pop()),
 }
 _ACTIONS |= dict.fromkeys(
-    ("PUT", "BINPUT", "LONG_BINPUT"), lambda self, place: self.memo.__setitem__(place, self._top())
+    ("PUT", "BINPUT", "LONG_BINPUT"), lambda self, index: self.memo.__setitem__(index, self._top())
 )
-_ACTIONS |= dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda self, place: self.stack.append(self.memo[place]))
+_ACTIONS |= dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda self, index: self.stack.append(self.memo[index]))

@@ -1,6 +1,6 @@
-"""Weights in and out: official checkpoints by name, our own files as safetensors.
+"""Loading and saving weights: official checkpoints by name, our own files as safetensors.
 
-A file written by `save_model` explains itself: its metadata holds the architecture, the classes and
+A file written by `save_model` is self-describing: its metadata holds the architecture, the classes and
 whether the weights are folded. Nothing here unpickles.
 """
 
@@ -37,7 +37,7 @@ def load_official_state_dict(model: YOLO, state_dict: Mapping[str, Tensor]) -> N
 
 
 def require_official_fit(model: YOLO, state_dict: Mapping[str, Tensor]) -> None:
-    """ValueError that lists what is missing, unexpected and misshapen, if anything is."""
+    """ValueError that lists missing, unexpected and misshapen names, if there are any."""
     differences = find_differences(model, state_dict)
     if len(differences):
         form = "folded" if model.is_folded else "training"
@@ -53,7 +53,7 @@ def save_weights(path: str | os.PathLike, state_dict: Mapping[str, Tensor], meta
 
 
 def load_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors (on the CPU) and metadata; ValueError if it is no whole safetensors file."""
+    """Read tensors (on the CPU) and metadata; ValueError if it is not a complete safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
@@ -67,7 +67,7 @@ def save_model(path: str | os.PathLike, model: YOLO, classes: list[str],
                state_dict: Mapping[str, Tensor] | None = None) -> None:
     """Write a model, trained or folded, with its architecture and class names into one file.
 
-    `state_dict` is written in place of the model's own.
+    `state_dict`, if given, is written instead of the model's own.
     """
     if len(classes) != model.num_classes:
         raise ValueError(

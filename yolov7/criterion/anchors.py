@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 
 RATIO_THRESHOLD = 4.0
 MAX_SIZES = 5_000
-"""Sizes that the search looks at: enough for 1 % of recall, and seconds for any dataset."""
+"""Maximum number of sizes in the search: recall is accurate to 1 %, and any dataset takes seconds."""
 
 RECALL_WEIGHT = 0.1
-"""What recall counts beside fitness in the evolution."""
+"""Weight of recall relative to fitness in the evolution."""
 
 
 def shape_similarity(sizes_px: ArrayLike, anchors_px: ArrayLike) -> NDArray[np.float64]:
@@ -30,7 +30,7 @@ def shape_similarity(sizes_px: ArrayLike, anchors_px: ArrayLike) -> NDArray[np.f
 def best_possible_recall(
     sizes_px: ArrayLike, anchors_px: ArrayLike, ratio_threshold: float = RATIO_THRESHOLD
 ) -> float:
-    """Share of the sizes that some anchor fits: what no training can exceed. 0 without sizes."""
+    """Share of the sizes that some anchor fits: the upper bound of recall after training. 0 without sizes."""
     best = shape_similarity(sizes_px, anchors_px).max(axis=1)
     return float((best > 1 / ratio_threshold).mean()) if len(best) else 0.0
 
@@ -89,7 +89,7 @@ def _kmeans(
 ) -> NDArray[np.float64]:
     """Centres (k, 2) of `points` (n, 2), seeded far apart (k-means++).
 
-    On logarithms of sizes, where distance is a ratio, which is what the assigner looks at.
+    On logarithms of sizes, where distance is a ratio, which is what the assigner compares.
     """
     centres = points[[rng.integers(len(points))]]
     while len(centres) < num_centres:
@@ -118,9 +118,9 @@ def _evolve(
     generations: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Change a few sides by a little, keep what is fitter, again and again, in ever smaller steps.
+    """Evolutionary search: mutate a few sides slightly, keep the fitter anchors, with decreasing step size.
 
-    Recall counts beside fitness: a size without an anchor is never learnt.
+    The score includes recall, because a size without an anchor is never learnt.
     """
 
     def score(anchors: NDArray[np.float64]) -> float:

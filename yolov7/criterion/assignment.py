@@ -1,13 +1,13 @@
-"""Assignment: which predictions answer for which target.
+"""Label assignment: which predictions are trained on which target.
 
 Two steps, in this order:
 
-1. `match_anchors`: by shape and place alone, on the host where the targets are. The data-dependent
-   shapes are settled here, so that nothing afterwards waits for the device.
+1. `match_anchors`: by shape and position alone, on the host where the targets are. It determines all
+   data-dependent tensor shapes, so that no later step synchronises with the device.
 2. `assign_ota`: among those candidates, by cost (SimOTA), on the device, all heads and images at once.
 
-D heads · B images · L levels · A anchors · N targets · C classes · K candidates · M most candidates
-of one image and head. The outputs of a detector are D L: lead levels first, then auxiliary.
+D heads · B images · L levels · A anchors · N targets · C classes · K candidates · M maximum
+number of candidates per image and head. The outputs of a detector are D L: lead levels first, then auxiliary.
 """
 
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, intersection_over_union
 
-# Directions in which a cell may lend its target to a neighbour: itself, left, up, right, down.
+# Offsets from a target's cell to the cells that may share the target: itself, left, up, right, down.
 NEIGHBOURS_XY = np.array([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
 
 FINE_REACH = 0.5
-"""Cells from a target's centre to a neighbour that shares it: the two nearest (lead head)."""
+"""Maximum distance, in cells, from a target's centre to a neighbour that shares it: the two nearest (lead head)."""
 
 COARSE_REACH = 1.0
 """The same for coarse labels: all four neighbours (auxiliary head, paper section 4.2)."""
 
 IOU_COST_GAIN = 3.0
-"""Weight of the box cost beside the classification cost (OTA, section 3.1; SimOTA of YOLOX)."""
+"""Weight of the box cost relative to the classification cost (OTA, section 3.1; SimOTA of YOLOX)."""
 
-MOST_LOGIT = 40.0
-"""Beyond it a logit says no more to the assignment; odds and their products stay finite in float32."""
+MAX_LOGIT = 40.0
+"""Logits are clamped to this magnitude in the assignment, so that odds and their products are finite in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """K predictions that may answer for a target, ordered by output, neighbour, anchor, target."""
+    """K predictions that may be assigned to a target, ordered by output, neighbour, anchor, target."""
 
     image: Tensor  # (K,) int64, as all indices here
     anchor: Tensor
@@ -48,21 +48,21 @@ class Candidates:
     x: Tensor
     output: Tensor  # head * L + level
     target: Tensor  # the target that proposed this candidate
-    cell: Tensor  # in [0, K): equal for candidates that are one and the same prediction
-    slot: Tensor  # place in the flattened table
+    cell: Tensor  # in [0, K): equal for candidates that are the same prediction
+    slot: Tensor  # index into the flattened table
     table: Tensor  # (B, D, M): candidates of each image and head, -1 after the last
-    origin: Tensor  # (K, 2) x and y of the cell's corner less 1/2: where the decoder's range begins
+    origin: Tensor  # (K, 2) x and y of the cell's corner minus 1/2: lower end of the decoder's range
     anchor_px: Tensor  # (K, 2) width and height
     stride_px: Tensor  # (K, 1)
     num_per_output: tuple[int, ...]
 
     def to(self, device: torch.device) -> Self:
-        """The same on a device, without waiting for it."""
+        """Copy to a device, asynchronously."""
         values = (getattr(self, field.name) for field in fields(self))
-        return Candidates(*(send(v, device) if isinstance(v, Tensor) else v for v in values))
+        return Candidates(*(to_device(v, device) if isinstance(v, Tensor) else v for v in values))
 
     def indices_per_output(self) -> list[tuple[Tensor, ...]]:
-        """Per output image, anchor, y, x: where its candidates are in its (B, A, H, W, 5+C)."""
+        """Indices image, anchor, y, x of each output's candidates in its (B, A, H, W, 5+C)."""
         parts = (i.split(self.num_per_output) for i in (self.image, self.anchor, self.y, self.x))
         return list(zip(*parts, strict=True))
 
@@ -73,8 +73,8 @@ class Candidates:
         return torch.cat((centre, scaled[:, 2:].square() * self.anchor_px), dim=1)
 
     def distance(self, centres_px: Tensor) -> Tensor:
-        """From the centre of each candidate's cell to a point (K, 2) in pixels: (K,) in cells, along
-        the axis on which they are farther apart. The decoder reaches points up to 1 away."""
+        """Chebyshev distance (K,), in cells, from the centre of each candidate's cell to a point (K, 2) in
+        pixels. The decoder reaches points up to 1 away."""
         return (centres_px / self.stride_px - (self.origin + 1)).abs().amax(1)
 
     def last_of_each_cell(self, positive: Tensor) -> Tensor:
@@ -85,8 +85,8 @@ class Candidates:
         return positive & (last[self.cell] == order)
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`, through pinned memory: a plain copy waits for the GPU."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to `device` through pinned memory: a plain copy synchronises with the GPU."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -101,12 +101,12 @@ def match_anchors(
     ratio_threshold: float = 4.0,
     reaches: Sequence[float] = (FINE_REACH,),
 ) -> Candidates:
-    """Propose each target to the anchors of its shape, in its cell and the nearest neighbours.
+    """Propose candidates for each target: anchors of its shape, in its cell and the nearest neighbours.
 
-    An anchor fits when neither side differs by `ratio_threshold` or more. `targets` (N, 6) on the
+    An anchor fits if neither side differs by a factor of `ratio_threshold` or more. `targets` (N, 6) on the
     CPU: image, class, cx, cy, w, h in pixels; `anchors_px` (L, A, 2) on the CPU; `grids_hw` the
     cells of each level; `reaches` D, one per head. One pass over (D, L, 5, A, N), hence the order
-    of the candidates. In NumPy, whose calls cost a third of torch's on arrays as small as these.
+    of the candidates. In NumPy, whose call overhead is a third of torch's on such small arrays.
     """
     rows, dtype = targets.numpy(), targets.numpy().dtype
     anchors, (num_levels, num_anchors) = anchors_px.numpy().astype(dtype), anchors_px.shape[:2]
@@ -119,39 +119,41 @@ def match_anchors(
         fits = np.maximum(ratio, 1 / ratio).max(axis=2) < ratio_threshold
 
     to_edges = np.concatenate((centre, grid_wh[..., None] - centre), axis=1)  # left, up, right, down
-    near = (to_edges % 1 < reach[:, None, None, None]) & (to_edges > 1)
-    near = np.concatenate((np.ones_like(near[:, :, :1]), near), axis=2)  # (D, L, 5, N)
+    is_near = (to_edges % 1 < reach[:, None, None, None]) & (to_edges > 1)
+    is_near = np.concatenate((np.ones_like(is_near[:, :, :1]), is_near), axis=2)  # (D, L, 5, N)
 
-    head, level, neighbour, anchor, target = (near[:, :, :, None] & fits[:, None]).nonzero()
-    step = (NEIGHBOURS_XY.astype(dtype) * reach[:, None, None])[head, neighbour]
-    spot = np.floor(centre[level, :, target] + step)
-    spot = np.minimum(spot, grid_wh[level] - 1).clip(0)
-    x, y = np.ascontiguousarray(spot.T, np.int64)
+    head, level, neighbour, anchor, target = (is_near[:, :, :, None] & fits[:, None]).nonzero()
+    offset = (NEIGHBOURS_XY.astype(dtype) * reach[:, None, None])[head, neighbour]
+    cell_xy = np.floor(centre[level, :, target] + offset)
+    cell_xy = np.minimum(cell_xy, grid_wh[level] - 1).clip(0)
+    x, y = np.ascontiguousarray(cell_xy.T, np.int64)
     image, output = rows[:, 0].astype(np.int64)[target], head * num_levels + level
     width, height = grid_wh.max(axis=0).astype(np.int64)
-    row = image * len(reach) + head
-    place = (((row * num_levels + level) * num_anchors + anchor) * height + y) * width + x
+    image_and_head = image * len(reach) + head
+    prediction = (((image_and_head * num_levels + level) * num_anchors + anchor) * height + y) * width + x
     arrays = (
         *(image, anchor, y, x, output, target),
-        *_by_place(place, row, (num_images, len(reach))),
-        *(spot - reach.dtype.type(0.5), anchors[level, anchor], stride[level, None]),
+        *_group_by_image_and_head(prediction, image_and_head, (num_images, len(reach))),
+        *(cell_xy - reach.dtype.type(0.5), anchors[level, anchor], stride[level, None]),
     )
     num_per_output = np.bincount(output, minlength=len(reach) * num_levels)
     return Candidates(*map(torch.from_numpy, arrays), tuple(num_per_output.tolist()))
 
 
-def _by_place(place: NDArray, row: NDArray, rows: tuple[int, int]) -> tuple[NDArray, ...]:
-    """Candidates (K,) in the order of their places, which number the predictions row by row, a row
-    being one image and head: `cell` and `slot` (K,) and `table` (B, D, M) of `Candidates`."""
-    order = place.argsort(kind="stable")
-    place, row_of = place[order], row[order]
+def _group_by_image_and_head(
+    prediction: NDArray, image_and_head: NDArray, shape: tuple[int, int]
+) -> tuple[NDArray, ...]:
+    """Group candidates, given the indices (K,) of their predictions and of their image and head, and the
+    shape (B, D): `cell` and `slot` (K,) and `table` (B, D, M) of `Candidates`."""
+    order = prediction.argsort(kind="stable")
+    prediction, row_of = prediction[order], image_and_head[order]
     cell, slot = np.empty_like(order), np.empty_like(order)
-    cell[order] = (np.diff(place, prepend=place[:1]) != 0).cumsum()
-    count = np.bincount(row, minlength=rows[0] * rows[1])
-    most, first = count.max(), count.cumsum() - count
-    slot[order] = np.arange(len(row)) + (np.arange(len(count)) * most - first)[row_of]
-    table = np.full((*rows, most), -1)
-    table.reshape(-1)[slot] = np.arange(len(row))
+    cell[order] = (np.diff(prediction, prepend=prediction[:1]) != 0).cumsum()
+    count = np.bincount(image_and_head, minlength=shape[0] * shape[1])
+    max_count, first = count.max(), count.cumsum() - count
+    slot[order] = np.arange(len(image_and_head)) + (np.arange(len(count)) * max_count - first)[row_of]
+    table = np.full((*shape, max_count), -1)
+    table.reshape(-1)[slot] = np.arange(len(image_and_head))
     return cell, slot, table
 
 
@@ -159,11 +161,11 @@ def _by_place(place: NDArray, row: NDArray, rows: tuple[int, int]) -> tuple[NDAr
 def assign_ota(
     candidates: Candidates, cells: Tensor, targets: Tensor, num_ious: int
 ) -> Tensor:
-    """Give each target its dynamic k cheapest candidates: (K,) index of the target served, or -1.
+    """Assign each target its dynamic k cheapest candidates: (K,) index of the assigned target, or -1.
 
     SimOTA (YOLOX section 2.1 after OTA, Ge et al. 2021). k is the sum of a target's `num_ious`
-    largest overlaps, at least 1. A candidate that several targets claim serves the one (of all in
-    its image) to whom it is cheapest, the first of them where costs are equal. `cells` (K, 5+C) raw
+    largest overlaps, at least 1. A candidate claimed by several targets goes to the one (of all in
+    its image) with the lowest cost, the first of them if costs are equal. `cells` (K, 5+C) raw
     predictions; `targets` (N, 6) as in `match_anchors`. Matrices are (N, D, M).
     """
     if not len(candidates.target):
@@ -171,7 +173,7 @@ def assign_ota(
     image, label = targets[:, 0].long(), targets[:, 1].long()
     as_background, as_object = classification_costs(cells)
 
-    # Padded by what -1, the end of a short row of the table, finds: an empty box, an infinite cost.
+    # Padding for index -1, at the end of short rows of the table: an empty box, an infinite cost.
     predicted_xyxy = F.pad(cxcywh_to_xyxy(candidates.decode(cells)).T, (0, 1))[:, candidates.table]
     as_background = F.pad(as_background, (0, 1), value=float("inf"))[candidates.table]
 
@@ -182,19 +184,19 @@ def assign_ota(
     cost = as_object[members, label[:, None, None]] + as_background.index_select(0, image)
     cost -= IOU_COST_GAIN * (iou + 1e-8).log_()
 
-    most = min(num_ious, iou.shape[-1])
-    dynamic_k = iou.topk(most).values.sum(-1, keepdim=True).long().clamp(1, most)
-    claimed = _cheapest(cost, dynamic_k, most) & cost.isfinite()
-    return _settle(cost, claimed, image, candidates)
+    max_k = min(num_ious, iou.shape[-1])
+    dynamic_k = iou.topk(max_k).values.sum(-1, keepdim=True).long().clamp(1, max_k)
+    claimed = _lowest_costs(cost, dynamic_k, max_k) & cost.isfinite()
+    return _resolve_conflicts(cost, claimed, image, candidates)
 
 
-def _cheapest(cost: Tensor, k: Tensor, most: int) -> Tensor:
-    """Mark the k (..., 1) lowest costs of each row of (..., M), the last ones where they are equal.
+def _lowest_costs(cost: Tensor, k: Tensor, max_k: int) -> Tensor:
+    """Mark the k (..., 1) lowest costs of each row of (..., M), the last ones if costs are equal.
 
     Equal costs are common: two targets may propose the same prediction. `topk` breaks such ties
-    differently from device to device, hence only its values are used. 1 <= k <= most.
+    differently from device to device, hence only its values are used. 1 <= k <= max_k.
     """
-    lowest = cost.topk(most, largest=False).values
+    lowest = cost.topk(max_k, largest=False).values
     limit = lowest.gather(-1, k - 1)
     num_equal = k - (lowest < limit).sum(-1, keepdim=True)
     equal = cost == limit
@@ -202,21 +204,21 @@ def _cheapest(cost: Tensor, k: Tensor, most: int) -> Tensor:
     return (cost < limit) | (equal & (rank > rank[..., -1:] - num_equal))
 
 
-def _settle(cost: Tensor, claimed: Tensor, image: Tensor, candidates: Candidates) -> Tensor:
-    """One target at most per candidate: costs and claims (N, D, M) to owners (K,), -1 for none.
+def _resolve_conflicts(cost: Tensor, claimed: Tensor, image: Tensor, candidates: Candidates) -> Tensor:
+    """At most one target per candidate: costs and claims (N, D, M) to target indices (K,), -1 for none.
 
     Rows of one image (N,) are reduced together, as minima and sums over the table (B, D, M).
     """
     rows = image[:, None, None].expand_as(cost)
-    shape, nobody = candidates.table.shape, len(cost)
+    shape, unassigned = candidates.table.shape, len(cost)
     contested = cost.new_zeros(shape).index_add_(0, image, claimed.to(cost.dtype)) > 1
     lowest = cost.new_full(shape, float("inf")).scatter_reduce_(0, rows, cost, "amin")
     cheapest = cost == lowest.index_select(0, image)
-    serves = torch.where(contested.index_select(0, image), cheapest, claimed)
-    target = torch.where(serves, torch.arange(nobody, device=cost.device)[:, None, None], nobody)
-    owner = torch.full_like(candidates.table, nobody).scatter_reduce_(0, rows, target, "amin")
-    owner = owner.view(-1)[candidates.slot]
-    return torch.where(owner < nobody, owner, -1)
+    is_assigned = torch.where(contested.index_select(0, image), cheapest, claimed)
+    target = torch.where(is_assigned, torch.arange(unassigned, device=cost.device)[:, None, None], unassigned)
+    assigned = torch.full_like(candidates.table, unassigned).scatter_reduce_(0, rows, target, "amin")
+    assigned = assigned.view(-1)[candidates.slot]
+    return torch.where(assigned < unassigned, assigned, -1)
 
 
 def classification_costs(cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,10 +226,10 @@ def classification_costs(cells: Tensor) -> tuple[Tensor, Tensor]:
     and what being an object of each class adds to it (K, C).
 
     The probability is y = sqrt(P(class) P(object)) = 1 / s with s = sqrt(1 + z) and, of the odds
-    against class and object, z = c + o + c o. So 1 - y is z / (s (s + 1)): nothing cancels, and
-    all is finite for any logit.
+    against class and object, z = c + o + c o. So 1 - y is z / (s (s + 1)): no cancellation,
+    and finite for any logit.
     """
-    odds = cells[:, 4:].clamp(-MOST_LOGIT, MOST_LOGIT).neg_().exp_()
+    odds = cells[:, 4:].clamp(-MAX_LOGIT, MAX_LOGIT).neg_().exp_()
     odds_object = odds[:, :1]
     z = (odds[:, 1:] * (odds_object + 1)).add_(odds_object)
     s = (z + 1).sqrt_()

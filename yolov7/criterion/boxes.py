@@ -1,7 +1,7 @@
 """Boxes: conversions between formats, overlaps, clipping.
 
 Every box tensor is (..., 4) and floating. `xyxy` is left, top, right, bottom; `cxcywh` is
-centre x, centre y, width, height. Unit and frame are the caller's: both operands share them.
+centre x, centre y, width, height. Both operands share the caller's unit and coordinate frame.
 """
 
 import math
@@ -27,7 +27,7 @@ def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Corners (..., 4) in pixels, moved into an image of size (height, width)."""
+    """Corners (..., 4) in pixels, clipped to an image of size (height, width)."""
     height_px, width_px = size_hw
     x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
     return torch.stack(
@@ -96,5 +96,5 @@ def bbox_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IoUKind = "iou") -> Tenso
 
 
 def _area(sizes: Tensor) -> Tensor:
-    """Width times height of (..., 2). Not `prod`, whose gradient waits for the device."""
+    """Width times height of (..., 2). Not `prod`, whose gradient synchronises with the device."""
     return sizes[..., 0] * sizes[..., 1]

@@ -1,4 +1,4 @@
-"""Reading a detector's outputs for the loss: the objectness of every cell, and all of a few cells.
+"""Reading a detector's outputs for the loss: the objectness of all cells, and the full predictions of a few.
 
 B images · A anchors · H W cells · C classes · K candidates · S cells of all outputs
 """
@@ -13,8 +13,8 @@ from torch import Tensor
 class ReadCells(torch.autograd.Function):
     """The objectness of all cells and the predictions of some, with one dense gradient for both.
 
-    Indexing an output twice would make autograd fill two dense gradients and add them; they are
-    nearly all of the backward pass. Any memory layout is read and given back without a copy.
+    Indexing an output twice would make autograd fill two dense gradients and add them, which takes
+    nearly all of the backward pass. Any memory layout is read, and returned, without a copy.
     """
 
     @staticmethod
@@ -53,8 +53,8 @@ class ReadCells(torch.autograd.Function):
 def zeros_like(layout: Tensor, device: torch.device) -> Tensor:
     """Zeros with the shape, strides and dtype of `layout` (on "meta").
 
-    On the CPU by calloc through NumPy, which asks for huge pages: filling memory that is new to
-    the process takes three times as long, almost all of it page faults.
+    On the CPU by NumPy's calloc, which requests huge pages: filling newly allocated memory takes three
+    times as long, almost all of it page faults.
     """
     if device.type != "cpu":
         return torch.zeros_like(layout, device=device)

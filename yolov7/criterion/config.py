@@ -22,7 +22,7 @@ class LossConfig:
     iou_ratio: float = 1.0
     """Objectness target: 0 is 1 for every positive, 1 is the overlap of the predicted box."""
     auxiliary: Literal["none", "independent", "lead-guided", "coarse-to-fine"] = "coarse-to-fine"
-    """Whence the auxiliary head's labels come (paper section 4.2, figure 5)."""
+    """Where the auxiliary head's labels come from (paper section 4.2, figure 5)."""
     auxiliary_gain: float = 0.25
     constrain_auxiliary: bool = False
     """Bound the objectness that a positive of the auxiliary head learns by its distance to the object,

@@ -1,4 +1,4 @@
-"""The criterion: raw outputs and targets to one loss, for every head and every way of assignment.
+"""The criterion: raw outputs and targets to one loss, for every head and assignment method.
 
 B images · D heads · L levels · A anchors · N targets · C classes · K candidates · H W cells · S cells
 of all outputs, which are D L: lead levels first, then auxiliary.
@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .assignment import COARSE_REACH, FINE_REACH, Candidates, assign_ota, match_anchors, send
+from .assignment import COARSE_REACH, FINE_REACH, Candidates, assign_ota, match_anchors, to_device
 from .boxes import bbox_iou
 from .cells import ReadCells
 from .config import LossConfig
 
 NUM_IOUS = 10
 NUM_IOUS_AUXILIARY = 20
-"""Overlaps that are summed to the dynamic k; with an auxiliary head, for lead and auxiliary alike."""
+"""Number of largest IoUs summed to the dynamic k; the second one for both heads if there is an auxiliary head."""
 
 LEVEL_GAINS = {3: (4.0, 1.0, 0.4)}
-LEVEL_GAINS_ELSE = (4.0, 1.0, 0.25, 0.06, 0.02)
-"""What the objectness of each level counts, fine to coarse, for 3 levels and otherwise."""
+DEFAULT_LEVEL_GAINS = (4.0, 1.0, 0.25, 0.06, 0.02)
+"""Weight of each level's objectness, fine to coarse, for 3 levels and otherwise."""
 
 FOCAL_ALPHA = 0.25
 
@@ -42,7 +42,7 @@ class Criterion(nn.Module):
 
     Per output, then summed over them: 1 - CIoU and class cross-entropy over the positives, and
     objectness cross-entropy over every cell, weighted by level; each with its gain. The auxiliary
-    head is L more levels with a gain of their own: all that follows is written once for both.
+    head is treated as L more levels with their own gain.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Criterion(nn.Module):
         self.strides = tuple(strides)
         self.num_classes = num_classes
         self.config = config or LossConfig()
-        self.class_weights = self._balanced(class_counts) if self.config.class_balance_beta else None
+        self.class_weights = self._class_balanced_weights(class_counts) if self.config.class_balance_beta else None
 
     @classmethod
     def for_model(
@@ -72,23 +72,23 @@ class Criterion(nn.Module):
 
     def forward(self, outputs: Sequence[Tensor], targets: Tensor) -> LossTerms:
         """`outputs`: (B, A, H, W, 5+C) per level, lead first, then auxiliary. `targets` (N, 6):
-        image, class, cx, cy, w, h, normalised; best left on the CPU, where they are matched.
+        image, class, cx, cy, w, h, normalised; preferably on the CPU, where they are matched.
 
-        Where several targets meet in one cell, each has its box and class terms there; objectness
-        learns from the last of them in the order neighbour, anchor, target. The same targets in another
-        order may thus teach another objectness there, but the same order the same on every device.
+        If several targets share a cell, each has its box and class terms there; the objectness label
+        comes from the last of them in the order neighbour, anchor, target. Reordering the targets may
+        thus change that label, but the same order gives the same label on every device.
         """
         self._check(len(outputs), targets)
         if self.config.auxiliary == "none":
             outputs = outputs[: len(self.strides)]
         host_targets = self._in_pixels(targets, outputs[0])
         candidates = self._match(host_targets, outputs).to(outputs[0].device)
-        targets = send(host_targets, outputs[0].device)
+        targets = to_device(host_targets, outputs[0].device)
 
         objectness, cells = ReadCells.apply(candidates.indices_per_output(), *outputs)
-        owner = self._assign(candidates, self._guide(cells, candidates, outputs), targets)
+        assigned = self._assign(candidates, self._guide(cells, candidates, outputs), targets)
         sizes = [output[..., 4].numel() for output in outputs]
-        terms = self._terms(objectness, sizes, cells, candidates, owner, targets)
+        terms = self._terms(objectness, sizes, cells, candidates, assigned, targets)
         return LossTerms(len(outputs[0]) * terms.sum(), *terms.detach())
 
     def _check(self, num_outputs: int, targets: Tensor) -> None:
@@ -105,7 +105,7 @@ class Criterion(nn.Module):
                 "(N, 6) holds image, class, cx, cy, w, h"
             )
 
-    def _balanced(self, class_counts: Sequence[int] | None) -> Tensor:
+    def _class_balanced_weights(self, class_counts: Sequence[int] | None) -> Tensor:
         """Weights of the classes; ValueError unless their counts fit and beta is below 1."""
         beta = self.config.class_balance_beta
         if not 0 < beta < 1:
@@ -123,9 +123,9 @@ class Criterion(nn.Module):
         images."""
         targets = targets.detach().cpu().to(torch.promote_types(output.dtype, torch.float32))
         indices, limits = targets[:, :2], (len(output), self.num_classes)
-        impossible = ~((indices >= 0) & (indices < indices.new_tensor(limits)))
-        if impossible.any():
-            row, column = impossible.nonzero()[0].tolist()
+        invalid = ~((indices >= 0) & (indices < indices.new_tensor(limits)))
+        if invalid.any():
+            row, column = invalid.nonzero()[0].tolist()
             raise ValueError(
                 f"criterion: a target has {('image', 'class')[column]} {indices[row, column]:g}; "
                 f"0 to {limits[column] - 1} are possible"
@@ -136,7 +136,7 @@ class Criterion(nn.Module):
         return targets * targets.new_tensor((1, 1, width_px, height_px, width_px, height_px))
 
     def _match(self, host_targets: Tensor, outputs: Sequence[Tensor]) -> Candidates:
-        """Candidates by anchor of the lead head, and of the auxiliary one where there is one."""
+        """Candidates by anchor of the lead head, and of the auxiliary head if there is one."""
         coarse = self.config.auxiliary == "coarse-to-fine"
         reaches = (FINE_REACH, COARSE_REACH if coarse else FINE_REACH)
         num_levels = len(self.strides)
@@ -153,18 +153,18 @@ class Criterion(nn.Module):
     def _guide(
         self, cells: Tensor, candidates: Candidates, outputs: Sequence[Tensor]
     ) -> Tensor:
-        """Predictions (K, 5+C) by which candidates are chosen: the lead head's for both heads, but
-        each head's own where they are independent."""
+        """Predictions (K, 5+C) that guide the assignment: the lead head's for both heads, or each head's
+        own if they are independent."""
         lead = outputs[: len(self.strides)]
         auxiliary = candidates.indices_per_output()[len(lead) :]
         if not auxiliary or self.config.auxiliary == "independent":
             return cells.detach()
-        seen = [output.detach()[index] for output, index in zip(lead, auxiliary, strict=True)]
+        lead_predictions = [output.detach()[index] for output, index in zip(lead, auxiliary, strict=True)]
         num_lead = sum(candidates.num_per_output[: len(lead)])
-        return torch.cat((cells.detach()[:num_lead], *seen))
+        return torch.cat((cells.detach()[:num_lead], *lead_predictions))
 
     def _assign(self, candidates: Candidates, guide: Tensor, targets: Tensor) -> Tensor:
-        """Target (K,) that each candidate serves, -1 for none."""
+        """Index (K,) of the target that each candidate is assigned to, -1 for none."""
         if self.config.assigner == "anchor":
             return candidates.target
         num_ious = NUM_IOUS_AUXILIARY if candidates.table.shape[1] > 1 else NUM_IOUS
@@ -176,26 +176,26 @@ class Criterion(nn.Module):
         sizes: Sequence[int],
         cells: Tensor,
         candidates: Candidates,
-        owner: Tensor,
+        assigned: Tensor,
         targets: Tensor,
     ) -> Tensor:
         """Box, objectness and classification loss (3,), gains included. `objectness` (S,) of the
         outputs, which have `sizes` cells each; `cells` (K, 5+C)."""
-        config, positive = self.config, owner >= 0
-        served = targets[owner.clamp(min=0)]
+        config, positive = self.config, assigned >= 0
+        matched = targets[assigned.clamp(min=0)]
         gains, map_gains = self._output_gains(sizes, cells)
         weight = positive.to(cells.dtype)
         num_positive = torch.zeros_like(gains).index_add_(0, candidates.output, weight)
         weight = weight * (gains / num_positive.clamp(min=1))[candidates.output]
 
-        overlap = bbox_iou(candidates.decode(cells), served[:, 2:], "ciou")
+        overlap = bbox_iou(candidates.decode(cells), matched[:, 2:], "ciou")
         box = (weight * (1 - overlap)).sum()
-        empty = [part.sum() for part in self._binary_loss(objectness).split(sizes)]
-        label = self._objectness_label(overlap.detach(), candidates, served[:, 2:4])
+        background = [part.sum() for part in self._binary_loss(objectness).split(sizes)]
+        label = self._objectness_label(overlap.detach(), candidates, matched[:, 2:4])
         correction = self._objectness_correction(cells[:, 4], label, candidates, positive)
-        objectness = (map_gains * torch.stack(empty)).sum()
+        objectness = (map_gains * torch.stack(background)).sum()
         objectness = objectness + (map_gains[candidates.output] * correction).sum()
-        classification = self._classification_term(cells[:, 5:], served[:, 1].long(), weight)
+        classification = self._classification_term(cells[:, 5:], matched[:, 1].long(), weight)
         return torch.stack(
             (
                 config.box_gain * box,
@@ -205,23 +205,23 @@ class Criterion(nn.Module):
         )
 
     def _output_gains(self, sizes: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """What each output counts (D L,), and what the objectness of one of its cells does (D L,)."""
+        """Weight of each output (D L,), and of the objectness of one of its cells (D L,)."""
         num_levels = len(self.strides)
         heads = [1.0] * num_levels + [self.config.auxiliary_gain] * num_levels
-        levels = LEVEL_GAINS.get(num_levels, LEVEL_GAINS_ELSE)[:num_levels] * 2
+        levels = LEVEL_GAINS.get(num_levels, DEFAULT_LEVEL_GAINS)[:num_levels] * 2
         maps = [head * level / n for head, level, n in zip(heads, levels, sizes)]
         gains = torch.tensor((heads[: len(sizes)], maps), dtype=like.dtype)
-        return send(gains, like.device).unbind()
+        return to_device(gains, like.device).unbind()
 
     def _objectness_label(
         self, overlap: Tensor, candidates: Candidates, centres_px: Tensor
     ) -> Tensor:
-        """Soft label (K,) of candidates that overlap their targets so much.
+        """Soft objectness label (K,) of candidates from the overlap with their targets.
 
-        Constrained, an auxiliary cell whose centre is d cells from the object's (the farther axis)
-        learns at most 2 - d, no less than 0. The paper gives no formula; this one leaves every fine
-        positive alone, whose d is below 1, as far as the decoder reaches, and bounds the extra coarse
-        ones (d from 1 to 1.5) by 1 down to 1/2, continuously.
+        With `constrain_auxiliary`, the label of an auxiliary cell whose centre is d cells from the
+        object's (Chebyshev distance) is at most 2 - d, no less than 0. The paper gives no formula; this
+        one leaves every fine positive unchanged (d below 1, the decoder's range) and bounds the extra
+        coarse ones (d from 1 to 1.5) by 1 down to 1/2, continuously.
         """
         ratio = self.config.iou_ratio
         label = 1 - ratio + ratio * overlap.clamp(min=0)
@@ -234,10 +234,10 @@ class Criterion(nn.Module):
     def _objectness_correction(
         self, logit: Tensor, label: Tensor, candidates: Candidates, positive: Tensor
     ) -> Tensor:
-        """What the loss of positive cells (K,) differs by from that of empty ones.
+        """Loss of positive cells (K,) minus their loss as background.
 
-        Maps are scored as if they were empty, then corrected, so no map of labels is ever made, and
-        a cell's label is one number, not the last write.
+        The loss of a map is computed as background, then corrected, so no label map is allocated, and a
+        cell's label is well defined, independent of write order.
         """
         positive_weight = self.config.objectness_positive_weight
         correction = self._binary_loss(logit, label, positive_weight) - self._binary_loss(logit)
@@ -245,13 +245,13 @@ class Criterion(nn.Module):
 
     def _classification_term(self, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """Mean over classes of (K, C), summed over candidates with their weight (K,); 0 for one
-        class, where objectness says it all."""
+        class, where objectness is sufficient."""
         if self.num_classes == 1:
             return logits.new_zeros(())
-        off = self.config.label_smoothing / 2
-        one_hot = torch.full_like(logits, off).scatter_(1, label[:, None], 1 - off)
+        off_value = self.config.label_smoothing / 2
+        one_hot = torch.full_like(logits, off_value).scatter_(1, label[:, None], 1 - off_value)
         if self.class_weights is not None:
-            weight = weight * send(self.class_weights.to(weight.dtype), weight.device)[label]
+            weight = weight * to_device(self.class_weights.to(weight.dtype), weight.device)[label]
         positive_weight = self.config.classification_positive_weight
         return (weight * self._binary_loss(logits, one_hot, positive_weight).mean(1)).sum()
 
@@ -293,6 +293,6 @@ def binary_loss(
     label = torch.zeros_like(logit) if label is None else label
     probability = logit.sigmoid()
     wrong = label * (1 - probability) + (1 - label) * probability
-    wrong = wrong.clamp(min=torch.finfo(wrong.dtype).tiny)  # 0 ** gamma has no slope for gamma < 1
+    wrong = wrong.clamp(min=torch.finfo(wrong.dtype).tiny)  # 0 ** gamma has no gradient for gamma < 1
     alpha = label * FOCAL_ALPHA + (1 - label) * (1 - FOCAL_ALPHA)
     return loss * alpha * wrong**focal_gamma

@@ -1,1 +1,1 @@
-"""Raw outputs to detections, detections to figures."""
+"""Raw outputs to detections, detections to metrics and plots."""

@@ -1,4 +1,4 @@
-"""Detections and truth → COCO average precision, curves per class, confusion matrix.
+"""Detections and ground truth → COCO average precision, curves per class, confusion matrix.
 
 hotcoco computes what pycocotools computes, bit for bit, about a hundred times faster.
 Shape letters: I images · N true objects · D detections · C classes · T IoU thresholds · R recall levels.
@@ -38,7 +38,7 @@ TRUTH_COLUMNS = {
 DETECTION_COLUMNS = {"detections": (np.float32, (6,))}
 COLUMNS = IMAGE_COLUMNS | TRUTH_COLUMNS | DETECTION_COLUMNS
 
-ARRAYS = {"pr_curves", "confusion"}
+ARRAY_FIELDS = {"pr_curves", "confusion"}
 
 State = dict[str, NDArray]
 
@@ -65,10 +65,10 @@ class PrecisionRecall(NamedTuple):
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO's twelve figures and their detail; None where no object lets a figure be defined.
+    """COCO's twelve metrics and their detail; None where a metric is undefined for lack of objects.
 
-    ``confusion`` is (C+1, C+1): true class down, predicted class across, background last, counted at
-    confidence 0.25 and IoU 0.45. Crowds are no objects there.
+    ``confusion`` is (C+1, C+1): true class in rows, predicted class in columns, background last, counted
+    at confidence 0.25 and IoU 0.45, without crowds.
     """
 
     ap: float | None
@@ -91,8 +91,8 @@ class Metrics:
     confusion: NDArray[np.int64] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the arrays, ready for JSON: the figures under ``overall``, each class under ``per_class``."""
-        overall = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS | {"per_class"}}
+        """Everything but the arrays, ready for JSON: the metrics under ``overall``, each class under ``per_class``."""
+        overall = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ARRAY_FIELDS | {"per_class"}}
         return {"overall": overall, "per_class": {name: asdict(c) for name, c in self.per_class.items()}}
 
 
@@ -153,14 +153,14 @@ class CocoEvaluator:
 
     @classmethod
     def merged(cls, class_names: Sequence[str], states: Iterable[State]) -> "CocoEvaluator":
-        """The evaluator that would have seen what the ranks saw."""
+        """An evaluator with the states of all ranks."""
         evaluator = cls(class_names)
         evaluator._states = list(states)
         return evaluator
 
     def compute(self) -> Metrics:
-        """Score everything added so far; the order of images and how ranks shared them do not matter."""
-        state = _each_image_once(self.state())
+        """Score everything added so far, independent of the order of images and their distribution over ranks."""
+        state = _deduplicate(self.state())
         evaluation = _evaluate(state, self.class_names)
         precision, recall, scores = (evaluation.eval[name] for name in ("precision", "recall", "scores"))
         recall_levels = np.array(evaluation.params.rec_thrs)
@@ -203,21 +203,21 @@ def _array(values: Any) -> NDArray:
     return np.asarray(values)
 
 
-def _each_image_once(state: State) -> State:
-    """The state sorted by image id, with the first entry of each image alone."""
+def _deduplicate(state: State) -> State:
+    """The state sorted by image id, with only the first entry of each image."""
     image_ids, images = np.unique(state["image_ids"], return_index=True)
-    place = np.full(len(state["image_ids"]), -1)
-    place[images] = np.arange(len(image_ids))
-    once = {name: state[name][images] for name in IMAGE_COLUMNS}
+    position = np.full(len(state["image_ids"]), -1)
+    position[images] = np.arange(len(image_ids))
+    deduplicated = {name: state[name][images] for name in IMAGE_COLUMNS}
     for count, columns in (("num_truth", TRUTH_COLUMNS), ("num_detections", DETECTION_COLUMNS)):
-        place_of_row = np.repeat(place, state[count])
-        rows = np.argsort(place_of_row, kind="stable")[(place_of_row < 0).sum() :]
-        once |= {name: state[name][rows] for name in columns}
-    return once
+        position_of_row = np.repeat(position, state[count])
+        rows = np.argsort(position_of_row, kind="stable")[(position_of_row < 0).sum() :]
+        deduplicated |= {name: state[name][rows] for name in columns}
+    return deduplicated
 
 
 def _evaluate(state: State, class_names: Sequence[str]) -> COCOeval:
-    """hotcoco's evaluation of a sorted state. Images and classes go by position, so any id may be used."""
+    """hotcoco's evaluation of a sorted state. Images and classes are identified by position, so any id may be used."""
     images = [{"id": i, "height": int(h), "width": int(w)} for i, (h, w) in enumerate(state["sizes_hw"])]
     categories = [{"id": c, "name": name} for c, name in enumerate(class_names)]
     positions = np.arange(len(images))
@@ -245,13 +245,13 @@ def _xyxy_to_xywh(boxes_xyxy: NDArray) -> NDArray[np.float64]:
 
 
 def _mean(values: NDArray) -> float | None:
-    """Mean over what is defined (-1 marks what is not), as pycocotools' summary takes it."""
+    """Mean over defined values (-1 marks undefined ones), as in pycocotools' summary."""
     defined = values[values > -1]
     return float(defined.mean()) if len(defined) else None
 
 
 def _class_metrics(precision: NDArray, scores: NDArray, recall: NDArray, num_truth: int) -> ClassMetrics:
-    """Of one class: precision (T, R), scores (R,) at IoU 0.5, the recall levels (R,)."""
+    """Metrics of one class from precision (T, R), scores (R,) at IoU 0.5 and the recall levels (R,)."""
     if (precision < 0).any():
         return ClassMetrics(None, None, None, None, None, None, num_truth)
     precision50 = precision[IOU_50]

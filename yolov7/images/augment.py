@@ -1,9 +1,9 @@
-"""Augmentation: mosaic, random view, mixup, pasted objects, colour (paper: Section 5.1, recipe).
+"""Augmentation: mosaic, random perspective, mixup, paste-in, copy-paste, HSV jitter (paper: Section 5.1, recipe).
 
-The geometry of a sample is decided first, as one matrix per source image; only then are images
-read, no larger than they will be seen and not at all when they fall outside the view, and drawn.
-Every random choice comes from the generator that the caller gives, so the same generator state
-makes the same sample.
+The geometry of a sample is chosen first, as one matrix per source image. Only then are images decoded,
+at no higher resolution than needed and not at all if they fall outside the output, and drawn.
+Every random choice comes from the caller's generator, so the same generator state gives the same
+sample.
 
 n objects · S side of the output in pixels
 """
@@ -18,11 +18,11 @@ from . import paste
 from .config import AugmentConfig
 from .mosaic import places_of_four, places_of_nine
 from .sample import PAD_GREY, Sample, fitted_size_hw, reduction
-from .tile import draw_tile, gathered
+from .tile import draw_tile, merge_samples
 from .warp import rotation, scaling, shearing, translation
 
 MIXUP_BETA = 8.0
-"""Both parameters of the beta distribution of mixup's weight: near one half, rarely near 0 or 1."""
+"""Both parameters of the beta distribution of mixup's weight, which is near 0.5, rarely near 0 or 1."""
 
 
 def augmented_sample(
@@ -36,16 +36,16 @@ def augmented_sample(
 ) -> Sample:
     """The training sample of `index`: an image of (size_px, size_px, 3) and its objects.
 
-    `read(index)` gives any sample; mosaic, mixup and paste-in draw theirs among `partners`. Where
-    `size_hw(index)` can tell an image's height and width without decoding it, `read(index, reduce)`
-    is called instead, with reduce 1, 2, 4 or 8, and images that the view leaves out are never read.
-    The result's `image_id` is `index`: a mosaic is no single file.
+    `read(index)` returns any sample; mosaic, mixup and paste-in draw from `partners`. If
+    `size_hw(index)` gives an image's height and width without decoding it, `read(index, reduce)`
+    is called instead, with reduce 1, 2, 4 or 8, and images outside the output are never read.
+    The result's `image_id` is `index`, since a mosaic has several source files.
     """
-    source = _Source(read, partners, size_hw)
-    sample = _view_of(source, index, size_px, config, rng)
+    source = _SampleSource(read, partners, size_hw)
+    sample = _mosaic_or_single(source, index, size_px, config, rng)
     if rng.random() < config.mixup:
         [other] = source.draw(1, index, rng)
-        other = _view_of(source, other, size_px, config, rng)
+        other = _mosaic_or_single(source, other, size_px, config, rng)
         sample = mixup(sample, other, float(rng.beta(MIXUP_BETA, MIXUP_BETA)))
     if config.copy_paste > 0:
         sample = paste.copy_paste(sample, config.copy_paste, rng)
@@ -58,14 +58,14 @@ def augmented_sample(
     return replace(sample, image=jitter_hsv(sample.image, config, rng))
 
 
-class _Source:
-    """The samples to draw from, and how much is known about them before they are decoded."""
+class _SampleSource:
+    """Samples to draw from, and their sizes where known before decoding."""
 
     def __init__(self, read, partners, size_hw):
         self.read, self.partners, self.size_hw = read, partners, size_hw
 
     def draw(self, count: int, index: int, rng: np.random.Generator) -> list[int]:
-        """`count` different partners; they repeat where there are too few, and are `index` where none."""
+        """`count` different partners; repeated if there are too few, `index` if there are none."""
         available = len(self.partners)
         if not available:
             return [index] * count
@@ -80,72 +80,73 @@ class _Source:
         return self.size_hw(index), lambda reduce: self.read(index, reduce)
 
 
-def _view_of(source: _Source, index: int, size_px: int, config, rng) -> Sample:
-    """A random view of a mosaic that starts with `index`, or of that image alone."""
-    indices, place_px = [index], size_px
+def _mosaic_or_single(source: _SampleSource, index: int, size_px: int, config, rng) -> Sample:
+    """A randomly transformed mosaic that starts with `index`, or that image alone."""
+    indices, mosaic_px = [index], size_px
     if rng.random() < config.mosaic:
         count = 9 if rng.random() < config.mosaic_nine else 4
         indices += source.draw(count - 1, index, rng)
-        place_px = 2 * size_px
-    opened = [source.open(i) for i in indices]
-    sizes_hw = [fitted_size_hw(full_hw, (size_px, size_px))[1] for full_hw, _ in opened]
+        mosaic_px = 2 * size_px
+    sources = [source.open(i) for i in indices]
+    sizes_hw = [fitted_size_hw(full_hw, (size_px, size_px))[1] for full_hw, _ in sources]
     if len(indices) == 1:
-        places = [(size_px - np.array(sizes_hw[0][::-1])) / 2]
+        offsets_xy = [(size_px - np.array(sizes_hw[0][::-1])) / 2]
     elif len(indices) == 4:
-        places = places_of_four(sizes_hw, rng.uniform(0.5, 1.5, 2) * size_px)
+        offsets_xy = places_of_four(sizes_hw, rng.uniform(0.5, 1.5, 2) * size_px)
     else:
-        places = places_of_nine(sizes_hw, rng.uniform(0, 1, 2) * size_px)
-    view = random_view(place_px, size_px, config, rng)
+        offsets_xy = places_of_nine(sizes_hw, rng.uniform(0, 1, 2) * size_px)
+    view = random_view(mosaic_px, size_px, config, rng)
     canvas = np.full((size_px, size_px, 3), PAD_GREY, np.uint8)
-    parts = []
-    for (full_hw, fetch), (height, width), left_top in zip(opened, sizes_hw, places):
-        place = translation(*left_top) @ scaling(width / full_hw[1], height / full_hw[0])
-        part = draw_tile(canvas, fetch, full_hw, place, place_px, view)
-        if part is not None:
-            parts.append(part)
-    return gathered(canvas, parts, opened[0][0], index)
+    tiles = []
+    for (full_hw, fetch), (height, width), offset_xy in zip(sources, sizes_hw, offsets_xy):
+        to_mosaic = translation(*offset_xy) @ scaling(width / full_hw[1], height / full_hw[0])
+        tile = draw_tile(canvas, fetch, full_hw, to_mosaic, mosaic_px, view)
+        if tile is not None:
+            tiles.append(tile)
+    return merge_samples(canvas, tiles, sources[0][0], index)
 
 
 def random_view(
-    place_px: int, size_px: int, config: AugmentConfig, rng: np.random.Generator
+    mosaic_px: int, size_px: int, config: AugmentConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """3x3 matrix from a canvas of side `place_px` to the output of side `size_px`.
+    """Random 3x3 matrix from a mosaic of side `mosaic_px` to the output of side `size_px`.
 
-    In this order, about the canvas' centre: perspective, magnification, rotation, shear, move to
+    In this order, about the mosaic's centre: perspective, scaling, rotation, shear, translation to
     near the output's centre, flips.
     """
 
-    def around(spread: float) -> float:
+    def symmetric(spread: float) -> float:
         return rng.uniform(-spread, spread)
 
     perspective = np.eye(3)
-    perspective[2, :2] = around(config.perspective), around(config.perspective)
-    magnify = 1 + around(config.scale)
-    turn = rotation(around(config.rotate_degrees))
-    slant = shearing(around(config.shear_degrees), around(config.shear_degrees))
-    move = translation(
-        (0.5 + around(config.translate)) * size_px, (0.5 + around(config.translate)) * size_px
+    perspective[2, :2] = symmetric(config.perspective), symmetric(config.perspective)
+    magnify = 1 + symmetric(config.scale)
+    rotate = rotation(symmetric(config.rotate_degrees))
+    shear = shearing(symmetric(config.shear_degrees), symmetric(config.shear_degrees))
+    translate = translation(
+        (0.5 + symmetric(config.translate)) * size_px, (0.5 + symmetric(config.translate)) * size_px
     )
     flip = np.eye(3)
     if rng.random() < config.flip_horizontal:
         flip = translation(size_px, 0) @ scaling(-1, 1) @ flip
     if rng.random() < config.flip_vertical:
         flip = translation(0, size_px) @ scaling(1, -1) @ flip
-    centred = translation(-place_px / 2, -place_px / 2)
-    return flip @ move @ slant @ turn @ scaling(magnify, magnify) @ perspective @ centred
+    centred = translation(-mosaic_px / 2, -mosaic_px / 2)
+    return flip @ translate @ shear @ rotate @ scaling(magnify, magnify) @ perspective @ centred
 
 
 def mixup(first: Sample, second: Sample, weight: float) -> Sample:
     """Blend two samples of one size: weight * first + (1 - weight) * second, objects of both."""
     image = cv2.addWeighted(first.image, weight, second.image, 1 - weight, 0)
-    return gathered(image, [first, second], first.original_size_hw, first.image_id)
+    return merge_samples(image, [first, second], first.original_size_hw, first.image_id)
 
 
 def jitter_hsv(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Multiply hue, saturation and value of an (H, W, 3) uint8 RGB image by random gains.
 
-    One 3x3 transform of the HSV image is six times as fast as a table per channel. 8-bit hue counts
-    half degrees up to 179, and going back OpenCV wraps what lies above: hence hue gains up to 1.4.
+    One 3x3 transform of the HSV image is six times as fast as a lookup table per channel. 8-bit hue is in
+    units of 2 degrees up to 179, and OpenCV wraps larger values on conversion back: hence hue gains
+    up to 1.4.
     """
     spread = np.array([config.hsv_hue, config.hsv_saturation, config.hsv_value])
     gains = 1 + rng.uniform(-1, 1, 3) * spread

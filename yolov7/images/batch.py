@@ -15,19 +15,19 @@ from .sample import Letterbox, Sample, letterbox
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """B images of one size with their N targets, on whatever device they were moved to."""
+    """B images of one size with their N targets, on any device."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB in channels-last memory, as decoders write it."""
     targets: Tensor
-    """(N, 6) float32: image index in the batch, class, and cx, cy, w, h as parts of the image."""
+    """(N, 6) float32: image index in the batch, class, and cx, cy, w, h normalised by the image size."""
     image_ids: Tensor
     """(B,) int64."""
     letterboxes: tuple[Letterbox, ...] | None = None
-    """How each image was fitted, for carrying detections back; None for augmented images."""
+    """Letterbox of each image, for mapping detections back; None for augmented images."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The batch on `device`; with pinned memory and `non_blocking` the copy runs aside."""
+        """The batch on `device`; with pinned memory and `non_blocking` the copy is asynchronous."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
@@ -67,7 +67,7 @@ def collate(samples: Sequence[Sample], letterboxes: Sequence[Letterbox] | None =
 
 
 def _targets(index: int, sample: Sample) -> np.ndarray:
-    """The criterion's rows, (n, 6) float32, of one sample that is number `index` of its batch."""
+    """Target rows, (n, 6) float32, of the sample at position `index` of its batch."""
     height, width = sample.image.shape[:2]
     boxes = sample.boxes_xyxy[~sample.iscrowd]
     rows = np.empty((len(boxes), 6), np.float32)
@@ -81,7 +81,7 @@ def _targets(index: int, sample: Sample) -> np.ndarray:
 def normalize(
     images: Tensor, dtype: torch.dtype = torch.float32, channels_last: bool = True
 ) -> Tensor:
-    """(B, 3, H, W) uint8 to [0, 1] in `dtype`, on the images' device, in the memory format asked."""
+    """(B, 3, H, W) uint8 to [0, 1] in `dtype`, on the images' device, in the requested memory format."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return images.to(dtype=dtype, memory_format=memory_format).mul_(1 / 255)
 
@@ -89,9 +89,9 @@ def normalize(
 def evaluation_sample(
     sample: Sample, size_px: int, canvas_hw: tuple[int, int] | None = None
 ) -> tuple[Sample, Letterbox]:
-    """Letterbox a sample for evaluation: its longer side gets `size_px`, on a square or `canvas_hw`.
+    """Letterbox a sample for evaluation: its longer side becomes `size_px`, on a square or `canvas_hw`.
 
-    All objects stay, crowds too; boxes and polygons follow into the letterboxed frame.
+    All objects stay, crowds too; boxes and polygons are converted to the letterboxed frame.
     """
     image, fit = letterbox(sample.image, (size_px, size_px), canvas_hw=canvas_hw)
     polygons = sample.polygons

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: Okabe and Ito's colours (RGB), told apart by colour-blind readers too. More classes reuse them: the text decides.
+#: Okabe and Ito's colours (RGB), distinguishable for colour-blind readers. More classes reuse them: the text tells.
 PALETTE_RGB = (
     (0, 158, 115),
     (230, 159, 0),
@@ -32,8 +32,8 @@ def draw_detections(
 ) -> NDArray:
     """A copy of the image (H, W, 3) uint8 RGB with detections (n, 6): x1, y1, x2, y2 in its pixels, score, class.
 
-    The best ``max_detections`` are drawn, the best of them on top. An array or a tensor on any device will do.
-    An image whose longer side is under ``min_side_px`` is enlarged by a whole factor, so that texts can be read.
+    The best ``max_detections`` are drawn, the best of them on top. Arrays and tensors on any device are accepted.
+    An image whose longer side is under ``min_side_px`` is enlarged by an integer factor, so that texts are legible.
     """
     if hasattr(detections, "detach"):
         detections = detections.detach().cpu().float().numpy()
@@ -42,22 +42,22 @@ def draw_detections(
     image_rgb = np.repeat(np.repeat(image_rgb, factor, axis=0), factor, axis=1)
     detections = detections * [factor, factor, factor, factor, 1, 1]
     best = np.argsort(-detections[:, 4], kind="stable")[:max_detections]
-    texts = [f"{_name(class_names, int(label))} {score:.2f}" for score, label in detections[best, 4:]]
+    texts = [f"{_class_name(class_names, int(label))} {score:.2f}" for score, label in detections[best, 4:]]
     return _draw(image_rgb, detections[best, :4], detections[best, 5].astype(int), texts)
 
 
 def draw_truth(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, class_names: Sequence[str]) -> NDArray:
     """A copy of the image with its true objects: boxes (n, 4) in its pixels, labels (n,)."""
     labels = np.asarray(labels, int).reshape(-1)
-    texts = [_name(class_names, int(label)) for label in labels]
+    texts = [_class_name(class_names, int(label)) for label in labels]
     return _draw(image_rgb, np.asarray(boxes_xyxy, float).reshape(-1, 4), labels, texts)
 
 
 def draw_grid(images_rgb: Sequence[NDArray], max_cell_px: int = 640) -> NDArray:
-    """One image of all images (H, W, 3) in reading order, as square a grid as they fill; any sizes, none enlarged."""
+    """All images (H, W, 3) in one grid, as square as possible, in reading order; any sizes, none enlarged."""
     if not images_rgb:
         raise ValueError("images: none given; a grid needs one or more")
-    cells = [_shrunk(image, max_cell_px) for image in images_rgb]
+    cells = [_downscaled(image, max_cell_px) for image in images_rgb]
     height, width = max(cell.shape[0] for cell in cells), max(cell.shape[1] for cell in cells)
     num_columns = math.ceil(math.sqrt(len(cells)))
     num_rows = math.ceil(len(cells) / num_columns)
@@ -69,7 +69,7 @@ def draw_grid(images_rgb: Sequence[NDArray], max_cell_px: int = 640) -> NDArray:
 
 
 def _draw(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, texts: Sequence[str]) -> NDArray:
-    """Boxes in order of importance; all frames first, so that none crosses a text, the most important on top."""
+    """Draw boxes given in order of importance, the first on top; frames before texts, so that none crosses one."""
     image = np.ascontiguousarray(image_rgb).copy()
     height, width = image.shape[:2]
     thickness = max(1, round(math.sqrt(height * width) / 320))
@@ -93,15 +93,15 @@ def _draw_text(image: NDArray, text: str, corners: list[int], color: tuple[int, 
     top = corners[1] - label_height if corners[1] >= label_height else corners[1]
     cv2.rectangle(image, (left, top), (left + text_width + 3, top + label_height), color, cv2.FILLED)
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    ink = (0, 0, 0) if luminance > 95 else (255, 255, 255)
-    cv2.putText(image, text, (left + 2, top + text_height + 1), FONT, scale, ink, stroke, cv2.LINE_AA)
+    text_color = (0, 0, 0) if luminance > 95 else (255, 255, 255)
+    cv2.putText(image, text, (left + 2, top + text_height + 1), FONT, scale, text_color, stroke, cv2.LINE_AA)
 
 
-def _name(class_names: Sequence[str], label: int) -> str:
+def _class_name(class_names: Sequence[str], label: int) -> str:
     return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
 
 
-def _shrunk(image: NDArray, max_px: int) -> NDArray:
+def _downscaled(image: NDArray, max_px: int) -> NDArray:
     ratio = max_px / max(image.shape[:2])
     if ratio >= 1:
         return image

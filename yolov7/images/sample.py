@@ -21,11 +21,11 @@ REDUCED_DECODING = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-"""OpenCV's bit for decoding at 1/reduce, which colour flags join. JPEG reduces inside the inverse
-DCT and saves time; other formats are resized afterwards."""
+"""OpenCV's flag for decoding at 1/reduce, combined with the colour flags. JPEG is reduced inside the
+inverse DCT, which saves time; other formats are resized afterwards."""
 
 Polygons = list[list[np.ndarray]]
-"""Per object its rings, each (k, 2) float32 in pixels; an object without outline has no rings."""
+"""Rings of each object, (k, 2) float32 in pixels; an object without outline has no rings."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class Sample:
     labels: np.ndarray
     """(n,) int64, index into the dataset's classes."""
     iscrowd: np.ndarray
-    """(n,) bool: a region of many objects. Never a training target; evaluation forgives it."""
+    """(n,) bool: a region of many objects. Never a training target; evaluation ignores it."""
     area: np.ndarray
     """(n,) float32, the object's area as annotated: square pixels of the original image."""
     polygons: Polygons | None
@@ -73,7 +73,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What evaluation knows of an image without decoding it: its n objects, in pixels of the stored image."""
+    """Ground truth of an image, known without decoding it: its n objects, in pixels of the stored image."""
 
     image_id: int
     file_name: str
@@ -118,7 +118,7 @@ def decode_image(data, reduce: int = 1) -> np.ndarray:
 
 
 def reduction(scale: float) -> int:
-    """The strongest reduced decoding that still has a pixel for every pixel of an image shown at `scale`."""
+    """The largest decoding reduction whose result is no smaller than the image resized by `scale`."""
     return max(reduce for reduce in REDUCED_DECODING if reduce == 1 or scale * reduce <= 1)
 
 
@@ -126,7 +126,7 @@ def shrunk(image: np.ndarray, factor: int) -> np.ndarray:
     """(H, W, 3) uint8 at 1/factor of its size, rounded up: the mean of each block of pixels.
 
     As reduced decoding does, the last row and column are repeated where a block is not full: OpenCV
-    averages whole blocks twenty times as fast as parts of pixels.
+    averages whole blocks twenty times as fast as fractional ones.
     """
     height, width = image.shape[:2]
     missing = -height % factor, -width % factor
@@ -150,7 +150,7 @@ def read_sample(
     polygons: Sequence | None = None,
     reduce: int = 1,
 ) -> Sample:
-    """Build a sample from one dataset row: the arguments are named as the Arrow columns.
+    """Build a sample from one dataset row: the arguments are named like the Arrow columns.
 
     `image` holds the encoded bytes, n arrays or nested lists describe the objects; a ring of
     `polygons` is (k, 2) or flat x, y, x, y. ValueError, naming the file, where the image cannot be
@@ -202,12 +202,12 @@ class Letterbox:
     original_size_hw: tuple[int, int]
 
     def to_letterboxed(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Carry (..., 4) boxes from pixels of the original to pixels of the letterboxed image."""
+        """Convert (..., 4) boxes from pixels of the original to pixels of the letterboxed image."""
         pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
         return np.asarray(boxes_xyxy, np.float32) * np.float32(self.scale) + pad
 
     def to_original(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Carry (..., 4) boxes back to pixels of the original, clipped to it."""
+        """Convert (..., 4) boxes back to pixels of the original, clipped to it."""
         height, width = self.original_size_hw
         pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
         boxes = (np.asarray(boxes_xyxy, np.float32) - pad) / np.float32(self.scale)
@@ -217,7 +217,7 @@ class Letterbox:
 def fitted_size_hw(
     size_hw: tuple[int, int], into_hw: tuple[int, int], scale_up: bool = True
 ) -> tuple[float, tuple[int, int]]:
-    """Scale and (height, width) of an image that keeps its shape and just fits into `into_hw`."""
+    """Scale and (height, width) of an image resized to fit `into_hw`, keeping its aspect ratio."""
     scale = min(into_hw[0] / size_hw[0], into_hw[1] / size_hw[1])
     if not scale_up:
         scale = min(scale, 1.0)
@@ -231,12 +231,12 @@ def letterbox(
     scale_up: bool = True,
     canvas_hw: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Letterbox]:
-    """Fit an (H, W, 3) uint8 image into `size_hw`, bilinearly, centred on a `pad_value` ground.
+    """Fit an (H, W, 3) uint8 image into `size_hw`, bilinearly, centred on a canvas of `pad_value`.
 
-    The ground measures `canvas_hw` where given, which must hold the fitted image, else `size_hw`.
-    `scale_up=False` leaves small images at their size. Where the padding is odd, the image lies
-    half a pixel above (or left of) the centre that `Letterbox` records, as in the official
-    detector, whose published AP was measured so.
+    The canvas has size `canvas_hw` if given, which must hold the fitted image, else `size_hw`.
+    `scale_up=False` keeps small images at their size. If the padding is odd, the image lies half a
+    pixel above (or left of) the centre that `Letterbox` records, as in the official detector, whose
+    published AP was measured this way.
     """
     original_hw = image.shape[:2]
     scale, (height, width) = fitted_size_hw(original_hw, size_hw, scale_up)

@@ -1,4 +1,4 @@
-"""A tile: one source image drawn through a view, with the objects that can still be seen.
+"""A tile: one source image warped into the output, with the objects that remain visible.
 
 n objects
 """
@@ -10,84 +10,83 @@ import numpy as np
 
 from .outlines import Outlines
 from .sample import Sample, reduction
-from .warp import areas, clip_boxes, is_upright, magnification, project_boxes, scaling, warp_into
+from .warp import areas, clip_boxes, is_axis_aligned, magnification, project_boxes, scaling, warp_into
 
 MIN_SIDE_PX = 2.0
-MIN_VISIBLE_PART = 0.1
+MIN_VISIBLE_FRACTION = 0.1
 MAX_ASPECT_RATIO = 20.0
-"""An object stays a target while its box passes these three after warping."""
+"""An object remains a target if its warped box passes these three thresholds."""
 
 
 def draw_tile(
     canvas: np.ndarray,
     fetch: Callable[[int], Sample],
     full_hw: tuple[int, int],
-    place: np.ndarray,
-    place_px: int,
+    to_mosaic: np.ndarray,
+    mosaic_px: int,
     view: np.ndarray,
 ) -> Sample | None:
     """Draw one source image on `canvas` and return it with its visible objects; None if out of view.
 
-    `fetch(reduce)` gives the source, whose full size is `full_hw`. `place` carries it to a square of
-    side `place_px`, outside of which nothing is shown, and `view` carries that square to `canvas`.
+    `fetch(reduce)` returns the source, whose full size is `full_hw`. `to_mosaic` maps it to a square of
+    side `mosaic_px`, which clips it, and `view` maps that square to `canvas`.
     """
-    square = np.array([[0, 0, place_px, place_px]], float)
-    whole = np.array([[0, 0, full_hw[1], full_hw[0]]], float)
-    crop = clip_boxes(project_boxes(np.linalg.inv(place), square), whole[0])
-    matrix = view @ place
-    seen = clip_boxes(project_boxes(matrix, crop), (0, 0, canvas.shape[1], canvas.shape[0]))
-    if areas(seen)[0] < 1:
+    square = np.array([[0, 0, mosaic_px, mosaic_px]], float)
+    full_box = np.array([[0, 0, full_hw[1], full_hw[0]]], float)
+    crop = clip_boxes(project_boxes(np.linalg.inv(to_mosaic), square), full_box[0])
+    matrix = view @ to_mosaic
+    visible = clip_boxes(project_boxes(matrix, crop), (0, 0, canvas.shape[1], canvas.shape[0]))
+    if areas(visible)[0] < 1:
         return None
-    sample = fetch(reduction(magnification(view) * place[0, 0]))
+    sample = fetch(reduction(magnification(view) * to_mosaic[0, 0]))
     decoded_hw = sample.image.shape[:2]
-    shrink_xy = np.array([decoded_hw[1] / full_hw[1], decoded_hw[0] / full_hw[0]])
-    to_canvas = matrix @ scaling(*1 / shrink_xy)
-    warp_into(canvas, sample.image, to_canvas, crop[0] * shrink_xy[[0, 1, 0, 1]])
+    decode_scale_xy = np.array([decoded_hw[1] / full_hw[1], decoded_hw[0] / full_hw[0]])
+    to_canvas = matrix @ scaling(*1 / decode_scale_xy)
+    warp_into(canvas, sample.image, to_canvas, crop[0] * decode_scale_xy[[0, 1, 0, 1]])
     return warp_objects(sample, matrix, crop[0], canvas.shape[:2])
 
 
 def warp_objects(
     sample: Sample, matrix: np.ndarray, crop_xyxy: np.ndarray, size_hw: tuple[int, int]
 ) -> Sample:
-    """Carry a sample's objects, not its image, through `matrix` into an output of `size_hw`.
+    """Transform a sample's objects, not its image, by `matrix` into an output of `size_hw`.
 
-    Of each object only what lies inside `crop_xyxy` of the source can be seen. An object with an
-    outline gets the box around its warped outline, any other the box around its warped box. Dropped
-    are crowds and objects with a side of at most 2 px, a tenth of their box or less left, or an
-    aspect ratio of 20 or more.
+    Objects are clipped to `crop_xyxy` of the source. An object with an outline gets the box around its
+    warped outline, any other the box around its warped box. Crowds are dropped, and objects with a
+    side of at most 2 px, a tenth of their box or less visible, or an aspect ratio of 20 or more.
     """
     frame = np.array([0, 0, size_hw[1], size_hw[0]], float)
     boxes = sample.boxes_xyxy.astype(float)
     inside = clip_boxes(boxes, crop_xyxy)
-    seen = clip_boxes(project_boxes(matrix, inside), frame)
-    keep = areas(inside) > MIN_VISIBLE_PART * areas(boxes)
-    keep &= (seen[:, 2:] - seen[:, :2]).min(1) > MIN_SIDE_PX
+    visible = clip_boxes(project_boxes(matrix, inside), frame)
+    keep = areas(inside) > MIN_VISIBLE_FRACTION * areas(boxes)
+    keep &= (visible[:, 2:] - visible[:, :2]).min(1) > MIN_SIDE_PX
     keep &= ~sample.iscrowd
-    sample, seen, whole = sample.select(keep), seen[keep], project_boxes(matrix, boxes[keep])
+    sample, visible, unclipped = sample.select(keep), visible[keep], project_boxes(matrix, boxes[keep])
     polygons = sample.polygons
     if polygons is not None:
         outlines = Outlines.of(polygons)
         warped = outlines.projected(matrix)
-        whole = warped.boxes_xyxy(whole)
-        if is_upright(matrix):  # two rectangles meet in one
-            shown = clip_boxes(project_boxes(matrix, crop_xyxy[None]), frame)[0]
+        unclipped = warped.boxes_xyxy(unclipped)
+        if is_axis_aligned(matrix):  # both clipping rectangles become one
+            bounds = clip_boxes(project_boxes(matrix, crop_xyxy[None]), frame)[0]
         else:
-            warped, shown = outlines.clipped(crop_xyxy).projected(matrix), frame
-        warped = warped.clipped(shown)
+            warped, bounds = outlines.clipped(crop_xyxy).projected(matrix), frame
+        warped = warped.clipped(bounds)
         outlined = np.array([len(rings) > 0 for rings in polygons], bool)
-        seen = warped.boxes_xyxy(np.where(outlined[:, None], 0, seen))
+        visible = warped.boxes_xyxy(np.where(outlined[:, None], 0, visible))
         polygons = warped.polygons(len(polygons))
-    sides = seen[:, 2:] - seen[:, :2]
+    sides = visible[:, 2:] - visible[:, :2]
     keep = (
         (sides.min(1) > MIN_SIDE_PX)
-        & (areas(seen) > MIN_VISIBLE_PART * areas(whole))
+        & (areas(visible) > MIN_VISIBLE_FRACTION * areas(unclipped))
         & (sides.max(1) < MAX_ASPECT_RATIO * sides.min(1))
     )
-    return replace(sample, boxes_xyxy=seen.astype(np.float32), polygons=polygons).select(keep)
+    return replace(sample, boxes_xyxy=visible.astype(np.float32), polygons=polygons).select(keep)
 
 
-def gathered(image: np.ndarray, parts: list[Sample], size_hw: tuple[int, int], index: int) -> Sample:
-    """One sample on `image` with the objects of all parts, and outlines if all parts have them.
+def merge_samples(image: np.ndarray, parts: list[Sample], size_hw: tuple[int, int], index: int) -> Sample:
+    """One sample of `image` with the objects of all parts, and outlines if all parts have them.
 
     `size_hw` and `index` become its `original_size_hw` and `image_id`.
     """

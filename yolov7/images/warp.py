@@ -1,7 +1,7 @@
-"""Geometry of augmentation: one 3x3 matrix per source image, so each output pixel is read once.
+"""Geometry of augmentation: one 3x3 matrix per source image, so each output pixel is sampled once.
 
-Resizing, placing, perspective and flipping are composed as matrices and only then is the image
-touched. Points are rows (x, y) in the frame of `yolov7.images.sample`: pixel i covers [i, i + 1).
+Resizing, translation, perspective and flips are composed into one matrix before the image is
+warped. Points are rows (x, y) in the frame of `yolov7.images.sample`: pixel i covers [i, i + 1).
 
 n boxes
 """
@@ -11,11 +11,11 @@ import math
 import cv2
 import numpy as np
 
-HORIZON = 1e-2
-"""Smallest homogeneous weight: what a strong perspective puts behind the viewer stays far away."""
+MIN_HOMOGENEOUS_WEIGHT = 1e-2
+"""Lower bound: points that a strong perspective puts behind the viewer are projected far away."""
 
 CENTRE_TO_CORNER = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-"""OpenCV counts from the first pixel's centre, we count from its corner."""
+"""From OpenCV's coordinates, relative to the first pixel's centre, to ours, relative to its corner."""
 
 
 def translation(x: float, y: float) -> np.ndarray:
@@ -29,29 +29,29 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 
 def rotation(degrees: float) -> np.ndarray:
-    """3x3 matrix that turns points about the origin, clockwise on the screen."""
+    """3x3 matrix that rotates points about the origin, clockwise on the screen."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def shearing(x_degrees: float, y_degrees: float) -> np.ndarray:
-    """3x3 matrix that slants both axes by an angle."""
+    """3x3 matrix that shears both axes by an angle."""
     x, y = math.tan(math.radians(x_degrees)), math.tan(math.radians(y_degrees))
     return np.array([[1.0, x, 0.0], [y, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def project(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
-    """Carry (..., 2) points through a 3x3 matrix."""
+    """Transform (..., 2) points by a 3x3 matrix."""
     moved = points_xy @ matrix[:2, :2].T + matrix[:2, 2]
     if is_affine(matrix):
         return moved
     weight = points_xy @ matrix[2, :2] + matrix[2, 2]
-    return moved / np.maximum(weight, HORIZON)[..., None]
+    return moved / np.maximum(weight, MIN_HOMOGENEOUS_WEIGHT)[..., None]
 
 
 def project_boxes(matrix: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-    """The upright boxes, (n, 4), around the four projected corners of (n, 4) boxes."""
-    if is_upright(matrix):  # two opposite corners are enough
+    """The axis-aligned boxes, (n, 4), around the four projected corners of (n, 4) boxes."""
+    if is_axis_aligned(matrix):  # two opposite corners are enough
         corners = project(matrix, boxes_xyxy.reshape(-1, 2, 2))
     else:
         corners = project(matrix, boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
@@ -59,7 +59,7 @@ def project_boxes(matrix: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
 
 
 def clip_boxes(boxes_xyxy: np.ndarray, rectangle_xyxy: np.ndarray) -> np.ndarray:
-    """The part of (n, 4) boxes inside one rectangle; an empty part has zero width or height."""
+    """(n, 4) boxes clipped to one rectangle; an empty result has zero width or height."""
     x0, y0, x1, y1 = rectangle_xyxy
     return boxes_xyxy.clip((x0, y0, x0, y0), (x1, y1, x1, y1))
 
@@ -75,12 +75,12 @@ def magnification(matrix: np.ndarray) -> float:
 
 
 def is_affine(matrix: np.ndarray) -> bool:
-    """Whether parallels stay parallel: the last row is (0, 0, 1)."""
+    """Whether parallel lines stay parallel: the last row is (0, 0, 1)."""
     return matrix[2, 0] == matrix[2, 1] == 0
 
 
-def is_upright(matrix: np.ndarray) -> bool:
-    """Whether the matrix only scales, mirrors and moves."""
+def is_axis_aligned(matrix: np.ndarray) -> bool:
+    """Whether the matrix only scales, mirrors and translates."""
     return matrix[0, 1] == matrix[1, 0] == matrix[2, 0] == matrix[2, 1] == 0
 
 
@@ -89,13 +89,13 @@ def warp_into(
 ) -> None:
     """Draw the part `crop_xyxy` of `image` on `canvas` through `matrix` (image to canvas pixels).
 
-    Bilinear; pixels of the canvas that the part does not reach stay as they are. An upright
-    transformation lands on whole pixels, up to half a pixel from the exact place: OpenCV's resize
-    is two to three times as fast as its warp.
+    Bilinear; canvas pixels outside the part are unchanged. An axis-aligned transformation is rounded
+    to whole pixels, up to half a pixel from the exact position: OpenCV's resize is two to three
+    times as fast as its warp.
     """
     height, width = image.shape[:2]
-    upright = is_upright(matrix)
-    if upright:  # leave out what would fall off the canvas
+    axis_aligned = is_axis_aligned(matrix)
+    if axis_aligned:  # crop what would fall outside the canvas
         frame = np.array([[0, 0, canvas.shape[1], canvas.shape[0]]], float)
         crop_xyxy = clip_boxes(
             crop_xyxy[None], project_boxes(np.linalg.inv(matrix), frame)[0]
@@ -105,17 +105,17 @@ def warp_into(
     if u0 >= u1 or v0 >= v1:
         return
     part = image[v0:v1, u0:u1]
-    if upright:
+    if axis_aligned:
         _resize_into(canvas, part, matrix, (u0, v0, u1, v1))
     else:
         _perspective_into(canvas, part, matrix @ translation(u0, v0))
 
 
 def _resize_into(canvas, part, matrix, corners) -> None:
-    """Draw `part`, which has its `corners` at (u0, v0, u1, v1) of the source, upright."""
-    ends = project(matrix, np.array(corners, float).reshape(2, 2))
-    x0, y0 = np.floor(ends.min(0) + 0.4).astype(int)  # halves go down, as in letterboxing
-    x1, y1 = np.floor(ends.max(0) + 0.4).astype(int)
+    """Draw `part`, whose `corners` in the source are (u0, v0, u1, v1), by an axis-aligned `matrix`."""
+    mapped_corners = project(matrix, np.array(corners, float).reshape(2, 2))
+    x0, y0 = np.floor(mapped_corners.min(0) + 0.4).astype(int)  # halves are rounded down, as in letterboxing
+    x1, y1 = np.floor(mapped_corners.max(0) + 0.4).astype(int)
     left, top = max(x0, 0), max(y0, 0)
     right, bottom = min(x1, canvas.shape[1]), min(y1, canvas.shape[0])
     if left >= right or top >= bottom:
@@ -124,20 +124,20 @@ def _resize_into(canvas, part, matrix, corners) -> None:
     if part.shape[:2] != (height, width):
         part = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = slice(top - y0, bottom - y0), slice(left - x0, right - x0)
-    mirrored, upturned = matrix[0, 0] < 0, matrix[1, 1] < 0
-    if mirrored:
+    flip_x, flip_y = matrix[0, 0] < 0, matrix[1, 1] < 0
+    if flip_x:
         columns = slice(x1 - right, x1 - left)
-    if upturned:
+    if flip_y:
         rows = slice(y1 - bottom, y1 - top)
     window = canvas[top:bottom, left:right]
-    if mirrored or upturned:  # OpenCV's codes: 1 about the vertical axis, 0 horizontal, -1 both
-        cv2.flip(part[rows, columns], -1 if mirrored and upturned else int(mirrored), dst=window)
+    if flip_x or flip_y:  # OpenCV's codes: 1 about the vertical axis, 0 horizontal, -1 both
+        cv2.flip(part[rows, columns], -1 if flip_x and flip_y else int(flip_x), dst=window)
     else:
         window[...] = part[rows, columns]
 
 
 def _perspective_into(canvas, part, matrix) -> None:
-    """Draw the whole of `part` through any matrix, touching only the canvas around it."""
+    """Draw all of `part` by any matrix, processing only the part of the canvas that it covers."""
     size_xy = np.array([canvas.shape[1], canvas.shape[0]])
     extent = project_boxes(matrix, np.array([[0, 0, part.shape[1], part.shape[0]]], float))[0]
     left, top = np.floor(extent[:2]).clip(0, size_xy).astype(int)

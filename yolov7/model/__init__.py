@@ -1,1 +1,1 @@
-"""What an architecture is built into: PyTorch modules."""
+"""PyTorch modules built from architecture descriptions."""

@@ -1,4 +1,4 @@
-"""From the description of a block to its module."""
+"""Builds the module of a block description."""
 
 from __future__ import annotations
 

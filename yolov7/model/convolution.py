@@ -1,7 +1,7 @@
 """The layers that every part of the detector shares: convolution, RepConv, downsampling.
 
 B images · C channels · H W pixels. Every block maps (B, C_in, H, W) to (B, C_out, H', W').
-Sub-modules stand in the order of the published layer lists, so that weights map one to one.
+Submodules follow the order of the published layer lists, so that weights map one to one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NORM_MOMENTUM = 0.03
 def make_activation(kind: Activation | None) -> nn.Module:
     """Return the activation module, the identity for None."""
     if kind == "leaky-relu":
-        return nn.LeakyReLU(0.1, inplace=True)  # its gradient needs only the sign, which survives in place
+        return nn.LeakyReLU(0.1, inplace=True)  # its gradient needs only the sign, which the output keeps
     return nn.SiLU() if kind == "silu" else nn.Identity()
 
 
@@ -48,8 +48,8 @@ class ConvBlock(nn.Module):
 class RepConvBlock(nn.Module):
     """Planned re-parameterised convolution, RepConvN (section 4.1): 3x3 plus 1x1, without identity.
 
-    The identity branch of RepVGG would repeat what a residual or a concatenation around the
-    convolution carries already. Both branches are linear up to the activation, so they fold into a
+    The identity branch of RepVGG would duplicate a residual or a concatenation around the
+    convolution. Both branches are linear up to the activation, so they fold into a
     single 3x3 convolution.
     """
 
@@ -68,14 +68,14 @@ class RepConvBlock(nn.Module):
 def conv3x3(
     in_channels: int, out_channels: int, activation: Activation, *, rep_conv: bool = False, groups: int = 1
 ) -> ConvBlock | RepConvBlock:
-    """Return a 3x3 convolution of stride 1, or the RepConv that stands in its place while training."""
+    """Return a 3x3 convolution of stride 1, or the RepConv that replaces it during training."""
     if rep_conv:
         return RepConvBlock(in_channels, out_channels, activation, groups)
     return ConvBlock(in_channels, out_channels, 3, activation=activation, groups=groups)
 
 
 class PoolConv(nn.Module):
-    """Halve the resolution twice over, by max pooling and by strided convolution, and concatenate."""
+    """Halve the resolution in two branches, max pooling and strided convolution, and concatenate them."""
 
     def __init__(self, in_channels: int, out_channels: int, activation: Activation) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class DownC(nn.Module):
 
 
 class PeleeDown(nn.Module):
-    """The second half of PeleeNet's stem: strided convolution beside max pooling, fused (r50-csp, x50-csp)."""
+    """The second half of PeleeNet's stem: parallel strided convolution and max pooling, fused (r50-csp, x50-csp)."""
 
     def __init__(self, in_channels: int, out_channels: int, activation: Activation) -> None:
         super().__init__()

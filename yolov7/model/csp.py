@@ -1,4 +1,4 @@
-"""Cross-stage-partial blocks (CSPNet), as description and as block: YOLOv4-CSP, YOLOR, R50-CSP, X50-CSP."""
+"""Cross-stage-partial blocks (CSPNet) of YOLOv4-CSP, YOLOR, R50-CSP and X50-CSP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .darknet import ResidualBlock
 
 
 class CspBlock(nn.Module):
-    """Residual blocks beside a bypass, concatenated and fused."""
+    """Residual blocks in parallel with a bypass, concatenated and fused."""
 
     def __init__(
         self, in_channels: int, hidden_channels: int, out_channels: int, csp: Csp, activation: Activation

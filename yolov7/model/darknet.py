@@ -16,9 +16,9 @@ RESNEXT_CARDINALITY = 32
 
 
 class ResidualBlock(nn.Module):
-    """1x1 and 3x3 convolutions, with their input added to what they make of it unless `shortcut` is off.
+    """1x1 and 3x3 convolutions, with the input added to their output unless `shortcut` is off.
 
-    - dark: 1x1, 3x3 (YOLOv3). Its 3x3 ends at the sum, where RepConv does not fit the plan.
+    - dark: 1x1, 3x3 (YOLOv3). Its 3x3 ends at the sum, where planned re-parameterisation rules out RepConv.
     - reversed-dark: 3x3, 1x1 (figure 7): the same cost, and a 3x3 that RepConv may replace.
     - bottleneck: 1x1, 3x3, 1x1 (ResNet); resnext: its 3x3 in 32 groups.
     """
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
 
 
 class DarkBlocks(nn.Sequential):
-    """Residual blocks, one after the other."""
+    """Residual blocks in sequence."""
 
     def __init__(self, channels: int, hidden_channels: int, dark: Dark, activation: Activation) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class DarkBlocks(nn.Sequential):
 
 
 class ConvSetBlock(nn.Sequential):
-    """1x1 to `out_channels` and 3x3 to `hidden_channels` in turn, and a last 1x1."""
+    """Alternating 1x1 to `out_channels` and 3x3 to `hidden_channels`, then a final 1x1."""
 
     def __init__(
         self, in_channels: int, hidden_channels: int, out_channels: int, num_steps: int, activation: Activation

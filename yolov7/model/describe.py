@@ -1,7 +1,7 @@
-"""What a model costs and what it is made of: parameters, FLOPs, and a table of its parts.
+"""Cost and structure of a model: parameters, FLOPs, and a table of its parts.
 
 FLOPs count a multiplication and an addition as two operations, in convolutions only, for one image.
-Everything runs on the meta device: shapes without numbers, so the largest model takes a moment.
+Everything runs on the meta device (shapes without data), so even the largest model takes only a moment.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .head import DetectionHead
 from .neck import BottomUpStep, PyramidNeck, TopDownStep
 from .reparameterize import fuse, reparameterize
 
-# What is described by its parts; everything else is a part.
-_WHOLES = (
+# Modules that are described by their parts; any other module is one part.
+_CONTAINERS = (
     YOLO, Backbone, BackboneStage, PyramidNeck, TopDownStep, BottomUpStep, DetectionHead,
     ExtendedElanBlock, nn.ModuleList,
 )  # fmt: skip
@@ -40,7 +40,7 @@ class PartCost:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Count learned numbers (buffers such as running statistics excluded)."""
+    """Count learned values (buffers such as running statistics excluded)."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -64,14 +64,14 @@ def part_costs(architecture: Architecture | str, image_size_px: int, num_classes
     modules = dict(_parts(model))
     shapes: dict[str, tuple[int, int, int]] = {}
 
-    def remember(name: str) -> Callable[..., None]:
+    def record_shape(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             shapes[name] = tuple(output.shape[1:])
 
         return hook
 
     for name, module in modules.items():
-        module.register_forward_hook(remember(name))
+        module.register_forward_hook(record_shape(name))
     flops = _flops_by_conv(model, image_size_px)
     return [
         PartCost(
@@ -87,20 +87,20 @@ def part_costs(architecture: Architecture | str, image_size_px: int, num_classes
 
 
 def _parts(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts of a whole with their names, itself if it is one."""
-    if not isinstance(module, _WHOLES):
+    """Yield (name, part) of each part of a container, or the module itself if it is a part."""
+    if not isinstance(module, _CONTAINERS):
         yield prefix, module
         return
     for name, child in module.named_children():
-        if not isinstance(child, nn.Identity):  # a place that this architecture leaves empty
+        if not isinstance(child, nn.Identity):  # a slot that this architecture does not use
             yield from _parts(child, f"{prefix}.{name}" if prefix else name)
 
 
 def describe(architecture: Architecture | str, num_classes: int = 80, image_size_px: int | None = None) -> str:
-    """Return a table of the parts and the totals of each form, for people.
+    """Return a human-readable table of the parts and the totals of each form.
 
     The forms: as trained; fused (batch normalisation and RepConv folded); folded (implicit knowledge
-    too, without the auxiliary head), which is what runs.
+    too, without the auxiliary head), the form for inference.
     """
     trained = _on_meta(architecture, num_classes, folded=False)
     size_px = image_size_px or trained.architecture.default_image_size_px
@@ -127,7 +127,7 @@ def _on_meta(architecture: Architecture | str, num_classes: int, folded: bool) -
 
 
 def _flops_by_conv(model: YOLO, image_size_px: int) -> dict[nn.Module, int]:
-    """Run a model on meta, which is of no other use afterwards, and count at each convolution."""
+    """Run a meta model and count at each convolution; the model cannot be used for anything else afterwards."""
     flops: dict[nn.Module, int] = {}
 
     def count(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:

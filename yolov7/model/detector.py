@@ -84,7 +84,7 @@ class YOLO(nn.Module):
 def build_model(
     name_or_architecture: str | Architecture, num_classes: int = 80, *, folded: bool = False
 ) -> YOLO:
-    """Build a detector with fresh weights in training form, or empty-handed in folded form for loading."""
+    """Build a detector with fresh weights in training form, or in folded form for loading weights."""
     if isinstance(name_or_architecture, str):
         name_or_architecture = architecture(name_or_architecture)
     model = YOLO(name_or_architecture, num_classes)

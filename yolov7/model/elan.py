@@ -1,4 +1,4 @@
-"""Efficient layer aggregation: ELAN and E-ELAN, as description and as block (section 3.1, figure 2)."""
+"""Efficient layer aggregation blocks: ELAN and E-ELAN (section 3.1, figure 2)."""
 
 from __future__ import annotations
 

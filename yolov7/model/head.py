@@ -1,4 +1,4 @@
-"""The detection head: one convolution and one prediction per level, lead and auxiliary alike.
+"""The detection head: one convolution and one prediction per level, for lead and auxiliary head.
 
 B images · L levels · A anchors · C classes · H W cells. A prediction vector is x, y, w, h (raw),
 objectness, then C class logits.
@@ -68,7 +68,7 @@ class DetectionHead(nn.Module):
 
     @torch.no_grad()
     def reset_priors(self, strides: Sequence[int]) -> None:
-        """Start from the scores of an average picture, so that the first losses do not explode.
+        """Initialise the biases to the scores of an average image, so that the first losses do not explode.
 
         Objectness: 8 objects in a 640 px image; class: 0.6 spread over the classes (RetinaNet's prior).
         """

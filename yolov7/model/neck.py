@@ -16,7 +16,7 @@ from .pooling import make_pyramid_pooling
 
 
 class TopDownStep(nn.Module):
-    """Bring a coarse map to the next finer level and aggregate it with the backbone's map there."""
+    """Upsample a coarse map to the next finer level and aggregate it with the backbone's map there."""
 
     def __init__(self, architecture: Architecture, level: int, backbone_channels: int) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class TopDownStep(nn.Module):
         )
 
     def forward(self, coarse: Tensor, lateral: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the level's map, and what the auxiliary head sees of it.
+        """Return the level's map and the auxiliary head's input.
 
-        Both are the same unless the auxiliary head is partial, where it hangs on the second half of
+        Both are the same unless the auxiliary head is partial: then its input is the second half of
         the extended block alone (section 5.4.3, Table 8).
         """
         upsampled = F.interpolate(self.reduce(coarse), scale_factor=2, mode="nearest")
@@ -48,7 +48,7 @@ class TopDownStep(nn.Module):
 
 
 class BottomUpStep(nn.Module):
-    """Bring a fine map to the next coarser level and aggregate it with the top-down map there."""
+    """Downsample a fine map to the next coarser level and aggregate it with the top-down map there."""
 
     def __init__(self, neck: Neck, level: int, activation: Activation) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class BottomUpStep(nn.Module):
 class PyramidNeck(nn.Module):
     """Backbone features to lead features and auxiliary features, each fine to coarse.
 
-    The auxiliary head looks at the pyramid in the middle: after the top-down path, before the
-    bottom-up one. Without a bottom-up path both heads look at the same maps.
+    The auxiliary head takes the maps between the two paths: after the top-down path, before the
+    bottom-up one. Without a bottom-up path both heads take the same maps.
     """
 
     def __init__(self, architecture: Architecture, backbone_channels: Sequence[int]) -> None:
@@ -82,12 +82,12 @@ class PyramidNeck(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         coarse = self.pyramid_pooling(features[-1])
-        descending, auxiliary = [coarse], [coarse]
+        top_down_maps, auxiliary = [coarse], [coarse]
         for step, lateral in zip(self.top_down, reversed(features[:-1]), strict=True):
-            fused, seen = step(descending[-1], lateral)
-            descending.append(fused)
-            auxiliary.append(seen)
-        lead = descending[::-1]
+            fused, auxiliary_map = step(top_down_maps[-1], lateral)
+            top_down_maps.append(fused)
+            auxiliary.append(auxiliary_map)
+        lead = top_down_maps[::-1]
         for level, step in enumerate(self.bottom_up, start=1):
             lead[level] = step(lead[level - 1], lead[level])
         return lead, auxiliary[::-1]

@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling: one feature map seen through windows of several sizes."""
+"""Spatial pyramid pooling: one feature map pooled over windows of several sizes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .darknet import ConvSetBlock
 
 
 class MultiScalePool(nn.Module):
-    """Max pooling over 5x5, 9x9 and 13x13 windows at stride 1, returned beside the input.
+    """Max pooling over 5x5, 9x9 and 13x13 windows at stride 1, returned together with the input.
 
-    The wider windows are the 5x5 one repeated, which gives the same values for a third of the reads.
+    The wider windows repeat the 5x5 pooling, which gives the same values for a third of the reads.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class CspPyramidPooling(nn.Module):
 
 
 class LightCspPyramidPooling(nn.Module):
-    """The same idea with pointwise convolutions only, for the tiny models."""
+    """SPPCSPC with pointwise convolutions only, for the tiny models."""
 
     def __init__(self, in_channels: int, out_channels: int, activation: Activation) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def reparameterize(model: Model) -> Model:
 def fuse(model: Model) -> Model:
     """Return a copy in which only batch normalisation and RepConv are folded: both heads, with implicit knowledge.
 
-    It is the half-way form in which published parameter counts are often given ("after fusing").
+    Published parameter counts often refer to this intermediate form ("after fusing").
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     _fuse_children(fused)
@@ -68,7 +68,7 @@ def fold_conv_block(block: ConvBlock) -> None:
 
 
 def fold_rep_conv(block: RepConvBlock) -> ConvBlock:
-    """Add the 1x1 kernel to the centre of the 3x3 kernel: one convolution does the work of two."""
+    """Add the 1x1 kernel to the centre of the 3x3 kernel: one convolution replaces two."""
     dense_weight, dense_bias = folded_weights(block.dense)
     pointwise_weight, pointwise_bias = folded_weights(block.pointwise)
     folded = block.dense
@@ -79,7 +79,7 @@ def fold_rep_conv(block: RepConvBlock) -> ConvBlock:
 
 
 def fold_implicit(conv: ImplicitConv2d) -> nn.Conv2d:
-    """Put the implicit vectors into the weights of a plain convolution."""
+    """Fold the implicit vectors into the weights of a plain convolution."""
     folded = nn.utils.skip_init(
         nn.Conv2d, conv.in_channels, conv.out_channels, 1, device=conv.weight.device, dtype=conv.weight.dtype
     ).requires_grad_(False)

@@ -1,1 +1,1 @@
-"""One epoch, and all that it updates."""
+"""Training and evaluation of one epoch, and the state that training updates."""

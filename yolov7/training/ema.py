@@ -9,7 +9,7 @@ from .config import EMAConfig
 
 
 class EMA:
-    """The average itself: a second model in eval mode whose tensors trail the trained ones."""
+    """A second model in eval mode whose tensors are the moving average of the trained ones."""
 
     def __init__(self, model: nn.Module, config: EMAConfig) -> None:
         self.config = config

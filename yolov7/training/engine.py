@@ -1,4 +1,4 @@
-"""One epoch of training and one evaluation: plain PyTorch, so that a notebook trains without a cluster.
+"""One epoch of training and one evaluation: plain PyTorch, so that training works in a notebook, without a cluster.
 
 Shape letters: B images · N targets · C classes.
 """
@@ -40,7 +40,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 class Diverged(FloatingPointError):
-    """So many updates in a row had a loss or gradient that is not finite that training cannot go on from here."""
+    """Too many updates in a row had a loss or gradient that is not finite; training cannot continue."""
 
 
 def train_one_epoch(
@@ -55,38 +55,38 @@ def train_one_epoch(
     on_step: Callable[[dict[str, float]], None] | None = None,
     on_update: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """Train over what is left of the epoch and return its mean loss terms, counters and learning rate.
+    """Train for the rest of the epoch and return its mean loss terms, counters and learning rate.
 
     ``steps`` yields, for every global batch from ``state.step`` on, this rank's parts of it: pairs of a batch and
-    its number of images; a part of 0 images takes part with weight 0, so that ranks stay in step. The gradient is
-    the sum over all images of the global batch, however it is shared. ``network`` is ``state.model`` or its
-    data-parallel wrapper. ``on_update`` is called after every update: there the state can be saved.
+    its number of images; a part of 0 images has weight 0, so that ranks stay synchronised. The gradient is
+    the sum over all images of the global batch, however it is split. ``network`` is ``state.model`` or its
+    data-parallel wrapper. ``on_update`` is called after every update, when the state can be saved.
 
-    An update whose loss or gradient is not finite is left out, and the batch statistics are taken back.
+    An update whose loss or gradient is not finite is skipped, and the batch statistics are restored.
     Raises Diverged after ``max_skipped`` such updates in a row.
     """
     network, clock = network or state.model, clock or Clock()
     train_mode(network)
     statistics = Statistics(state.model)
-    window = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=next(state.model.parameters()).device)
-    since_update = 0
+    accumulated = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=next(state.model.parameters()).device)
+    steps_since_update = 0
     for parts in clock.over("fetch", steps):
         with clock("step"):
-            number = state.epoch * state.schedule.steps_per_epoch + state.step
-            state.schedule.apply(state.optimizer, number, state.learning_rate_factor)
-            since_update += 1
+            global_step = state.epoch * state.schedule.steps_per_epoch + state.step
+            state.schedule.apply(state.optimizer, global_step, state.learning_rate_factor)
+            steps_since_update += 1
             state.step += 1
-            due = state.schedule.updates_after(number, since_update)
-            window += add_gradients(network, parts, criterion, precision, synchronize=due)
-            if due:
-                update(state, window, statistics)
-                since_update = 0
-        if due and state.skipped_in_a_row >= max_skipped:
+            is_update = state.schedule.updates_after(global_step, steps_since_update)
+            accumulated += add_gradients(network, parts, criterion, precision, synchronize=is_update)
+            if is_update:
+                update(state, accumulated, statistics)
+                steps_since_update = 0
+        if is_update and state.skipped_in_a_row >= max_skipped:
             raise Diverged(f"epoch {state.epoch + 1}, step {state.step}: loss or gradient was not finite in "
                            f"{state.skipped_in_a_row} updates in a row")
         if on_step is not None:
             on_step(clock.shares())
-        if due and on_update is not None:
+        if is_update and on_update is not None:
             on_update()
     *sums, num_images = state.totals.tolist()
     rates = {group["role"]: group["lr"] for group in state.optimizer.param_groups}
@@ -100,37 +100,37 @@ def train_one_epoch(
 
 def add_gradients(network: nn.Module, parts: Sequence[tuple[Batch, int]], criterion: Criterion, precision: Precision,
                   synchronize: bool) -> torch.Tensor:
-    """Add the gradient of ``parts``; their loss terms times images, and images: (4,) float64 on the device.
+    """Add the gradient of ``parts``; return loss terms times images, and images: (4,) float64 on the device.
 
-    Ranks sum their gradients in the last backward pass before an update, and only there.
+    Ranks sum their gradients only in the last backward pass before an update.
     """
     device = next(network.parameters()).device
     totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=device)
     parallel = isinstance(network, DistributedDataParallel)
-    for number, (batch, share) in enumerate(parts, 1):
-        alone = parallel and not (synchronize and number == len(parts))
-        with network.no_sync() if alone else nullcontext():
+    for number, (batch, num_images) in enumerate(parts, 1):
+        skip_sync = parallel and not (synchronize and number == len(parts))
+        with network.no_sync() if skip_sync else nullcontext():
             with autocast(device, precision):
                 outputs = network(normalize(batch.images.to(device, non_blocking=True)))
             loss = criterion(outputs, batch.targets)  # targets stay on the host, where anchors are matched
-            world_size = dist.get_world_size() if parallel else 1  # the wrapper averages what should be summed
-            (loss.total * (world_size if share else 0)).backward()
-        if share:
+            world_size = dist.get_world_size() if parallel else 1  # the wrapper averages, the sum is needed
+            (loss.total * (world_size if num_images else 0)).backward()
+        if num_images:
             terms = (loss.box, loss.objectness, loss.classification, torch.ones_like(loss.box))
-            totals += torch.stack(terms).double() * share
+            totals += torch.stack(terms).double() * num_images
     return totals
 
 
-def update(state: TrainState, window: torch.Tensor, statistics: "Statistics") -> None:
-    """One step of optimizer and average, unless something is not finite; ``window`` is added up and emptied."""
+def update(state: TrainState, accumulated: torch.Tensor, statistics: "Statistics") -> None:
+    """One optimizer and EMA step, unless something is not finite; ``accumulated`` is summed over ranks and reset."""
     if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(window)
+        dist.all_reduce(accumulated)
     gradients = [p.grad for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if bool(torch.isfinite(window.sum() + norm)):
+    if bool(torch.isfinite(accumulated.sum() + norm)):
         state.optimizer.step()
         state.ema.update()
-        state.totals += window.cpu()
+        state.totals += accumulated.cpu()
         state.skipped_in_a_row = 0
         statistics.remember()
     else:
@@ -138,23 +138,23 @@ def update(state: TrainState, window: torch.Tensor, statistics: "Statistics") ->
         state.skipped_in_a_row += 1
         statistics.restore()
     state.optimizer.zero_grad(set_to_none=True)
-    window.zero_()
+    accumulated.zero_()
 
 
 class Statistics:
-    """A model's batch statistics as of the last update: one bad batch would spoil them for good."""
+    """A model's batch statistics as of the last update: one bad batch would corrupt them permanently."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._own = [buffer for name, buffer in model.named_buffers() if "running_" in name]
-        self._kept = [buffer.clone() for buffer in self._own]
+        self._buffers = [buffer for name, buffer in model.named_buffers() if "running_" in name]
+        self._saved = [buffer.clone() for buffer in self._buffers]
 
     @torch.no_grad()
     def remember(self) -> None:
-        torch._foreach_copy_(self._kept, self._own)
+        torch._foreach_copy_(self._saved, self._buffers)
 
     @torch.no_grad()
     def restore(self) -> None:
-        torch._foreach_copy_(self._own, self._kept)
+        torch._foreach_copy_(self._buffers, self._saved)
 
 
 @torch.inference_mode()
@@ -174,7 +174,7 @@ def evaluate(
 ) -> CocoEvaluator:
     """Detect on letterboxed ``batches`` and add detections and ``truths`` to ``evaluator``, in original pixels.
 
-    ``truths`` run in step with the images of the batches. ``on_batch`` sees every batch with its detections
+    ``truths`` are in the order of the images of the batches. ``on_batch`` gets every batch with its detections
     (n, 6) in pixels of the letterboxed images.
     """
     clock = clock or Clock()

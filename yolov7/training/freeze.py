@@ -1,6 +1,6 @@
 """Frozen layers: transfer learning that trains only a part of a model.
 
-A frozen module's parameters take no gradient, so no optimizer holds them, and its batch statistics stand still.
+A frozen module's parameters need no gradient, so no optimizer holds them, and its batch statistics are fixed.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> int:
-    """Freeze the modules ``names`` (``backbone``, ``backbone.stages.0``) with all below; the parameters frozen.
+    """Freeze the modules ``names`` (``backbone``, ``backbone.stages.0``) recursively; return the number of parameters.
 
-    ValueError where a module of that name does not exist, or where nothing were left to train.
+    ValueError if a module of that name does not exist, or if nothing would be left to train.
     """
     check_frozen(model, names)
     frozen = [parameter for name in names for parameter in model.get_submodule(name).parameters()]
@@ -37,7 +37,7 @@ def check_frozen(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode, but for frozen batch norms, which go on with the statistics that they have."""
+    """Training mode, except for frozen batch norms, which keep their statistics."""
     model.train()
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:

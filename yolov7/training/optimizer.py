@@ -1,5 +1,4 @@
-"""The optimizer, and its schedule as a pure function of the step: nothing to save, nothing to lose."""
-
+"""The optimizer and its parameter groups."""
 
 import torch
 from torch import nn

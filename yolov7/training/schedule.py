@@ -1,4 +1,4 @@
-"""Learning rate, momentum and accumulation as a pure function of the step: nothing to save, nothing to lose."""
+"""Learning rate, momentum and accumulation as a pure function of the step, without state to save."""
 
 import math
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ class Schedule:
             return full
         return max(1, round(1 + (full - 1) * step / self.warmup_steps))
 
-    def updates_after(self, step: int, since_update: int) -> bool:
-        """Whether the optimizer steps now, ``since_update`` batches after its last; always at an epoch's end."""
-        return since_update >= self.accumulation(step) or (step + 1) % self.steps_per_epoch == 0
+    def updates_after(self, step: int, steps_since_update: int) -> bool:
+        """Whether the optimizer steps now, ``steps_since_update`` batches after its last; always at an epoch's end."""
+        return steps_since_update >= self.accumulation(step) or (step + 1) % self.steps_per_epoch == 0
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int, factor: float = 1.0) -> None:
         """Set the learning rate, times ``factor``, and momentum of every parameter group for this step."""

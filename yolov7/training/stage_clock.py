@@ -1,4 +1,4 @@
-"""Where the time goes: seconds per stage of a training run."""
+"""Time measurement: seconds per stage of a training run."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ class Clock:
             self.add({stage: time.perf_counter() - start})
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Add what was measured elsewhere."""
+        """Add seconds measured elsewhere."""
         for stage, spent in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 

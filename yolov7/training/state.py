@@ -1,8 +1,8 @@
-"""Everything that training changes, and how it is written down and taken up again, also in the middle of an epoch.
+"""Everything that training changes, and how it is saved and resumed, also in the middle of an epoch.
 
 A saved state is a directory: ``model.safetensors`` (trained weights), ``ema.safetensors`` (their average, with the
-architecture in its metadata: a model file that explains itself) and ``state.pt`` (optimizer and counters, readable
-by ``torch.load(weights_only=True)``). Nothing in it needs pickle to execute.
+architecture in its metadata: a self-describing model file) and ``state.pt`` (optimizer and counters, readable
+by ``torch.load(weights_only=True)``). Nothing in it needs pickle to execute code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,15 +34,15 @@ class TrainState:
     epoch: int = 0
     """Epochs completed."""
     step: int = 0
-    """Steps completed of the epoch that runs now."""
+    """Steps completed of the current epoch."""
     totals: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
-    """Of the epoch that runs now, over all workers: box, objectness and class loss times images, and images."""
+    """Of the current epoch, over all workers: box, objectness and class loss times images, and images."""
     skipped_updates: int = 0
-    """Updates left out so far because loss or gradient was not finite."""
+    """Updates skipped so far because loss or gradient was not finite."""
     skipped_in_a_row: int = 0
-    """As many of them as came last."""
+    """Number of the most recent updates skipped in a row."""
     learning_rate_factor: float = 1.0
-    """On the schedule's learning rate; lowered when the run had to go back."""
+    """Factor on the schedule's learning rate; lowered when the run had to be rolled back."""
     history: list[dict] = field(default_factory=list)
     """One row of metrics per completed epoch."""
 
@@ -50,9 +50,9 @@ class TrainState:
     def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
               device: torch.device | str = "cpu", initial: Mapping[str, torch.Tensor] | None = None,
               frozen: Sequence[str] = ()) -> "TrainState":
-        """A fresh state; ``initial`` weights replace the random ones wherever name and shape agree.
+        """A new state; ``initial`` weights replace the random ones wherever name and shape agree.
 
-        The modules named in ``frozen`` stay as they are: no gradient, no update, fixed batch statistics.
+        The modules named in ``frozen`` are not trained: no gradient, no update, fixed batch statistics.
         """
         model = build_model(architecture, num_classes=len(classes))
         if initial is not None:
@@ -66,7 +66,7 @@ class TrainState:
         self.snapshot().save(directory)
 
     def snapshot(self) -> "Snapshot":
-        """A copy in host memory of all that is saved, so that training can go on while it is written."""
+        """A copy in host memory of all that is saved, so that training can continue while it is written."""
         counters = {name: getattr(self, name) for name in COUNTERS}
         return Snapshot(self.epoch, self.step, self.model, self.classes, *map(to_host, (
             self.model.state_dict(), self.ema.model.state_dict(),
@@ -74,7 +74,7 @@ class TrainState:
              "classes": self.classes})))
 
     def load(self, directory: str | Path) -> None:
-        """Take up the state saved in ``directory``; ValueError where it belongs to another model or classes."""
+        """Restore the state saved in ``directory``; ValueError if it belongs to another model or classes."""
         directory = Path(directory)
         counters = torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
         if counters["classes"] != self.classes:
@@ -98,22 +98,22 @@ class Snapshot:
     epoch: int
     step: int
     model: nn.Module
-    """Tells the architecture; its weights have moved on."""
+    """Only for its architecture; its weights may have changed since."""
     classes: list[str]
     weights: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
-    rest: dict
+    optimizer_and_counters: dict
 
     def save(self, directory: str | Path) -> None:
         """Write it into ``directory``."""
         directory = Path(directory)
         save_model(directory / "model.safetensors", self.model, self.classes, self.weights)
         save_model(directory / "ema.safetensors", self.model, self.classes, self.average)
-        torch.save(self.rest, directory / "state.pt")
+        torch.save(self.optimizer_and_counters, directory / "state.pt")
 
 
 def to_host(value):
-    """A copy of ``value`` whose tensors lie in host memory and belong to nobody else."""
+    """A copy of ``value`` whose tensors are in host memory and share it with nothing else."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -124,7 +124,7 @@ def to_host(value):
 
 
 def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
-    """Load ``weights`` into ``model``; ValueError that counts and names what does not fit."""
+    """Load ``weights`` into ``model``; ValueError with counts and names of what does not fit."""
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
@@ -138,17 +138,17 @@ def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], where: str)
 
 
 def transfer_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> int:
-    """Copy every tensor whose name and shape agree and return how many did; ValueError as `fitting_weights`."""
+    """Copy every tensor whose name and shape agree and return their number; ValueError as `fitting_weights`."""
     fitting = fitting_weights(model, weights)
     model.load_state_dict(model.state_dict() | fitting)
     return len(fitting)
 
 
 def fitting_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that a model can start from; ValueError where they are folded or under half of its own.
+    """The tensors that a model can start from; ValueError if they are folded or fewer than half of its own.
 
     Layers that depend on the class count stay as initialised, so a model can start from one trained on other
-    classes. Anchors are no weights: they stay those of the model's architecture.
+    classes. Anchors are not weights: the model keeps those of its architecture.
     """
     own = model.state_dict()
     if any(name.endswith("conv.bias") for name in weights) and not any("running_mean" in name for name in weights):

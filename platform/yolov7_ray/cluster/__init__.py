@@ -1,1 +1,1 @@
-"""The Ray under a job, and what its nodes hold."""
+"""Access to Ray: local instance, cluster jobs, and node resources."""

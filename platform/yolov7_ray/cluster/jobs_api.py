@@ -1,7 +1,7 @@
 """Jobs on a Ray cluster, through its Jobs API: submit, follow, list, stop.
 
-Credentials of the storage are not sent: they come from the nodes' environment or instance roles. What is sent
-in ``env_vars`` can be read by everyone who may see the cluster's dashboard.
+Storage credentials are not sent: they come from the nodes' environment or instance roles. Everything in
+``env_vars`` can be read by everyone with access to the cluster's dashboard.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ import requests
 from ..errors import JobError
 
 TIMEOUT_S = 5
-"""For each of reaching the cluster and its first answer."""
+"""Timeout for connecting, and for the first answer."""
 
 REQUEST_TIMEOUT_S = 60
-"""For any later answer."""
+"""Timeout for any later answer."""
 
 SILENCE_S = 60
-"""A log that says nothing for so long is asked for anew: its connection may be dead."""
+"""A log that is silent for so long is requested again: its connection may be dead."""
 
 RECONNECT_S = 120
-"""How long a job's log is waited for when the cluster no longer answers."""
+"""How long a job's log is retried when the cluster no longer answers."""
 
 FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
              "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
-"""Environment variables that say where the storage is; they go with the job where they are set."""
+"""Environment variables that locate the storage; sent with the job if set."""
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-"""These go only where --forward-aws-credentials is given."""
+"""Sent only with --forward-aws-credentials."""
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class Job(Protocol):
-    """What is needed to know of a job to submit it."""
+    """The part of a job that submission needs."""
 
     kind: str
 
@@ -57,35 +57,35 @@ class Job(Protocol):
         """The whole job as plain values."""
 
 
-class Unanswered(JobError):
-    """A cluster that was reached before and now is silent."""
+class ConnectionLost(JobError):
+    """A cluster that was reached before no longer answers."""
 
 
 class Cluster:
     """A Ray cluster at the address of its dashboard, ``http://HEAD:8265``.
 
-    JobError within about ten seconds if it cannot be reached, does not accept the token, or would accept
-    everyone although it is not on this machine (unless ``insecure``).
+    JobError within about ten seconds if it cannot be reached, rejects the token, or accepts everyone although it is
+    not on this machine (unless ``insecure``).
     """
 
     def __init__(self, address: str, insecure: bool = False):
         self.address = _url(address)
         token = self._authenticate(insecure)
-        for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # else Ray prefers them to the address given
+        for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would prefer them to the given address
             os.environ.pop(variable, None)
         from ray.job_submission import JobSubmissionClient
 
         for module in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-            logging.getLogger(module).setLevel(logging.WARNING)  # else each upload is announced
+            logging.getLogger(module).setLevel(logging.WARNING)  # otherwise each upload is logged
 
         class Client(JobSubmissionClient):
-            def _do_request(self, *args, **kwargs):  # Ray's own waits for ever
+            def _do_request(self, *args, **kwargs):  # Ray's own has no timeout
                 return super()._do_request(*args, **({"timeout": REQUEST_TIMEOUT_S} | kwargs))
 
         self._client = Client(self.address, headers={"Authorization": f"Bearer {token}"} if token else None)
 
     def _authenticate(self, insecure: bool) -> str | None:
-        """The token to send, or None where the cluster asks for none."""
+        """The token to send, or None if the cluster requires none."""
         status = self._status()
         if status == 200:
             if not insecure and not _is_loopback(self.address):
@@ -125,12 +125,12 @@ class Cluster:
             Path(directory, "job.json").write_text(json.dumps(job.model_dump(mode="json")))
             runtime_env = {"working_dir": directory, "py_modules": code(), "excludes": ["__pycache__"],
                            "env_vars": environment(forward_credentials)}
-            return self._ask(lambda: self._client.submit_job(
+            return self._request(lambda: self._client.submit_job(
                 entrypoint=shlex.join(command), submission_id=submission, runtime_env=runtime_env,
                 metadata={"run": run_name, "kind": job.kind}))
 
     def follow(self, job_id: str, write: Callable[[str], object] = sys.stdout.write) -> int:
-        """Write a job's log as it grows until the job ends; return the exit status that it ended with."""
+        """Write a job's log as it grows until the job ends; return its exit status."""
         import aiohttp
 
         written = 0
@@ -141,7 +141,7 @@ class Cluster:
             while True:
                 async with asyncio.timeout(SILENCE_S):
                     chunk = await anext(stream)
-                write(chunk[max(0, written - position):])  # a stream begins anew after a lost connection
+                write(chunk[max(0, written - position):])  # a stream restarts after a lost connection
                 position += len(chunk)
                 written = max(written, position)
                 sys.stdout.flush()
@@ -151,28 +151,28 @@ class Cluster:
             try:
                 asyncio.run(tail())
             except (StopAsyncIteration, RuntimeError, OSError, aiohttp.ClientError):
-                pass  # whether the job or only the connection ended, the job's status says
+                pass  # the job's status tells whether the job or only the connection ended
             try:
                 info = self.info(job_id)
                 last_contact = time.monotonic()
                 if info.status in TERMINAL:
                     return _exit_status(info)
-            except Unanswered:
+            except ConnectionLost:
                 if time.monotonic() - last_contact > RECONNECT_S:
                     raise
             time.sleep(0.5)
 
     def logs(self, job_id: str) -> str:
-        """What a job has written so far."""
-        return self._ask(lambda: self._client.get_job_logs(job_id))
+        """A job's output so far."""
+        return self._request(lambda: self._client.get_job_logs(job_id))
 
     def info(self, job_id: str):
         """Ray's details of a job."""
-        return self._ask(lambda: self._client.get_job_info(job_id))
+        return self._request(lambda: self._client.get_job_info(job_id))
 
     def jobs(self) -> str:
         """A table of the cluster's jobs, the newest first."""
-        jobs = [job for job in self._ask(self._client.list_jobs) if job.submission_id]
+        jobs = [job for job in self._request(self._client.list_jobs) if job.submission_id]
         jobs.sort(key=lambda job: job.start_time or 0, reverse=True)
         rows = [("ID", "KIND", "STATUS", "STARTED", "SECONDS")]
         for job in jobs:
@@ -185,18 +185,18 @@ class Cluster:
 
     def stop(self, job_id: str) -> str:
         """Stop a job; return its status afterwards."""
-        self._ask(lambda: self._client.stop_job(job_id))
+        self._request(lambda: self._client.stop_job(job_id))
         deadline = time.monotonic() + 30
         while (status := self.info(job_id).status.value) not in TERMINAL and time.monotonic() < deadline:
             time.sleep(0.5)
         return status
 
-    def _ask(self, question: Callable[[], Answer]) -> Answer:
-        """The cluster's answer; its refusals and silences as JobError."""
+    def _request(self, request: Callable[[], Result]) -> Result:
+        """The cluster's answer; refusals and lost connections as JobError."""
         try:
-            return question()
+            return request()
         except (requests.RequestException, ConnectionError) as error:
-            raise Unanswered(self.address, f"no longer answers ({_reason(error)})",
+            raise ConnectionLost(self.address, f"no longer answers ({_reason(error)})",
                              "the job goes on if the cluster is up; see submit.py list") from None
         except RuntimeError as error:
             if "does not exist" in str(error) or "404" in str(error):
@@ -205,7 +205,7 @@ class Cluster:
 
 
 def code() -> list[str]:
-    """The packages that travel with a job, so that the cluster needs only their dependencies."""
+    """The packages sent with a job, so that the cluster needs only their dependencies."""
     import yolov7
     import yolov7_ray
 
@@ -234,7 +234,7 @@ def _url(address: str) -> str:
 
 
 def _is_loopback(address: str) -> bool:
-    """Whether every address that the host's name stands for is this machine's own."""
+    """Whether the host name resolves only to loopback addresses."""
     host = urlsplit(address).hostname
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}

@@ -1,4 +1,4 @@
-"""The Ray under a job: one started in this process and kept to this machine, or the cluster's."""
+"""The Ray of a job: a private one on this machine, or the cluster's."""
 
 import logging
 import os
@@ -19,18 +19,18 @@ from ..errors import JobError
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line that a worker prints appears twice
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # otherwise every line that a worker prints appears twice
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # else a short epoch waits up to 2 s for its report to be fetched
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # otherwise a short epoch waits up to 2 s for its report
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # a busy machine may need more than Ray's 60 s
 }
-"""For a Ray of our own, where the user has not set them."""
+"""Environment of a private Ray, unless set by the user."""
 
 START_ATTEMPTS = 3
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-"""What `ray up` leaves on a head node: the kinds of nodes that its autoscaler may add."""
+"""Written by `ray up` on a head node: the node types that its autoscaler may add."""
 
 MAX_OBJECT_STORE_BYTES = 2 << 30
 SMALL_OBJECT_STORE_BYTES = 256 << 20
@@ -48,16 +48,16 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
 
     if not verbose:  # Serve sets its own level when it starts
         logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
-        _shorten_obituaries()
+        _shorten_node_deaths()
 
-    shown = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
+    settings = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
     keep_logs = True
     try:
         if address:
-            ray.init(address=address, **shown)
+            ray.init(address=address, **settings)
         else:
-            init_patiently(dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
-                           object_store_memory=_object_store_bytes(), _temp_dir=directory, **shown)
+            init_with_retries(dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
+                              object_store_memory=_object_store_bytes(), _temp_dir=directory, **settings)
         _exit_at_sigterm()
         yield
         keep_logs = False
@@ -74,17 +74,17 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _shorten_obituaries() -> None:
-    """Of what Ray tells of the death of a node, only the first line: it adds the last twenty of that node's log."""
+def _shorten_node_deaths() -> None:
+    """Print only the first line of Ray's message about a dead node, without the twenty log lines it appends."""
     from ray._private import worker
 
-    whole = worker.print_to_stdstream
-    worker.print_to_stdstream = lambda data, **how: whole(
+    print_all = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **how: print_all(
         data | {"lines": [line.partition("\n")[0] for line in data["lines"]]}, **how)
 
 
-def init_patiently(**arguments) -> None:
-    """``ray.init`` of a Ray of our own, tried again where a busy machine exceeds the 30 s that Ray gives its start."""
+def init_with_retries(**arguments) -> None:
+    """``ray.init`` of a private Ray, retried if a busy machine exceeds Ray's start timeout of 30 s."""
     import ray
 
     for remaining in reversed(range(START_ATTEMPTS)):
@@ -98,10 +98,10 @@ def init_patiently(**arguments) -> None:
 
 
 def announce_dashboard() -> int:
-    """A free port for the dashboard, named in the environment of all of Ray's processes.
+    """A free port for the dashboard, set in the environment of all Ray processes.
 
-    Ray Train asks it whether a controller still lives. Without an answer the resources of a trial that was
-    stopped early are never freed, and the next trial waits for them for ever.
+    Ray Train asks the dashboard whether a controller is alive. Without an answer the resources of a trial that was
+    stopped early are never freed, and the next trial waits forever.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -111,9 +111,9 @@ def announce_dashboard() -> int:
 
 
 def _prepare_own_ray() -> str:
-    """Set the environment that Ray reads when it is imported; return its directory, short as socket paths must be."""
+    """Set the environment that Ray reads on import; return its directory, short because of socket paths."""
     os.environ.update({key: value for key, value in LOCAL_ENVIRONMENT.items() if key not in os.environ})
-    os.environ.pop("RAY_ADDRESS", None)  # else Ray would join that cluster; --address is the way to it
+    os.environ.pop("RAY_ADDRESS", None)  # otherwise Ray would join that cluster; use --address for that
     os.environ["PYTHONPATH"] = _python_path()
     if "ray" not in sys.modules:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32),
@@ -122,13 +122,13 @@ def _prepare_own_ray() -> str:
 
 
 def _exit_at_sigterm() -> None:
-    """Unwind, so that endpoints and workers are shut down; Ray's own handler ends the process where it stands."""
+    """Exit with cleanup, so that endpoints and workers are shut down; Ray's own handler ends the process at once."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def nodes(address: str | None = None) -> list[dict[str, float]] | None:
-    """Resources of every node that is alive or may be added; None where an autoscaler keeps that to itself."""
+    """Resources of every node that is alive or may be added; None if an autoscaler does not report them."""
     import ray
     from ray.autoscaler.v2.utils import is_autoscaler_v2
 
@@ -150,7 +150,7 @@ def _nodes_to_come(config: dict) -> list[dict[str, float]]:
 
 
 def _python_path() -> str:
-    """Where Ray's worker processes find this code if it is not installed."""
+    """PYTHONPATH for Ray's worker processes, in case this code is not installed."""
     import yolov7
     import yolov7_ray
 
@@ -161,7 +161,7 @@ def _python_path() -> str:
 
 
 def _object_store_bytes() -> int:
-    """Half of what /dev/shm has free, within bounds; small where it is absent, as in a bare container."""
+    """Half of the free space of /dev/shm, within bounds; small if it is absent, as in a bare container."""
     try:
         free = shutil.disk_usage("/dev/shm").free
     except OSError:

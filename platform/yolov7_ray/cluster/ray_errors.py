@@ -1,14 +1,14 @@
-"""What is inside the errors that Ray raises."""
+"""Causes of the errors that Ray raises."""
 
 
 def original(error: BaseException) -> BaseException:
-    """The exception that the training function raised, out of Ray's wrapping."""
+    """The exception that the training function raised, unwrapped."""
     return getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device or the node ran out of memory."""
     cause = original(error)
-    said = str(cause).lower()
+    message = str(cause).lower()
     return (isinstance(cause, MemoryError) or "OutOfMemory" in type(cause).__name__
-            or "out of memory" in said or "can't allocate memory" in said)
+            or "out of memory" in message or "can't allocate memory" in message)

@@ -1,4 +1,4 @@
-"""Amounts of CPUs and GPUs: what a job asks for, and what nodes hold."""
+"""Amounts of CPUs and GPUs: demand of a job, and capacity of nodes."""
 
 import math
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ Amounts = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Demand:
-    """So many equal processes at the same time."""
+    """Resources of `count` equal processes at the same time."""
 
     count: int
     cpus_each: float
     gpus_each: float
     what: str
-    """What they are, e.g. "2 workers"."""
+    """Description of the processes, e.g. "2 workers"."""
     count_key: str = ""
     cpus_key: str = ""
     gpus_key: str = ""
     """Keys of the job file that make the demand smaller."""
     extra_cpus: float = 0
-    """CPUs beside them that may come from any node."""
+    """Additional CPUs that may come from any node."""
 
     @property
     def each(self) -> Amounts:
@@ -36,7 +36,7 @@ class Demand:
 
 
 def capacity(each: Amounts, node: Amounts) -> int:
-    """How many processes that need ``each`` fit onto one node."""
+    """Number of processes that need ``each`` and fit onto one node."""
     fitting = [math.floor(node.get(key, 0) / amount + 1e-6) for key, amount in each.items() if amount]
     return min(fitting, default=10**9)
 

@@ -1,4 +1,4 @@
-"""What a dry run says of a dataset."""
+"""Dry run lines about a dataset."""
 
 from ..errors import JobError
 from ..jobs.kind import Line, Upcoming
@@ -7,7 +7,7 @@ from .manifest import Manifest, load_manifest
 
 def dataset_lines(uri: str, splits: tuple[str, ...],
                   upcoming: Upcoming) -> tuple[dict[str, int], tuple[str, ...] | None, list[Line]]:
-    """Images per split, classes (None: not known yet) and the lines about a dataset, which is checked."""
+    """Images per split, classes (None: not known yet) and the lines about a dataset; also checks it."""
     expected = upcoming.dataset(uri)
     if expected is not None:
         missing = [split for split in splits if split not in expected.splits]
@@ -33,7 +33,7 @@ def in_words(images: dict[str, int]) -> str:
 
 
 def _absent_classes(manifest: Manifest, splits: tuple[str, ...]) -> list[Line]:
-    """A warning for each class that a split has no object of."""
+    """A warning for each split that has classes without objects."""
     lines = []
     for split in splits:
         counts = manifest.split(split).objects_per_class

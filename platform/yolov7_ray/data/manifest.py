@@ -1,8 +1,8 @@
-"""The Arrow dataset: its columns, and the manifest that makes a set of shards a dataset.
+"""The Arrow dataset: its columns, and the manifest that describes its shards.
 
 ``<uri>/dataset.json`` is the manifest, written last: without it there is no dataset. The shards
 ``<uri>/<split>/NNNNN-<digest>.arrow`` are uncompressed Arrow IPC files, so that a mapped file is read without
-a copy; they are never changed, since a new content has a new name.
+a copy; they are immutable: new content has a new name.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a dataset holds; `fingerprint` names exactly this content, wherever it came from."""
+    """Content of a dataset; `fingerprint` identifies exactly this content, whatever its source."""
 
     classes: tuple[str, ...]
     source_ids: tuple[int, ...]
@@ -80,7 +80,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def split(self, name: str) -> Split:
-        """The split called `name`; JobError with the names there are."""
+        """The split `name`; JobError with the existing names if there is none."""
         if name not in self.splits:
             raise JobError("split", f"'{name}' is unknown", f"the dataset has {', '.join(self.splits)}")
         return self.splits[name]
@@ -91,7 +91,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: dict) -> "Manifest":
-        """Inverse of `to_json`; ValueError, KeyError or TypeError where `values` are no manifest."""
+        """Inverse of `to_json`; ValueError, KeyError or TypeError if `values` are no manifest."""
         if values["version"] != VERSION:
             raise ValueError(f"version {values['version']!r} is unknown; this code reads version {VERSION}")
         splits = {name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["num_rows"],
@@ -105,7 +105,7 @@ class Manifest:
 
 
 def load_manifest(uri: str) -> Manifest:
-    """The manifest of the dataset at `uri`; JobError where there is none, or none that can be used."""
+    """The manifest of the dataset at `uri`; JobError if it is missing or unusable."""
     path = storage.join(uri, MANIFEST)
     try:
         return Manifest.from_json(storage.read_json(path))
@@ -117,6 +117,6 @@ def load_manifest(uri: str) -> Manifest:
 
 
 def require_dataset(uri: str, upcoming: Upcoming) -> None:
-    """JobError where there is no dataset and no earlier step makes it."""
+    """JobError if there is no dataset and no earlier step makes it."""
     if "${" not in uri and not upcoming.makes(uri):
         load_manifest(uri)

@@ -1,4 +1,4 @@
-"""Model x dataset split -> COCO AP, plots and results.json, over as many workers as the job asks."""
+"""Model x dataset split -> COCO AP, plots and results.json, on the job's number of workers."""
 
 import json
 import tempfile
@@ -31,7 +31,7 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
     try:
         shards = ray.get([task.remote(spec.model_dump(mode="json"), rank, resources.workers)
                           for rank in range(resources.workers)])
-    except RayTaskError as error:  # its text is a traceback; a mistake is told as itself
+    except RayTaskError as error:  # its text is a traceback; a JobError is raised directly
         raise original(error) if isinstance(original(error), JobError) else error
     metrics = CocoEvaluator.merged(classes, [shard["state"] for shard in shards]).compute()
     samples = Samples(classes)
@@ -54,7 +54,7 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
 
 
 def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
-    """The classes of model and dataset, which must be the same; the image size must suit the model."""
+    """The classes of model and dataset, which must be equal. JobError if they differ or the image size does not fit."""
     manifest = load_manifest(spec.dataset)
     manifest.split(spec.split)
     loaded = load_model(spec.model, spec.registry)
@@ -69,7 +69,7 @@ def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
 
 
 def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
-    """This worker's stride of the split: the evaluator's arrays and, from rank 0, a few drawn images."""
+    """Evaluate this rank's images of the split; returns the evaluator's arrays and, from rank 0, a few drawn images."""
     spec = EvaluateSpec.model_validate(config)
     [dataset] = open_splits(spec.dataset, spec.data, spec.split)
     loaded = load_model(spec.model, spec.registry)

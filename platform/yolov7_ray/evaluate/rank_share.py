@@ -1,4 +1,4 @@
-"""Evaluation of a model on one rank's share of a split, and what ranks tell each other of it."""
+"""Evaluation of a model on one rank's share of a split, and communication between ranks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Worker:
 
 def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluation, worker: Worker, *, size_px: int,
                    batch_size: int, clock: Clock | None = None, on_batch: Callable | None = None) -> CocoEvaluator:
-    """Detect in this rank's images of ``dataset`` as ``evaluation`` says; detections and truth, not yet scored."""
+    """Detect in this rank's images of ``dataset``; returns detections and ground truth, not scored yet."""
     share = {"batch_size": evaluation.batch_size or batch_size, "rank": worker.rank,
              "world_size": worker.world_size, "rectangular": evaluation.rectangular}
     return evaluate(
@@ -57,13 +57,13 @@ def merged(evaluator: CocoEvaluator, worker: Worker) -> Metrics | None:
 
 
 def figures(metrics: Metrics | None) -> dict[str, float | None]:
-    """COCO's twelve figures; empty on ranks that hold none."""
+    """COCO's twelve metrics; empty on ranks without metrics."""
     overall = {} if metrics is None else metrics.to_dict()["overall"]
     return {name: value for name, value in overall.items() if name.startswith(("ap", "ar"))}
 
 
 def synchronize(state: TrainState) -> None:
-    """Give every rank rank 0's average: its batch statistics come from each rank's own images."""
+    """Broadcast rank 0's EMA weights, whose batch statistics otherwise differ between ranks."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for tensor in state.ema.tensors():
             dist.broadcast(tensor, src=0)

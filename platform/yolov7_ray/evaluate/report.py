@@ -1,4 +1,4 @@
-"""What an evaluation shows: plots, drawn images, and a page of them."""
+"""Report of an evaluation: plots, drawn images, and an HTML page."""
 
 import html
 from pathlib import Path
@@ -26,7 +26,7 @@ class Samples:
         self.images: list[np.ndarray] = []
 
     def add(self, batch: Batch, found: list) -> None:
-        """Draw until there are enough; called with every evaluated batch."""
+        """Draw images until there are `NUM_DRAWN`; called with every evaluated batch."""
         for image, detections in zip(batch.images, found):
             if len(self.images) == NUM_DRAWN:
                 return
@@ -60,7 +60,8 @@ def write_page(directory: Path, title: str, facts: dict[str, object], metrics: M
     (directory / "index.html").write_text(
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>"
         "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem}"
-        "th{text-align:left;padding-right:2rem;font-weight:500}td{padding-right:1.5rem;font-variant-numeric:tabular-nums}"
+        "th{text-align:left;padding-right:2rem;font-weight:500}"
+        "td{padding-right:1.5rem;font-variant-numeric:tabular-nums}"
         "figure{display:inline-block;margin:1rem 1rem 0 0}img{max-width:36rem;width:100%}"
         "figcaption{color:#666}</style>"
         f"<h1>{html.escape(title)}</h1><table>{rows}</table>"

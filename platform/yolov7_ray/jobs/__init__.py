@@ -1,1 +1,1 @@
-"""What all kinds of job share: from a job file to a running job."""
+"""What all kinds of job share, from the job file to execution."""

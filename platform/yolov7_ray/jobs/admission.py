@@ -1,4 +1,4 @@
-"""Whether a job can ever run on a cluster, said before it starts: Ray itself would wait for ever."""
+"""Checks before a job starts whether it can ever run on a cluster: Ray itself would wait forever."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,12 +7,12 @@ from ..errors import JobError
 from .kinds import kind_of
 from .spec import Job
 
-NOTHING = {"CPU": 0.0, "GPU": 0.0}
+NO_RESOURCES = {"CPU": 0.0, "GPU": 0.0}
 
 
 def requested(job: Job) -> dict[str, float]:
     """CPUs and GPUs that a job holds at its busiest: {"CPU": 2, "GPU": 0}."""
-    peak = dict(NOTHING)
+    peak = dict(NO_RESOURCES)
     for _, step, held in _steps(job):
         total = demand(step).total
         peak = {key: max(peak[key], total[key] + held[key]) for key in peak}
@@ -20,7 +20,7 @@ def requested(job: Job) -> dict[str, float]:
 
 
 def demand(job: Job) -> Demand:
-    """What one job (no pipeline) holds at the same time."""
+    """Resources that one job (not a pipeline) holds at the same time."""
     return kind_of(job).demand(job)
 
 
@@ -42,8 +42,8 @@ def check(job: Job, available: Amounts, nodes: Sequence[Amounts] = ()) -> None:
 
 
 def _steps(job: Job) -> Iterator[tuple[str, Job, dict[str, float]]]:
-    """Each step, with what those before it that stay up go on holding."""
-    held = dict(NOTHING)
+    """Each step, with the resources that earlier steps keep because they stay up."""
+    held = dict(NO_RESOURCES)
     for name, step in kind_of(job).steps(job).items():
         yield name, step, dict(held)
         if kind_of(step).stays_up:
@@ -56,7 +56,7 @@ def _asks(wanted: Demand) -> str:
 
 
 def _remedy(wanted: Demand, step: str, most: Amounts) -> str:
-    """Fewer processes, or smaller ones where not even one fits into ``most``."""
+    """Fewer processes, or smaller ones if not even one fits into ``most``."""
     too_large = [key for key in wanted.each if wanted.each[key] > most.get(key, 0)]
     keys = {"CPU": wanted.cpus_key, "GPU": wanted.gpus_key}
     lower = keys[too_large[-1]] if too_large else wanted.count_key

@@ -1,4 +1,4 @@
-"""YAML text and ``--set`` values -> one plain mapping, with every mistake named by place."""
+"""YAML text and ``--set`` values -> one plain mapping, with the location of every error."""
 
 import re
 from pathlib import Path
@@ -39,13 +39,13 @@ for _kind, _pattern, _first in (
 
 
 def parse(text: str, where: str) -> Any:
-    """The value of a YAML text; JobError with line and column where it is not YAML."""
+    """The value of a YAML text; JobError with line and column if it is not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{where}: line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        raise JobError(place, error.problem or "is not YAML", "a job file is YAML: `key: value` lines") from None
+        location = f"{where}: line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        raise JobError(location, error.problem or "is not YAML", "a job file is YAML: `key: value` lines") from None
     except yaml.YAMLError as error:
         raise JobError(where, f"is not YAML ({error})", "a job file is YAML: `key: value` lines") from None
 
@@ -79,7 +79,7 @@ def mapping(text: str, where: str) -> Document:
 def assign(document: Document, override: str) -> tuple[str, ...]:
     """Set one ``a.b=value`` (the value is YAML) in place; return the path that was set.
 
-    A key that itself holds dots (``search.optimizer.learning_rate``) is found whole.
+    A key that itself contains dots (``search.optimizer.learning_rate``) is matched as a whole.
     """
     dotted, equals, text = override.partition("=")
     if not equals or not dotted.strip():

@@ -1,4 +1,4 @@
-"""What a job would do, said without starting anything: the text of --dry-run."""
+"""The text of --dry-run: what a job would do, without starting anything."""
 
 import yaml
 
@@ -9,9 +9,9 @@ from .spec import Job
 
 
 def plan(job: Job) -> str:
-    """The resolved job, what it asks for and costs, and what was found wrong with its inputs.
+    """The resolved job, its resources and costs, and findings about its inputs.
 
-    Raises JobError where the job could not run: no such dataset, split, source or model, classes that differ.
+    Raises JobError if the job could not run: no such dataset, split, source or model, classes that differ.
     """
     paths.check_access(job)
     resolved = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None,
@@ -32,6 +32,6 @@ def _asks(job: Job) -> str:
 
 
 def _with_datasets(job: Job, upcoming: Upcoming) -> Job:
-    """The step with ``${step.dataset}`` replaced by the URI that is known beforehand."""
+    """The step with ``${step.dataset}`` replaced by the URI known in advance."""
     expected = upcoming.datasets.get(getattr(job, "dataset", None))
     return job.model_copy(update={"dataset": expected.uri}) if expected else job

@@ -1,4 +1,4 @@
-"""One job, from its specification to its outputs."""
+"""Runs one job, from its specification to its outputs."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ from .summary import summary
 
 def execute(job: Job, run_name: str, *, resume: bool = False, address: str | None = None,
             admit: bool = True, verbose: bool = False) -> dict[str, Any]:
-    """Check what can be checked beforehand, start (or join) Ray, run the job, and say what came of it.
+    """Check the job in advance, start (or join) Ray, run the job, and print a summary.
 
     A run of that name must exist if ``resume``, and must not otherwise. ``admit=False`` skips the check that
     the cluster is large enough.
@@ -34,7 +34,7 @@ def execute(job: Job, run_name: str, *, resume: bool = False, address: str | Non
 
 
 def check_run_name(job: Job, run_name: str, resume: bool) -> None:
-    """JobError if a new run would silently go on with an old one, or if there is nothing to go on with."""
+    """JobError if a new run would silently resume an old one, or if there is nothing to resume."""
     directory = kind_of(job).run_directory(job, run_name)
     if directory is None:
         if resume:
@@ -51,7 +51,7 @@ def check_run_name(job: Job, run_name: str, resume: bool) -> None:
 
 
 def after_interrupt(job: Job, run_name: str, job_file: str) -> str:
-    """How to go on with a job that was interrupted."""
+    """How to resume a job that was interrupted."""
     if kind_of(job).run_directory(job, run_name) is None:
         return f"run it again: a job of kind {job.kind} keeps no state"
     return f"python submit.py {job_file} --resume {run_name} (and the same --set) goes on where it stopped"

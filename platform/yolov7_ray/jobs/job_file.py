@@ -19,7 +19,7 @@ from .spec import Job
 def load_job(path_or_text: str | Path, overrides: list[str] = []) -> Job:
     """The job in a file (or in YAML text of several lines), with ``a.b=value`` overrides set.
 
-    Raises JobError with one line per mistake: ``FILE: dotted.path: what arrived; what works``.
+    Raises JobError with one line per validation error: ``FILE: dotted.path: what arrived; what works``.
     """
     if isinstance(path_or_text, str) and "\n" in path_or_text:
         where, values = "job", document.mapping(path_or_text, "job")
@@ -32,20 +32,20 @@ def load_job(path_or_text: str | Path, overrides: list[str] = []) -> Job:
 
 
 def validate(values: dict[str, Any], where: str = "job", overrides: list[tuple[str, ...]] = []) -> Job:
-    """A plain mapping -> the job that it describes; JobError with a line for every mistake."""
+    """A plain mapping -> the job that it describes; JobError with a line for every validation error."""
     try:
         return validated_by_kind(values, KINDS)
     except pydantic.ValidationError as error:
         schema = kind_named(values["kind"]).spec.model_json_schema()
         raise validation_errors.job_error(error, values, schema, where, overrides) from None
     except ValueError as error:
-        raise validation_errors.own_error(error, where, overrides) from None
+        raise validation_errors.from_value_error(error, where, overrides) from None
 
 
 def validated_by_kind(values: Any, names: Iterable[str]) -> Job:
     """The job that ``values`` describes, validated by its own kind alone, which must be one of ``names``.
 
-    pydantic.ValidationError names what is wrong with it; ValueError says so of its kind.
+    pydantic.ValidationError for invalid keys and values; ValueError for a wrong kind.
     """
     if isinstance(values, Job):
         return values

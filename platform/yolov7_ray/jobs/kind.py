@@ -1,4 +1,4 @@
-"""What a kind of job is: one object in the room that does the work, and one line in `kinds.KINDS`.
+"""A kind of job: one object in the package that does the work, and one line in `kinds.KINDS`.
 
 A kind's module, ``job.py``, and its specification, ``spec.py``, are imported to validate a job file, so they import
 neither torch nor Ray; methods that need them import them when they are called.
@@ -15,7 +15,7 @@ from .spec import REFERENCE, Job, UriPath, uris_in
 
 Spec = TypeVar("Spec", bound=Job)
 Line = tuple[str, str]
-"""A line of the dry run: what it is about, and what is said of it."""
+"""A line of the dry run: its key and its text."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ExpectedDataset:
     uri: str
     splits: tuple[str, ...]
     num_images: dict[str, int] = field(default_factory=dict)
-    """Images of each split, where they are known beforehand."""
+    """Images of each split, if known in advance."""
     classes: tuple[str, ...] | None = None
     """None: known after the step."""
 
@@ -59,29 +59,29 @@ class JobKind(ABC, Generic[Spec]):
     spec: ClassVar[type[Job]]
     """Its keys in a job file; the docstring is its one line of help."""
     outputs: ClassVar[tuple[str, ...]] = ()
-    """What it hands to the later steps of a pipeline, among the keys of what `run` returns."""
+    """Keys of the result of `run` that later steps of a pipeline can refer to."""
     example: ClassVar[dict[str, Any]]
-    """What stands uncommented in its starter file: just enough to be valid."""
+    """Uncommented values of its starter file: just enough to be valid."""
     stays_up: ClassVar[bool] = False
-    """Whether what it starts, and holds of the cluster, outlasts the job: it is started again when a pipeline is."""
+    """Whether what it starts keeps running, with its resources, after the job; a resumed pipeline starts it again."""
 
     @abstractmethod
     def run(self, spec: Spec, run_name: str) -> dict[str, Any]:
-        """Do the work on the Ray that is up; return the outputs."""
+        """Do the work on the running Ray; return the outputs."""
 
     def demand(self, spec: Spec) -> Demand:
-        """What it holds of the cluster at the same time."""
+        """Cluster resources that it holds at the same time."""
         return Demand(1, 1, 0, "1 task")
 
     def check_inputs(self, spec: Spec, upcoming: Upcoming) -> None:
-        """JobError where something that it reads is not there and no earlier step makes it; before Ray starts."""
+        """JobError if an input does not exist and no earlier step makes it; called before Ray starts."""
 
     def dry_run(self, spec: Spec, upcoming: Upcoming) -> list[Line]:
-        """What it would do and cost; JobError where it could not run."""
+        """What it would do and cost; JobError if it could not run."""
         return []
 
     def next_command(self, spec: Spec, outputs: dict[str, Any]) -> str:
-        """The command that usually follows; empty where there is none."""
+        """The command that usually follows; empty if there is none."""
         return ""
 
     def datasets_made(self, spec: Spec) -> list[ExpectedDataset]:
@@ -93,9 +93,9 @@ class JobKind(ABC, Generic[Spec]):
         return uris_in(spec)
 
     def run_directory(self, spec: Spec, run_name: str) -> str | None:
-        """Where a run keeps its state; None where it keeps none and so cannot be resumed."""
+        """Where a run keeps its state; None if it keeps none and so cannot be resumed."""
         return storage.join(spec.storage, run_name) if hasattr(spec, "storage") else None
 
     def steps(self, spec: Spec) -> dict[str, Job]:
-        """The jobs that it is made of, by name; one without a name unless it is a pipeline."""
+        """The jobs that it consists of, by name; a single one without a name unless it is a pipeline."""
         return {"": spec}

@@ -17,7 +17,7 @@ KINDS = {
     "serve": "yolov7_ray.serve.job",
     "pipeline": "yolov7_ray.jobs.pipeline",
 }
-"""``kind:`` of a job file -> module that defines its `KIND`, imported when a job of that kind is met."""
+"""``kind:`` of a job file -> module that defines its `KIND`, imported when a job of that kind is loaded."""
 
 
 def kind_named(name: str) -> JobKind[Any]:

@@ -1,4 +1,4 @@
-"""The URIs in a job: made absolute for this machine, or required to mean the same on every node."""
+"""The paths and URIs in a job: made absolute on this machine, or required to be valid on every node."""
 
 from .. import storage
 from ..errors import JobError
@@ -20,7 +20,7 @@ def absolute(job: Job) -> Job:
 
 
 def require_shared(job: Job, where: str) -> None:
-    """JobError if a path depends on the working directory: the cluster's nodes do not have this one."""
+    """JobError if a path depends on the working directory: the cluster's nodes do not share it."""
     relative = [f"{where}: {'.'.join(path)}: '{uri}' is relative to this machine's working directory"
                 for path, uri in kind_of(job).uris(job) if not storage.is_remote(uri) and not uri.startswith("/")]
     if relative:
@@ -29,13 +29,13 @@ def require_shared(job: Job, where: str) -> None:
 
 
 def check_access(job: Job) -> None:
-    """JobError within about 15 s if a place in S3 that the job names cannot be reached."""
+    """JobError within about 15 s if an S3 location of the job cannot be reached."""
     for uri in sorted({uri for _, uri in kind_of(job).uris(job) if storage.is_remote(uri)}):
         storage.check_access(uri)
 
 
 def check_inputs(job: Job) -> None:
-    """JobError where something that the job reads is not there, and no earlier step of it makes it."""
+    """JobError if an input of the job does not exist and no earlier step makes it."""
     upcoming = Upcoming()
     for name, step in kind_of(job).steps(job).items():
         kind_of(step).check_inputs(step, upcoming)

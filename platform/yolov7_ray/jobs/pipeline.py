@@ -19,7 +19,7 @@ STATE_FILE = "pipeline.json"
 
 
 class _Step:
-    """Any kind of job but a pipeline, as the type of a field."""
+    """Any kind of job except a pipeline, as the type of a field."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
@@ -71,8 +71,8 @@ class Pipeline(JobKind[PipelineSpec]):
     def run(self, spec: PipelineSpec, run_name: str) -> dict[str, Any]:
         """Run every step that is not finished; return step -> outputs.
 
-        The outputs of finished steps are kept in ``<storage>/<run_name>/pipeline.json``. What stays up, an endpoint,
-        dies with the process or cluster that started it, so such a step is always run.
+        The outputs of finished steps are kept in ``<storage>/<run_name>/pipeline.json``. An endpoint stays up
+        only as long as the process or cluster that started it, so such a step is always run.
         """
         state = storage.join(self.run_directory(spec, run_name), STATE_FILE)
         finished = storage.read_json(state)["finished"] if storage.exists(state) else {}
@@ -90,7 +90,7 @@ class Pipeline(JobKind[PipelineSpec]):
         return {step: finished[step] for step in spec.steps}
 
     def run_directory(self, spec: PipelineSpec, run_name: str) -> str:
-        """Beside the runs of the first step that has any."""
+        """In the storage of the first step that has one."""
         root = next((job.storage for job in spec.steps.values() if hasattr(job, "storage")), "runs")
         return storage.join(root, run_name)
 

@@ -1,4 +1,4 @@
-"""One line that says how far a job is, redrawn in place; silent where nobody watches a terminal."""
+"""A progress bar, redrawn in place; silent if the output is not a terminal."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ class ProgressLine:
         self.shown = stream.isatty()
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Count `amount` more as done; `note` stands at the line's end."""
+        """Count `amount` more as done; `note` is shown at the end of the line."""
         self.done += amount
         if not self.shown:
             return
@@ -27,7 +27,7 @@ class ProgressLine:
         self.stream.flush()
 
     def close(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self.shown:
             self.stream.write("\r\x1b[K")
             self.stream.flush()

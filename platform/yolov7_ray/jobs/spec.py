@@ -1,8 +1,7 @@
-"""What all job files are made of: the base of every section, common types, and sections that several kinds share.
+"""Common parts of job files: the base of every section, shared types, and sections that several kinds share.
 
-Units stand in the names (``_px``, ``_s``, ``_mb``); URIs are local paths or ``s3://bucket/prefix``. Each kind's own keys
-are in the ``spec.py`` of its room; hyperparameters live beside their owners in ``yolov7`` as frozen dataclasses and
-are embedded.
+Units are in the names (``_px``, ``_s``, ``_mb``); URIs are local paths or ``s3://bucket/prefix``. Each kind's own keys
+are in the ``spec.py`` of its package. Hyperparameters are frozen dataclasses of ``yolov7``, embedded here.
 """
 
 import re
@@ -52,7 +51,7 @@ URI = Annotated[str, BeforeValidator(lambda v: str(v) if v is not None else v), 
 
 
 def shortened(value: object) -> str:
-    """A value as an error shows it."""
+    """A value as shown in an error, at most 60 characters."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -74,7 +73,7 @@ ArchitectureName = Annotated[str, AfterValidator(_check_architecture)]
 
 
 def check_image_size(key: str, size_px: int, built: Architecture) -> None:
-    """ValueError that names `key` where the architecture's strides do not divide the size."""
+    """ValueError that names `key` if the architecture's strides do not divide the size."""
     stride = max(built.strides)
     if size_px % stride:
         low = max(stride, size_px // stride * stride)
@@ -111,11 +110,11 @@ class Resources(Part):
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The least and the most workers."""
+        """Minimum and maximum number of workers."""
         return self.workers, self.workers
 
     def demand(self, section: str = "resources") -> Demand:
-        """What it asks for, with the names of the keys, below ``section`` of the job file, that make it less."""
+        """The requested resources, with the keys below ``section`` of the job file that reduce them."""
         least, most = self.worker_range
         workers = plural(least, "worker") if least == most else f"{least} to {most} workers"
         return Demand(least, self.cpus_per_worker, self.gpus_per_worker, workers,
@@ -144,7 +143,7 @@ REFERENCE = re.compile(r"\$\{([^.}]*)\.([^}]*)\}")
 """``${step.output}`` inside a string of a later step."""
 
 MODEL_KEYS = ("model", "weights")
-"""Keys that hold either a URI or a name of the registry; what holds a slash is a URI."""
+"""Keys that hold either a URI or a name of the registry; a value with a slash is a URI."""
 
 UriPath = tuple[str, ...]
 """Keys from the job down to a value."""

@@ -1,4 +1,4 @@
-"""A commented starter file for each kind of job, written from the specification itself."""
+"""A commented starter file for each kind of job, generated from the specification."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,7 @@ from .kinds import KINDS, kind_named
 
 
 def new_job(kind: str) -> str:
-    """YAML of a job of this kind: example values for what is needed, the rest commented with its default."""
+    """YAML of a job of this kind: example values for required keys, the rest commented with defaults."""
     if kind not in KINDS:
         raise JobError("submit.py new", f"'{kind}' is unknown", f"choose {', '.join(KINDS)}")
     given, spec = kind_named(kind).example, kind_named(kind).spec

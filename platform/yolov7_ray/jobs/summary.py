@@ -1,4 +1,4 @@
-"""What a finished job made, in words."""
+"""Summary of a finished job."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from .spec import Job
 
 
 def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) -> str:
-    """What a finished job made, and what one may do next."""
+    """The outputs of a finished job, and the usual next command."""
     lines = [f"{run_name}: done in {seconds:.0f} s"]
     for key, value in outputs.items():
         lines.append(f"  {key:<12}{headline(value) if isinstance(value, dict) else value}")

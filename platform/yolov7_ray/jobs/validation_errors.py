@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a job -> lines that say where, what arrived and what works."""
+"""Validation errors of a job -> lines with location, problem and remedy."""
 
 import difflib
 import re
@@ -16,30 +16,30 @@ Location = tuple[str | int, ...]
 
 def job_error(error: pydantic.ValidationError, document: Any, schema: dict, where: str,
               overrides: list[tuple[str, ...]] = []) -> JobError:
-    """One JobError with a line for every mistake in ``document``.
+    """One JobError with a line for every validation error in ``document``.
 
-    ``schema`` is the JSON Schema that the document was to fit; ``overrides`` are the paths given by --set:
-    a mistake at or below one of them is laid to it instead of to the file.
+    ``schema`` is the JSON Schema of the document; ``overrides`` are the paths given by --set: an error at or below
+    one of them is attributed to --set instead of the file.
     """
     found = []
     for detail in error.errors(include_url=False):
         path = _path(detail["loc"], document)
         if detail["type"] in _MISSING_KEY | _UNKNOWN_KEY and path[-1:] != detail["loc"][-1:]:
             path = (*path, detail["loc"][-1])
-        inner, problem, remedy = _words(detail, schema)
+        inner, problem, remedy = _problem_and_remedy(detail, schema)
         path = (*path, *(inner[1:] if inner[:1] == path[-1:] else inner))
-        found.append(JobError(_place(path, where, overrides), problem, remedy))
+        found.append(JobError(_format_location(path, where, overrides), problem, remedy))
     unique = list({str(e): e for e in found}.values())
     return unique[0] if len(unique) == 1 else JobError("", "\n".join(str(e) for e in unique))
 
 
-def own_error(error: ValueError, where: str, overrides: list[tuple[str, ...]] = []) -> JobError:
-    """What our own code says of a whole document, ``path: problem; remedy``, as JobError."""
-    path, problem, remedy = _own_words(str(error))
-    return JobError(_place(path, where, overrides), problem, remedy)
+def from_value_error(error: ValueError, where: str, overrides: list[tuple[str, ...]] = []) -> JobError:
+    """A ValueError of our own validators, ``path: problem; remedy``, as JobError."""
+    path, problem, remedy = _split_message(str(error))
+    return JobError(_format_location(path, where, overrides), problem, remedy)
 
 
-def _place(path: Location, where: str, overrides: list[tuple[str, ...]]) -> str:
+def _format_location(path: Location, where: str, overrides: list[tuple[str, ...]]) -> str:
     dotted = ".".join(map(str, path))
     given = any(_within(dotted, ".".join(o)) or _within(".".join(o), dotted) for o in overrides)
     return ": ".join(filter(None, ["--set" if given else where, dotted]))
@@ -50,7 +50,7 @@ def _within(dotted: str, section: str) -> bool:
 
 
 def _path(location: Location, document: Any) -> Location:
-    """``location`` as far as it lies in the document: without the tags of unions, which no job file shows."""
+    """``location`` restricted to keys of the document: without the tags of unions, which are not in job files."""
     path: list[str | int] = []
     node = document
     for part in location:
@@ -60,11 +60,11 @@ def _path(location: Location, document: Any) -> Location:
     return tuple(path)
 
 
-def _words(detail: dict, schema: dict) -> tuple[Location, str, str]:
-    """(path below the mistake's own, what arrived, what works)."""
+def _problem_and_remedy(detail: dict, schema: dict) -> tuple[Location, str, str]:
+    """(path below the error's own, problem, remedy)."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in _UNKNOWN_KEY:
-        return (), "is an unknown key", _instead(detail["loc"], schema)
+        return (), "is an unknown key", _suggest_key(detail["loc"], schema)
     if kind in _MISSING_KEY:
         help_line = resolve(schema, at(schema, detail["loc"])).get("description", "").rstrip(".")
         return (), "is missing", f"give it: {help_line}" if help_line else "give it"
@@ -75,7 +75,7 @@ def _words(detail: dict, schema: dict) -> tuple[Location, str, str]:
         tags = resolve(schema, at(schema, detail["loc"])).get("discriminator", {}).get("mapping", {})
         return (context["discriminator"].strip("'"),), "is missing", f"choose {', '.join(tags)}"
     if kind == "value_error":
-        return _own_words(str(context["error"]))
+        return _split_message(str(context["error"]))
     if kind == "string_pattern_mismatch":
         return (), f"{shortened(detail['input'])} does not fit", \
             "use small letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit"
@@ -86,8 +86,8 @@ def _words(detail: dict, schema: dict) -> tuple[Location, str, str]:
     return (), f"{shortened(detail['input'])} does not fit", works
 
 
-def _own_words(message: str) -> tuple[Location, str, str]:
-    """Split the ``path: problem; remedy`` that our own validators write."""
+def _split_message(message: str) -> tuple[Location, str, str]:
+    """Split the ``path: problem; remedy`` of our own validators."""
     match = re.match(r"^([a-z_][\w]*(?:\.[\w-]+)*): (.*)$", message, re.DOTALL)
     path, message = (tuple(match[1].split(".")), match[2]) if match else ((), message)
     message = message.replace("Value error, ", "")
@@ -95,8 +95,8 @@ def _own_words(message: str) -> tuple[Location, str, str]:
     return path, problem, remedy
 
 
-def _instead(location: Location, schema: dict) -> str:
-    """The key that was probably meant, or all that there are."""
+def _suggest_key(location: Location, schema: dict) -> str:
+    """Suggest the key that was probably meant, or list all keys."""
     keys = list(resolve(schema, at(schema, location[:-1])).get("properties", {}))
     close = difflib.get_close_matches(str(location[-1]), keys, n=1)
     if close:
@@ -105,7 +105,7 @@ def _instead(location: Location, schema: dict) -> str:
 
 
 def resolve(schema: dict, node: dict) -> dict:
-    """``node`` with its reference and its "or null" followed."""
+    """``node`` with its reference and its "or null" resolved."""
     while True:
         if "$ref" in node:
             rest = {key: value for key, value in node.items() if key != "$ref"}

@@ -1,7 +1,7 @@
 """Batch inference with Ray Data: a dataset or a folder of images -> files of detections.
 
-What travels through Ray is the number of an image on the way in and its detections on the way out. An actor reads
-and decodes its images itself, in threads, while the model looks at those before: no pixel crosses a process.
+Only image indices go into Ray, and only detections come out. An actor reads and decodes its images itself, in
+threads, while the model processes the previous ones: no pixels are sent between processes.
 
 B images · n detections
 """
@@ -38,13 +38,13 @@ from .spec import PredictSpec
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 BATCHES_PER_BLOCK = 8
-"""Batches that an actor gets at once, so that reading ahead has something ahead."""
+"""Batches that an actor gets at once, so that it can read ahead."""
 PROGRESS_EVERY_S = 5.0
 NUM_PROBLEMS_SHOWN = 20
 SUMMARY = "predictions.json"
 
 RESULT = ROW.append(pa.field("problem", pa.string()))
-"""What an actor answers about an image: a row, or why there is none."""
+"""An actor's result for an image: a row, or why there is none."""
 
 
 # --- images -----------------------------------------------------------------------------------------
@@ -61,16 +61,16 @@ class Picture:
 
 
 class Images(Protocol):
-    """Images by number; small and picklable, for it goes to every actor."""
+    """Images by index; small and picklable, since it is sent to every actor."""
 
     classes: tuple[str, ...]
-    """Class names of the dataset, with `source_ids` as their original ids; empty where there is no dataset."""
+    """Class names of the dataset, with `source_ids` as their original ids; empty without a dataset."""
     source_ids: tuple[int, ...]
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Picture:
-        """Read and decode; ValueError, naming the file, where it is no image."""
+        """Read and decode; ValueError with the file name if it is no image."""
 
 
 class DatasetImages:
@@ -109,7 +109,7 @@ class FolderImages:
 
 
 def decoded(data: bytes, file_name: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; ValueError, naming the file, where the bytes are no image."""
+    """(H, W, 3) uint8 RGB; ValueError with the file name if the bytes are no image."""
     try:
         return decode_image(data)
     except ValueError as error:
@@ -117,7 +117,7 @@ def decoded(data: bytes, file_name: str) -> np.ndarray:
 
 
 def images_of(spec: PredictSpec) -> Images:
-    """The images that the job names. JobError where there are none."""
+    """The images of the job. JobError if there are none."""
     uri = storage.absolute(spec.images)
     if storage.exists(storage.join(uri, "dataset.json")):
         images: Images = DatasetImages(uri, spec.split)
@@ -133,12 +133,12 @@ def images_of(spec: PredictSpec) -> Images:
 
 
 class Predictor:
-    """One actor: it loads the model once, then turns numbers of images into rows of detections."""
+    """One actor: loads the model once, then maps image indices to rows of detections."""
 
     def __init__(self, images: Images, source: ModelSource, spec: PredictSpec):
         num_threads = max(1, int(spec.resources.cpus_per_worker))
         torch.set_num_threads(num_threads)
-        cv2.setNumThreads(0)  # images are decoded in threads of ours
+        cv2.setNumThreads(0)  # images are decoded in the threads of this pool
         loaded = source.load()
         self.device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
         model = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
@@ -149,28 +149,28 @@ class Predictor:
         self.pool = ThreadPoolExecutor(num_threads)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        """Column `index` of a block -> tables of RESULT, one a batch; the next batch is read meanwhile."""
+        """Column `index` of a block -> tables of RESULT, one per batch; the next batch is read meanwhile."""
         indices = block["index"].to_pylist()
         size = self.spec.batch_size
         batches = [indices[start:start + size] for start in range(0, len(indices), size)]
-        ahead = self._start(batches[0])
+        ahead = self._submit(batches[0])
         for i in range(len(batches)):
-            reading, ahead = ahead, self._start(batches[i + 1]) if i + 1 < len(batches) else []
-            rows = self._look([future.result() for future in reading])
+            reading, ahead = ahead, self._submit(batches[i + 1]) if i + 1 < len(batches) else []
+            rows = self._to_rows([future.result() for future in reading])
             yield pa.Table.from_pylist(rows, schema=RESULT)
 
-    def _start(self, indices: Sequence[int]) -> list[Future]:
+    def _submit(self, indices: Sequence[int]) -> list[Future]:
         return [self.pool.submit(self._prepare, index) for index in indices]
 
     def _prepare(self, index: int) -> tuple[Picture, np.ndarray, Letterbox] | str:
-        """An image fitted into the model's square, or why it cannot be."""
+        """An image letterboxed to the model's square, or the reason why not."""
         try:
             picture = self.images.read(index)
         except ValueError as error:
             return str(error)
         return picture, *letterbox(picture.pixels, (self.size_px, self.size_px))
 
-    def _look(self, prepared: list[tuple[Picture, np.ndarray, Letterbox] | str]) -> list[dict[str, Any]]:
+    def _to_rows(self, prepared: list[tuple[Picture, np.ndarray, Letterbox] | str]) -> list[dict[str, Any]]:
         """Rows of RESULT in the order of `prepared`."""
         fitted = [item[1] for item in prepared if not isinstance(item, str)]
         found = iter(self._detect(np.stack(fitted)) if fitted else ())
@@ -196,7 +196,7 @@ def row_of(picture: Picture, fit: Letterbox, detections: Tensor) -> dict[str, An
 
 
 def image_size_px(spec: PredictSpec, loaded: LoadedModel) -> int:
-    """Side of the square that the model sees. JobError where the model cannot."""
+    """Side of the model's square input. JobError if the model does not support it."""
     size, stride = spec.image_size_px or loaded.image_size_px, max(loaded.model.strides)
     if size % stride:
         raise JobError("image_size_px", f"{size} is not a multiple of the model's largest stride {stride}",
@@ -208,10 +208,10 @@ def image_size_px(spec: PredictSpec, loaded: LoadedModel) -> int:
 
 
 def predict(spec: PredictSpec, run_name: str) -> dict[str, str]:
-    """Detect in all images and write ``<output>/predictions/…`` and, last of all, ``<output>/predictions.json``.
+    """Detect in all images and write ``<output>/predictions/…`` and, last, ``<output>/predictions.json``.
 
-    An image that cannot be decoded is no end: it is counted, and listed in ``predictions/undecodable.json``.
-    Results are in the order of the images, whatever the number of workers.
+    An image that cannot be decoded does not stop the job: it is counted, and listed in
+    ``predictions/undecodable.json``. Results are in the order of the images, for any number of workers.
     """
     started_s = time.monotonic()
     output = storage.absolute(spec.output)
@@ -243,14 +243,14 @@ def predict(spec: PredictSpec, run_name: str) -> dict[str, str]:
 
 
 def _results(images: Images, source: ModelSource, spec: PredictSpec) -> Iterator[pa.Table]:
-    """Tables of RESULT in the order of the images, as they come."""
+    """Tables of RESULT in the order of the images, as they finish."""
     rows = spec.batch_size * BATCHES_PER_BLOCK
     workers = min(spec.resources.workers, -(-len(images) // spec.batch_size))
-    rows = min(rows, -(-len(images) // workers))  # no worker without a share
-    # Blocks that exist already: reading them takes no task, hence no CPU, of which the actors may hold all.
+    rows = min(rows, -(-len(images) // workers))  # every worker gets some
+    # Blocks in memory: reading them needs no task, hence no CPU, since the actors may hold all CPUs.
     blocks = [pa.table({"index": np.arange(start, min(start + rows, len(images)))})
               for start in range(0, len(images), rows)]
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # progress is told below, in one line
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # progress is printed below, in one line
     dataset = ray.data.from_arrow(blocks)
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True
@@ -267,11 +267,11 @@ def _results(images: Images, source: ModelSource, spec: PredictSpec) -> Iterator
 
 
 def _write(results: Iterator[pa.Table], write: Callable[[pa.Table], None], folder: Path, total: int) -> dict[str, Any]:
-    """Hand the rows to `write`, list what could not be read in `folder`, say how far it is, and count."""
+    """Pass the rows to `write`, list undecodable images in `folder`, print progress; returns the counts."""
     num_images = num_detections = 0
     problems: list[str] = []
     undecodable = JsonList(folder / "undecodable.json")
-    started_s = said_s = time.monotonic()
+    started_s = printed_s = time.monotonic()
     for table in results:
         bad = table["problem"].drop_null().to_pylist()
         good = table.filter(table["problem"].is_null()).select(ROW.names)
@@ -281,9 +281,9 @@ def _write(results: Iterator[pa.Table], write: Callable[[pa.Table], None], folde
         num_images += good.num_rows
         num_detections += len(good["scores"].combine_chunks().flatten())
         num_bad = undecodable.num_items
-        if time.monotonic() - said_s >= PROGRESS_EVERY_S or num_images + num_bad == total:
-            said_s = time.monotonic()
-            rate = (num_images + num_bad) / (said_s - started_s)
+        if time.monotonic() - printed_s >= PROGRESS_EVERY_S or num_images + num_bad == total:
+            printed_s = time.monotonic()
+            rate = (num_images + num_bad) / (printed_s - started_s)
             print(f"predict: {num_images + num_bad}/{total} images · {rate:.1f} images/s · {num_bad} undecodable",
                   flush=True)
     undecodable.close()
@@ -292,7 +292,7 @@ def _write(results: Iterator[pa.Table], write: Callable[[pa.Table], None], folde
 
 
 def _remove_earlier(output: str) -> None:
-    """Remove what an earlier run wrote here, its summary first, so that no summary describes other files."""
+    """Remove the output of an earlier run, its summary first, so that no summary describes other files."""
     summary = storage.join(output, SUMMARY)
     if storage.exists(summary):
         earlier = storage.read_json(summary)

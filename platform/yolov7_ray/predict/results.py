@@ -17,10 +17,10 @@ ROW = pa.schema([
     ("scores", pa.list_(pa.float32())),  # best first
     ("labels", pa.list_(pa.int32())),  # index into the model's classes
 ])
-"""One image and what was found in it."""
+"""One image and its detections."""
 
 SHARD_BYTES = 128 << 20
-"""Size at which an Arrow file is closed and the next one begun."""
+"""Size at which an Arrow file is closed and the next one started."""
 
 
 class ArrowWriter:
@@ -34,7 +34,7 @@ class ArrowWriter:
         self._num_shards = 0
 
     def __enter__(self) -> Self:
-        self._open()  # no images, yet a readable file
+        self._open()  # a readable file even without images
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -58,7 +58,7 @@ class ArrowWriter:
 
 
 class CocoWriter:
-    """``results.json`` as COCO's tools load it, and ``images.json`` that says which image an id means."""
+    """``results.json`` in the format of COCO's tools, and ``images.json``, which maps ids to images."""
 
     def __init__(self, directory: Path, category_ids: list[int]):
         self.category_ids = category_ids
@@ -85,7 +85,7 @@ class CocoWriter:
 
 
 class JsonList:
-    """A JSON list in a file, an item a line, that is never in memory as a whole."""
+    """A JSON list written to a file one item per line, never completely in memory."""
 
     def __init__(self, path: Path):
         self._file: IO[str] = open(path, "w")
@@ -105,12 +105,12 @@ class JsonList:
 
 
 def category_ids(classes: list[str], dataset_classes: tuple[str, ...], source_ids: tuple[int, ...]) -> list[int]:
-    """COCO category of each of the model's classes: the dataset's own id where it has the class, else a new one."""
+    """COCO category of each of the model's classes: the dataset's own id if it has the class, else a new one."""
     known = dict(zip(dataset_classes, source_ids))
-    fresh = max(source_ids, default=0)
+    new_id = max(source_ids, default=0)
     ids = []
     for name in classes:
         if name not in known:
-            fresh += 1
-        ids.append(known.get(name, fresh))
+            new_id += 1
+        ids.append(known.get(name, new_id))
     return ids

@@ -1,4 +1,4 @@
-"""What a dry run says of a model."""
+"""The dry run of a publish job, and the line about a model."""
 
 import torch
 
@@ -23,7 +23,7 @@ def publish_lines(spec: PublishSpec, upcoming: Upcoming) -> list[Line]:
 
 def model_lines(ref: str, registry: str | None, upcoming: Upcoming, classes: tuple[str, ...] | None = None,
                 dataset: str = "") -> list[Line]:
-    """The line about a trained model, which must know ``classes`` where they are given."""
+    """The line about a trained model; JobError if ``classes`` are given and differ from the model's."""
     if upcoming.makes(ref):
         return [("model", f"{ref}, made by an earlier step")]
     loaded: LoadedModel = load_model(ref, registry)

@@ -1,4 +1,4 @@
-"""From a reference to a loaded model: a run, a checkpoint, a file, or a name of the registry."""
+"""Resolves a reference to a model, and loads it: a run, a checkpoint, a file, or a registry name."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -27,23 +27,23 @@ class LoadedModel:
     image_size_px: int
     """Side of the square images that it was trained on."""
     source: str
-    """Exactly what was loaded: NAME:VERSION or a URI."""
+    """The exact model that was loaded: NAME:VERSION or a URI."""
     record: dict[str, Any]
-    """What is known beside the weights: spec, metrics, dataset_fingerprint; a version's whole record."""
+    """Metadata of the weights: spec, metrics, dataset_fingerprint; a version's whole record."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One exact model file; what NAME@ALIAS or a run's best checkpoint meant when it was looked up."""
+    """One exact model file; NAME@ALIAS or a run's best checkpoint as resolved at lookup."""
 
     ref: str
     """NAME:VERSION or a URI."""
     uri: str
     """The .safetensors file."""
     sha256: str | None = None
-    """Checked where it is known."""
+    """Verified if known."""
     image_size_px: int | None = None
-    """As trained; None where only the file is known."""
+    """As trained; None if only the file is known."""
     record: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> LoadedModel:
@@ -68,10 +68,10 @@ def load_model(ref: str, registry: str | None = None) -> LoadedModel:
 
 
 def locate(ref: str, registry: str | None = None) -> ModelSource:
-    """The exact file that `ref` means now.
+    """Resolve `ref` to the exact file that it refers to now.
 
     ref: URI of a run (its best checkpoint), of a checkpoint or of a .safetensors file; or NAME (the newest
-    version), NAME@ALIAS, NAME:VERSION of `registry`. JobError says what is missing and what there is.
+    version), NAME@ALIAS, NAME:VERSION of `registry`. JobError names what is missing and what is available.
     """
     ref = ref.rstrip("/")
     if ref.endswith(".safetensors"):
@@ -84,8 +84,8 @@ def locate(ref: str, registry: str | None = None) -> ModelSource:
                            "set `registry:` to its URI, or give the URI of a run, checkpoint or .safetensors file")
         return _registered(ref, Registry(registry))
     if storage.exists(storage.join(ref, EMA_FILE)):
-        return _checkpoint(ref, _read_if_there(storage.join(_parent(ref), "results.json")))
-    results = _read_if_there(storage.join(ref, "results.json"))
+        return _checkpoint(ref, _read_if_exists(storage.join(_parent(ref), "results.json")))
+    results = _read_if_exists(storage.join(ref, "results.json"))
     if not results.get("best_checkpoint"):
         raise NotFound(ref, "holds no trained model: neither results.json of a run nor ema.safetensors of a checkpoint",
                        "give a finished train run, a checkpoint directory, a .safetensors file, or NAME@ALIAS "
@@ -107,14 +107,14 @@ def _registered(ref: str, registry: Registry) -> ModelSource:
 def _checkpoint(uri: str, results: dict[str, Any]) -> ModelSource:
     if not storage.exists(storage.join(uri, EMA_FILE)):
         raise NotFound(uri, f"checkpoint has no {EMA_FILE}", "it was removed or never completed; give another one")
-    spec = _read_if_there(storage.join(uri, "spec.json"))
+    spec = _read_if_exists(storage.join(uri, "spec.json"))
     return ModelSource(ref=uri, uri=storage.join(uri, EMA_FILE),
                        image_size_px=spec.get("data", {}).get("image_size_px"),
-                       record={"spec": spec or None, "metrics": _read_if_there(storage.join(uri, "metrics.json")),
+                       record={"spec": spec or None, "metrics": _read_if_exists(storage.join(uri, "metrics.json")),
                                "dataset_fingerprint": results.get("dataset_fingerprint")})
 
 
-def _read_if_there(uri: str) -> dict[str, Any]:
+def _read_if_exists(uri: str) -> dict[str, Any]:
     try:
         return storage.read_json(uri)
     except NotFound:

@@ -1,4 +1,4 @@
-"""Publish: a trained checkpoint becomes a folded, checked, registered version, and an alias moves to it."""
+"""Publish: fold a trained checkpoint, verify it, register it as a version, and move an alias to it."""
 
 import math
 import tempfile
@@ -30,7 +30,7 @@ EVALUATION_BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the folded model is from the trained one."""
+    """Difference between the outputs of the folded and the trained model."""
 
     max_relative_difference: float
     """Largest absolute difference over largest magnitude, the worst of all output tensors."""
@@ -41,10 +41,10 @@ class Parity:
 
 
 def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
-    """Fold, check, register and promote; returns the exact model, its version, the alias and what was measured.
+    """Fold, check, register and promote; return the exact model, its version, the alias and the measurements.
 
-    What is measured, parity and AP, is measured on the very file that is registered. JobError if the model
-    cannot be found, is folded already, does not fit the dataset, or differs more than spec.parity_tolerance.
+    Parity and AP are measured on the same file that is registered. JobError if the model cannot be found, is
+    already folded, does not fit the dataset, or differs more than spec.parity_tolerance.
     """
     loaded = load_model(spec.model, spec.registry)
     if loaded.model.is_folded:
@@ -58,7 +58,7 @@ def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
         weights.save_model(path, reparameterize(loaded.model), loaded.classes)
         folded, _ = weights.load_model(path)
         parity = _checked_parity(spec, loaded.model, folded, dataset, size_px)
-        metrics = _measure(folded, dataset, size_px, spec) if dataset is not None else {}
+        metrics = _evaluate(folded, dataset, size_px, spec) if dataset is not None else {}
         registry = Registry(spec.registry)
         version = registry.register(spec.publish_as, {MODEL_FILE: path},
                                     _record(loaded, size_px, metrics, parity))
@@ -76,8 +76,9 @@ def _open_dataset(spec: PublishSpec, classes: list[str]) -> ArrowDataset | None:
     cache = NodeCache(spec.data.cache_dir, spec.data.cache_gb * 1e9)
     dataset = ArrowDataset(spec.dataset, spec.split, cache)
     if list(dataset.classes) != classes:
-        raise JobError(spec.dataset, f"its classes are {_listed(dataset.classes)}, those of {spec.model} are "
-                       f"{_listed(classes)}", "give the dataset that the model was trained on, or leave `dataset` out")
+        raise JobError(spec.dataset, f"its classes are {_format_classes(dataset.classes)}, those of {spec.model} are "
+                       f"{_format_classes(classes)}",
+                       "give the dataset that the model was trained on, or leave `dataset` out")
     if len(dataset) == 0:
         raise JobError(spec.dataset, f"split '{spec.split}' has no images", "give a split that has some")
     return dataset
@@ -92,12 +93,12 @@ def _check_size(model: YOLO, size_px: int) -> None:
 def _checked_parity(
     spec: PublishSpec, trained: YOLO, folded: YOLO, dataset: ArrowDataset | None, size_px: int
 ) -> Parity:
-    images, what = _parity_images(dataset, spec, size_px)
+    images, description = _parity_images(dataset, spec, size_px)
     difference = max_relative_difference(trained, folded, images)
-    parity = Parity(difference, spec.parity_tolerance, len(images), what)
+    parity = Parity(difference, spec.parity_tolerance, len(images), description)
     print(f"publish: folded against trained: {difference:.1e} relative on {len(images)} images "
-          f"({what}), tolerance {spec.parity_tolerance:.0e}")
-    if not difference <= spec.parity_tolerance:  # also where it is NaN
+          f"({description}), tolerance {spec.parity_tolerance:.0e}")
+    if not difference <= spec.parity_tolerance:  # also catches NaN
         raise JobError(spec.model, f"the folded model differs from the trained one by {difference:.1e}, more than "
                        f"parity_tolerance {spec.parity_tolerance:.0e}; nothing was registered",
                        "train in higher precision, or raise parity_tolerance if you can accept the difference")
@@ -105,7 +106,7 @@ def _checked_parity(
 
 
 def _parity_images(dataset: ArrowDataset | None, spec: PublishSpec, size_px: int) -> tuple[Tensor, str]:
-    """(n, 3, H, W) float images in [0, 1], and in words what they are."""
+    """(n, 3, H, W) float images in [0, 1], and a description of them."""
     if dataset is None:
         noise = torch.rand(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
         return noise, "noise"
@@ -117,7 +118,7 @@ def _parity_images(dataset: ArrowDataset | None, spec: PublishSpec, size_px: int
 def max_relative_difference(trained: YOLO, folded: YOLO, images: Tensor) -> float:
     """Largest |difference| over the largest |value| of each output; NaN or infinite outputs count as infinite.
 
-    Compared are the raw outputs of every level, the decoded boxes and the decoded scores, each on its own
+    The raw outputs of every level, the decoded boxes and the decoded scores are compared, each on its own
     scale. images: (n, 3, H, W).
     """
     worst = 0.0
@@ -134,14 +135,14 @@ def _outputs(model: YOLO, images: Tensor) -> list[Tensor]:
     return [*raw, decoded[..., :4], decoded[..., 4:]]
 
 
-def _measure(folded: YOLO, dataset: ArrowDataset, size_px: int, spec: PublishSpec) -> dict[str, Any]:
+def _evaluate(folded: YOLO, dataset: ArrowDataset, size_px: int, spec: PublishSpec) -> dict[str, Any]:
     """COCO metrics of the folded model on the whole split."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = evaluation_loader(dataset, size_px=size_px, batch_size=EVALUATION_BATCH_SIZE, rank=0, world_size=1)
     truths = (dataset.truth(index) for index in range(len(dataset)))
     evaluator = evaluate(folded.to(device), batches, truths, CocoEvaluator(list(dataset.classes)))
     metrics = evaluator.compute()
-    print(f"publish: AP {_shown(metrics.ap)}, AP50 {_shown(metrics.ap50)} "
+    print(f"publish: AP {_format_metric(metrics.ap)}, AP50 {_format_metric(metrics.ap50)} "
           f"on {len(dataset)} images ({spec.dataset} {spec.split})")
     return metrics.to_dict() | {"dataset": spec.dataset, "split": spec.split, "fingerprint": dataset.fingerprint}
 
@@ -165,10 +166,10 @@ def _megabytes(version: ModelVersion) -> float:
     return sum(file.num_bytes for file in version.files.values()) / 1e6
 
 
-def _shown(value: float | None) -> str:
+def _format_metric(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _listed(classes) -> str:
+def _format_classes(classes) -> str:
     shown = ", ".join(list(classes)[:10])
     return f"{shown} … ({len(classes)})" if len(classes) > 10 else shown

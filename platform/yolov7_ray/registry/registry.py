@@ -19,8 +19,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 REF = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>{NAME.pattern})|:(?P<version>[1-9][0-9]*))?")
 """NAME (its newest version), NAME@ALIAS or NAME:VERSION."""
 
-MAX_TRIES = 32
-"""How often a lost race for a version number or an alias is run again."""
+MAX_ATTEMPTS = 32
+"""How often a lost race for a version number or an alias is retried."""
 
 
 class Registry:
@@ -34,8 +34,8 @@ class Registry:
     ) -> ModelVersion:
         """Store `files` (name -> bytes or local path) and `record` as the next version of `name`.
 
-        `record` holds the fields of ModelVersion but name, version, created_at and files, which are set here.
-        A writer that dies on the way leaves a number without a record, which nobody takes for a version.
+        `record` holds the fields of ModelVersion except name, version, created_at and files, which are set here.
+        A writer that dies before it finishes leaves a number without a record, which does not count as a version.
         """
         _check_name("a model", name)
         version = self._claim(name)
@@ -55,12 +55,12 @@ class Registry:
         return registered
 
     def promote(self, name: str, alias: str, version: str) -> None:
-        """Let NAME@ALIAS mean `version` from now on, whatever others do at the same time."""
+        """Point NAME@ALIAS to `version`; safe with concurrent writers."""
         _check_name("an alias", alias)
         self._record(name, version)
         uri = self._join(name, "aliases", f"{alias}.json")
         data = (json.dumps({"version": version}) + "\n").encode()
-        for _ in range(MAX_TRIES):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 _, etag = storage.read_with_etag(uri)
             except NotFound:
@@ -69,24 +69,24 @@ class Registry:
                 storage.compare_and_swap(uri, data, etag)
                 return
             except AlreadyExists:
-                continue  # another promotion came between; ours is the later one
-        raise JobError(uri, f"was moved by others {MAX_TRIES} times in a row", "promote again")
+                continue  # a concurrent promotion won; ours is the later one
+        raise JobError(uri, f"was moved by others {MAX_ATTEMPTS} times in a row", "promote again")
 
     def resolve(self, ref: str) -> ModelVersion:
-        """The exact version that NAME, NAME@ALIAS or NAME:VERSION means now."""
+        """The exact version that NAME, NAME@ALIAS or NAME:VERSION refers to now."""
         match = REF.fullmatch(ref)
         if match is None:
             raise JobError(ref, "is no name of a registered model", "give NAME, NAME@ALIAS or NAME:VERSION")
         name, alias, version = match["name"], match["alias"], match["version"]
         versions = self.versions(name)
         if not versions:
-            raise NotFound(ref, f"model '{name}' is not registered in {self.uri}", self._what_there_is())
+            raise NotFound(ref, f"model '{name}' is not registered in {self.uri}", self._available_models())
         if alias is not None:
             version = self.aliases(name).get(alias)
             if version is None:
-                there_is = ", ".join(self.aliases(name)) or "none"
+                available = ", ".join(self.aliases(name)) or "none"
                 raise NotFound(ref, f"alias '{alias}' of model '{name}' does not exist in {self.uri}",
-                               f"aliases are {there_is}; versions are {', '.join(versions)}")
+                               f"aliases are {available}; versions are {', '.join(versions)}")
         version = version or versions[-1]
         if version not in versions:
             raise NotFound(ref, f"version {version} of model '{name}' does not exist in {self.uri}",
@@ -116,20 +116,20 @@ class Registry:
         return sorted({match[1] for match in paths if match})
 
     def file_uri(self, version: ModelVersion, file_name: str) -> str:
-        """Where a file of a version is."""
+        """URI of a file of a version."""
         return self._join(version.name, version.version, file_name)
 
     def _claim(self, name: str) -> str:
-        """Take the next free number: whoever creates the claim owns it, complete or not."""
+        """Claim the next free number: the writer that creates the claim file owns it, complete or not."""
         taken = [int(path.split("/")[0]) for path in self._paths(name) if re.match(r"[1-9][0-9]*/", path)]
         first = max(taken, default=0) + 1
-        for number in range(first, first + MAX_TRIES):
+        for number in range(first, first + MAX_ATTEMPTS):
             try:
                 storage.create(self._join(name, str(number), "claim"), os.urandom(16).hex().encode())
                 return str(number)
             except AlreadyExists:
                 continue
-        raise JobError(self._join(name), f"others claimed {MAX_TRIES} versions in a row", "publish again")
+        raise JobError(self._join(name), f"others claimed {MAX_ATTEMPTS} versions in a row", "publish again")
 
     def _record(self, name: str, version: str) -> ModelVersion:
         uri = self._join(name, version, "version.json")
@@ -141,7 +141,7 @@ class Registry:
     def _join(self, *parts: str) -> str:
         return storage.join(self.uri, *parts)
 
-    def _what_there_is(self) -> str:
+    def _available_models(self) -> str:
         names = self.names()
         return f"registered are {', '.join(names)}" if names else "nothing is registered there yet; run a publish job"
 

@@ -12,7 +12,7 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """What a file of a version must be."""
+    """Digest and size of a file of a version."""
 
     sha256: str
     num_bytes: int
@@ -20,11 +20,11 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """All that is known about one version: enough to load it, to trust it and to make it again."""
+    """All metadata of one version: enough to load, verify and reproduce it."""
 
     name: str
     version: str
-    """"1", "2", … in the order in which they were claimed."""
+    """"1", "2", … in the order of their claims."""
     created_at: str
     """UTC, ISO 8601."""
     architecture: dict[str, Any]
@@ -33,7 +33,7 @@ class ModelVersion:
     classes: list[str]
     image_size_px: int
     metrics: dict[str, Any]
-    """COCO metrics measured on this very artifact; empty where no dataset was given."""
+    """COCO metrics measured on this exact artifact; empty if no dataset was given."""
     training_metrics: dict[str, Any]
     """What training reported for the checkpoint."""
     dataset_fingerprint: str | None
@@ -45,11 +45,11 @@ class ModelVersion:
     source: str
     """Where the trained weights came from."""
     files: dict[str, StoredFile]
-    """File name -> what it must be."""
+    """File name -> digest and size."""
 
     @property
     def ref(self) -> str:
-        """NAME:VERSION, which never comes to mean anything else."""
+        """NAME:VERSION, which is immutable."""
         return f"{self.name}:{self.version}"
 
     def to_json(self) -> bytes:
@@ -57,7 +57,7 @@ class ModelVersion:
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "ModelVersion":
-        """Raises Corrupt, naming `where`, if `data` is no such record."""
+        """Raises Corrupt, naming `where`, if `data` is not such a record."""
         try:
             record = json.loads(data)
             files = {name: StoredFile(**file) for name, file in record.pop("files").items()}

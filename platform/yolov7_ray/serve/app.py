@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
-from ray.serve.context import _get_global_client  # the only way to learn where a running Serve listens
+from ray.serve.context import _get_global_client  # the only way to get the address of a running Serve
 
 from .. import storage
 from ..errors import JobError
@@ -27,16 +27,16 @@ from .served import ServedInfo, Settings
 from .spec import ServedModel, ServeSpec
 
 APPLICATION = "yolov7"
-"""Name of the Serve application: a second serve job on a cluster upgrades the first, without a gap."""
+"""Name of the Serve application: a second serve job on a cluster upgrades the first without downtime."""
 
 READY_TIMEOUT_S = 900
-"""How long nodes may take to come up and models to load."""
+"""How long nodes may take to start and models to load."""
 
 REQUEST_TIMEOUT_S = 120
-"""How long a request may take, and so how long a replica that is replaced may finish what it has begun."""
+"""Timeout of a request, and so of a replaced replica that finishes its requests."""
 
 MIN_IN_FLIGHT = 64
-"""A gateway takes at least as many requests and refuses what is too much as JSON; beyond it Serve answers in text."""
+"""Least requests that a gateway admits and, if overloaded, refuses as JSON; beyond that Serve refuses in plain text."""
 
 WILDCARDS = ("0.0.0.0", "::")
 
@@ -44,13 +44,13 @@ WILDCARDS = ("0.0.0.0", "::")
 def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
     """Deploy, wait until ready, probe, and, with spec.wait, serve until interrupted. Returns the url.
 
-    Everything that can be wrong with the models, the token or the probe is said (JobError) before anything is
-    deployed. What this job started is shut down when it was interrupted or failed; with `wait: false` it stays.
+    JobError for invalid models, token or probe before anything is deployed. What this job started is shut down if it
+    is interrupted or fails; with `wait: false` it keeps running.
     """
     application = build_app(spec)
     probe = ProbeImage.of(spec.probe) if spec.probe else None
     token = os.environ.get(spec.token_env, "") if spec.token_env else ""
-    ours, url = _start_serve(spec)
+    started_here, url = _start_serve(spec)
     keep = False
     try:
         _deploy(application)
@@ -65,14 +65,14 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
     finally:
         if not keep:
             print("serve: shutting down")
-            ray_serve.shutdown() if ours else ray_serve.delete(APPLICATION)
+            ray_serve.shutdown() if started_here else ray_serve.delete(APPLICATION)
     return {"url": url}
 
 
 def build_app(spec: ServeSpec) -> ray_serve.Application:
     """The application of a serve job, also as `import_path` of a Serve config file.
 
-    Names of the registry are looked up here, so that all replicas serve the same version. JobError if a model
+    Registry names are resolved here, so that all replicas serve the same version. JobError if a model
     or the token is missing, or an image size does not fit.
     """
     infos, replicas = [], []
@@ -84,19 +84,19 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
         replicas.append(DetectorReplica.options(
             name=f"detector-{name}",
             num_replicas=spec.replicas,
-            max_ongoing_requests=2 * spec.max_batch_size,  # while one batch is looked at, the next is decoded
+            max_ongoing_requests=2 * spec.max_batch_size,  # while one batch is processed, the next is decoded
             max_queued_requests=spec.max_queued_requests,
             graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
             ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
         ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
     settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, _token_sha256(spec))
-    at_models = len(infos) * (spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas)
-    most_in_flight = max(MIN_IN_FLIGHT, at_models)
+    model_capacity = len(infos) * (spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas)
+    max_in_flight = max(MIN_IN_FLIGHT, model_capacity)
     return Gateway.options(
         num_replicas=spec.replicas,
-        max_ongoing_requests=2 * most_in_flight,  # the models' own queues are full first, and say so as JSON
-        max_queued_requests=most_in_flight,
+        max_ongoing_requests=2 * max_in_flight,  # the models' queues fill up first and answer in JSON
+        max_queued_requests=max_in_flight,
         graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
@@ -104,7 +104,7 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
 
 
 def _inspect(name: str, served: ServedModel, source: ModelSource) -> ServedInfo:
-    """Load the model once here, so that whatever is wrong with it is found before anything is deployed."""
+    """Load the model once here, so that its errors are found before anything is deployed."""
     loaded = source.load()
     size_px, stride = served.image_size_px or loaded.image_size_px, max(loaded.model.strides)
     if size_px % stride:
@@ -125,7 +125,7 @@ def _token_sha256(spec: ServeSpec) -> str | None:
 
 
 def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
-    """Start Serve where it does not run yet. Returns whether we did, and the endpoint's URL from this machine."""
+    """Start Serve unless it runs already. Returns whether it was started here, and the endpoint's local URL."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         host, port = client.http_config.host, client.http_config.port
@@ -140,7 +140,7 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
 
 
 def _free_port(host: str, port: int) -> int:
-    """`port`, or any free one for 0; JobError if it cannot be had."""
+    """`port`, or any free one for 0; JobError if it is not available."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -157,13 +157,13 @@ def _url(host: str, port: int) -> str:
 
 
 def _deploy(application: ray_serve.Application) -> None:
-    """Deploy and wait until all replicas are up; JobError with Serve's message if they cannot be."""
+    """Deploy and wait until all replicas are up; JobError with Serve's message if they fail."""
     target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/",
                                  logging_config={"log_level": "WARNING", "enable_access_log": False})
     ray_serve.run_many([target], wait_for_applications_running=False)
-    deadline, next_word = time.monotonic() + READY_TIMEOUT_S, time.monotonic() + 30
+    deadline, next_message = time.monotonic() + READY_TIMEOUT_S, time.monotonic() + 30
     while (status := ray_serve.status().applications[APPLICATION]).status != "RUNNING":
-        deployments = "; ".join(f"{name} {deployment.status.value}: {_gist(deployment.message)}"
+        deployments = "; ".join(f"{name} {deployment.status.value}: {_relevant_line(deployment.message)}"
                                 for name, deployment in status.deployments.items() if deployment.status != "HEALTHY")
         if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise JobError("serve", f"the application cannot start ({deployments or status.message})",
@@ -171,20 +171,20 @@ def _deploy(application: ray_serve.Application) -> None:
         if time.monotonic() > deadline:
             raise JobError("serve", f"is not up after {READY_TIMEOUT_S} s ({deployments})",
                            "see whether the cluster has the CPUs and GPUs that the replicas ask for")
-        if time.monotonic() > next_word:
+        if time.monotonic() > next_message:
             print(f"serve: waiting for {deployments}")
-            next_word += 30
+            next_message += 30
         time.sleep(0.2)
 
 
-def _gist(message: str) -> str:
-    """The line of a message that says what is wrong: the last of a traceback, else the first."""
+def _relevant_line(message: str) -> str:
+    """The relevant line of a message: the last of a traceback, else the first."""
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["starting"]
     return lines[-1 if any("Traceback" in line or line.startswith("File ") for line in lines) else 0]
 
 
 def _wait_until_ready(url: str) -> None:
-    """Ask /readyz over HTTP until every model has made a real inference."""
+    """Poll /readyz over HTTP until every model has completed a real inference."""
     deadline, answer = time.monotonic() + READY_TIMEOUT_S, ""
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""The replica: images are decoded as they come, gathered into batches and looked at together.
+"""The replica: images are decoded as they come, gathered into batches and run through the model together.
 
 B images · n detections
 """
@@ -13,13 +13,12 @@ from ray import serve
 from torch import Tensor
 
 from yolov7.evaluation.postprocess import postprocess
-from yolov7.images.batch import normalize
 from yolov7.images.draw import draw_detections
 from yolov7.images.sample import Letterbox, decode_image, encode_image, letterbox
 from yolov7.model.reparameterize import reparameterize
-from yolov7.training.engine import autocast
 
 from ..registry.model_source import LoadedModel, ModelSource
+from .engines import ENGINES
 from .limits import undecodable, upright
 from .served import Detected, Options
 
@@ -27,13 +26,12 @@ from .served import Detected, Options
 class Detector:
     """A folded model on its device: prepared images in, detections in pixels of the images out."""
 
-    def __init__(self, loaded: LoadedModel, image_size_px: int, device: torch.device):
+    def __init__(self, loaded: LoadedModel, image_size_px: int, device: torch.device, engine: str = "torch"):
         model = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
-        self.model = model.eval().to(device, memory_format=torch.channels_last)
+        self.engine = ENGINES[engine](model, device)
         self.classes = loaded.classes
         self.size_hw = (image_size_px, image_size_px)
         self.device = device
-        self.precision = "bf16" if device.type == "cuda" else "fp32"
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
         """Fit an RGB image (H, W, 3) uint8 into the model's square."""
@@ -42,9 +40,7 @@ class Detector:
     @torch.inference_mode()
     def detect(self, images: list[np.ndarray], options: list[Options]) -> list[Tensor]:
         """Detections (n, 6) in pixels of the letterboxed images; one forward pass for all of them."""
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
-        with autocast(self.device, self.precision):
-            predictions = self.model(normalize(batch))
+        predictions = self.engine.predict(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
         return [
             postprocess(predictions[i : i + 1], wanted.confidence, wanted.iou, multi_label=False,
                         max_detections=wanted.max_detections)[0].cpu()
@@ -52,7 +48,7 @@ class Detector:
         ]
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Really look at noise, alone and as a full batch, so that no user waits for the first time."""
+        """Run noise through the model, alone and as a full batch, so that no user waits for the first inference."""
         noise = np.random.default_rng(0).integers(0, 256, (*self.size_hw, 3), np.uint8)
         for size in {1, max_batch_size}:
             self.detect([noise] * size, [Options(confidence=0.001, iou=0.5)] * size)

@@ -1,4 +1,4 @@
-"""The gateway: the deployment that speaks HTTP and hands images to the replicas of the model asked for."""
+"""The gateway: the deployment that serves HTTP and passes images to the replicas of the requested model."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ READY_TIMEOUT_S = 5.0
 
 
 class RemoteModel:
-    """A served model as the routes see it; its replicas are elsewhere."""
+    """Client of a served model's replicas, for the routes."""
 
     def __init__(self, info: ServedInfo, handle: DeploymentHandle):
         self.info = info
@@ -30,14 +30,14 @@ class RemoteModel:
         """Detect in one image; see DetectorReplica.detect. RequestError 503 if the model is busy or down."""
         try:
             return await self._call(image, orientation, options, draw)
-        except RayActorError:  # the replica died under it: detection has no side effects, so ask another
+        except RayActorError:  # the replica died: detection has no side effects, so retry on another
             try:
                 return await self._call(image, orientation, options, draw)
             except RayActorError as error:
                 raise self._unavailable("lost its replica") from error
 
     async def is_ready(self) -> bool:
-        """Whether a replica answers, which it does once it has made a real inference."""
+        """Whether a replica answers, which it does once it has completed a real inference."""
         try:
             return await asyncio.wait_for(self._handle.is_ready.remote(), READY_TIMEOUT_S)
         except (TimeoutError, RayActorError, BackPressureError, DeploymentUnavailableError):

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2, so that its clients (Triton's, KServe's) work unchanged.
 
 One image per request: a tensor `image`, either BYTES with one encoded image (base64 in JSON, as it is in the
-binary extension) or pixels [H, W, 3] or [1, H, W, 3], UINT8, or FP32 in [0, 1], RGB. Answered are `boxes`
+binary extension) or pixels [H, W, 3] or [1, H, W, 3], UINT8, or FP32 in [0, 1], RGB. Outputs are `boxes`
 [n, 4] (x1, y1, x2, y2 in pixels), `scores` [n] and `labels` [n]. Request parameters: confidence, iou,
 max_detections. Tensors may also travel raw behind the JSON (the binary tensor data extension).
 """
@@ -26,7 +26,7 @@ DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}
 
 
 class Tensor(BaseModel):
-    """An input tensor, or the wish for an output tensor."""
+    """An input tensor, or a requested output tensor."""
 
     name: str
     shape: list[int] = []
@@ -36,7 +36,7 @@ class Tensor(BaseModel):
 
 
 class InferParameters(BaseModel):
-    """What a client may set for a request; other parameters are other servers' business."""
+    """Parameters that a client may set for a request; others are ignored."""
 
     confidence: float | None = Field(None, ge=0, le=1)
     iou: float | None = Field(None, ge=0, le=1)
@@ -56,7 +56,7 @@ class InferRequest(BaseModel):
 
 
 def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
-    """Live and ready, which need no token."""
+    """Liveness and readiness, without a token."""
     api = APIRouter(tags=["Open Inference Protocol v2"])
 
     @api.get("/v2/health/live")
@@ -98,12 +98,13 @@ def router(models: Mapping[str, ServedModel], settings: Settings) -> APIRouter:
         model = _find(models, name, version)
         body = await read_body(request, settings.limits)
         length = request.headers.get(JSON_LENGTH_HEADER)
-        asked, image = await asyncio.to_thread(_parse, body, length, settings.limits)  # megabytes of JSON take time
+        # in a thread: parsing megabytes of JSON takes time
+        inference, image = await asyncio.to_thread(_parse, body, length, settings.limits)
         orientation = read_orientation(image, settings.limits) if isinstance(image, bytes) else 1
-        wanted = asked.parameters
+        wanted = inference.parameters
         options = Options(settings.confidence if wanted.confidence is None else wanted.confidence,
                           settings.iou if wanted.iou is None else wanted.iou, wanted.max_detections)
-        return _answer(asked, model.info, await model.detect(image, orientation, options))
+        return _response(inference, model.info, await model.detect(image, orientation, options))
 
     return api
 
@@ -128,27 +129,27 @@ def _metadata(info: ServedInfo) -> dict[str, Any]:
 
 
 def _parse(body: bytes, json_length: str | None, limits: Limits) -> tuple[InferRequest, bytes | np.ndarray]:
-    """The request and its image, encoded or as pixels (H, W, 3) uint8; RequestError 400 where it is malformed."""
+    """The request and its image, encoded or as pixels (H, W, 3) uint8; RequestError 400 if it is malformed."""
     if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
         raise RequestError(400, JSON_LENGTH_HEADER, f"'{json_length}' does not fit a body of {len(body)} bytes",
                            "give the length of the JSON part in bytes")
     split = len(body) if json_length is None else int(json_length)
     try:
-        asked = InferRequest.model_validate_json(body[:split])
+        inference = InferRequest.model_validate_json(body[:split])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise RequestError(400, where, first["msg"],
                            "send an inference request of the Open Inference Protocol") from error
-    if (names := [tensor.name for tensor in asked.inputs]) != ["image"]:
+    if (names := [tensor.name for tensor in inference.inputs]) != ["image"]:
         raise RequestError(400, "inputs", f"are {names}", "send one tensor named 'image'")
-    tensor, raw = asked.inputs[0], body[split:]
+    tensor, raw = inference.inputs[0], body[split:]
     declared = tensor.parameters.get("binary_data_size")
     if declared not in (None, len(raw)):
         raise RequestError(400, "image", f"says {declared} bytes of data, {len(raw)} arrived",
                            "let binary_data_size be the length of what follows the JSON")
     data = tensor.data if declared is None else raw
-    return asked, (_encoded(tensor, data) if tensor.datatype == "BYTES" else _pixels(tensor, data, limits))
+    return inference, (_encoded(tensor, data) if tensor.datatype == "BYTES" else _pixels(tensor, data, limits))
 
 
 def _encoded(tensor: Tensor, data: bytes | list | None) -> bytes:
@@ -187,26 +188,26 @@ def _pixels(tensor: Tensor, data: bytes | list | None, limits: Limits) -> np.nda
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _answer(asked: InferRequest, info: ServedInfo, found: Detected) -> Response:
-    """The outputs that were asked for, each as JSON or raw behind the JSON."""
+def _response(inference: InferRequest, info: ServedInfo, found: Detected) -> Response:
+    """The requested outputs, each as JSON or raw behind the JSON."""
     rows = np.ascontiguousarray(found.detections, np.float32)
     tensors = {"boxes": ("FP32", rows[:, :4]), "scores": ("FP32", rows[:, 4]),
                "labels": ("INT64", rows[:, 5].astype("<i8"))}
-    wishes = asked.outputs or [Tensor(name=name) for name in tensors]
+    requested = inference.outputs or [Tensor(name=name) for name in tensors]
     outputs, raw = [], []
-    for wish in wishes:
-        if wish.name not in tensors:
-            raise RequestError(400, "outputs", f"'{wish.name}' is unknown", f"choose from {', '.join(tensors)}")
-        datatype, values = tensors[wish.name]
-        output: dict[str, Any] = {"name": wish.name, "datatype": datatype, "shape": list(values.shape)}
-        if wish.parameters.get("binary_data", asked.parameters.binary_data_output):
+    for tensor in requested:
+        if tensor.name not in tensors:
+            raise RequestError(400, "outputs", f"'{tensor.name}' is unknown", f"choose from {', '.join(tensors)}")
+        datatype, values = tensors[tensor.name]
+        output: dict[str, Any] = {"name": tensor.name, "datatype": datatype, "shape": list(values.shape)}
+        if tensor.parameters.get("binary_data", inference.parameters.binary_data_output):
             raw.append(values.tobytes())
             output["parameters"] = {"binary_data_size": len(raw[-1])}
         else:
             output["data"] = values.ravel().tolist()
         outputs.append(output)
     answer = {"model_name": info.name, "model_version": info.version, "outputs": outputs}
-    text = json.dumps(answer if asked.id is None else answer | {"id": asked.id}).encode()
+    text = json.dumps(answer if inference.id is None else answer | {"id": inference.id}).encode()
     if not raw:
         return Response(text, media_type="application/json")
     return Response(b"".join([text, *raw]), media_type="application/octet-stream",

@@ -1,4 +1,4 @@
-"""What a request may hold: bytes, formats and pixels, all checked before an image is decoded."""
+"""Limits of a request: bytes, formats and pixels, all checked before an image is decoded."""
 
 import io
 import warnings
@@ -26,19 +26,19 @@ class RequestError(JobError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one request may hold."""
+    """Maximum size of one request."""
 
     max_bytes: int
     max_pixels: int
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The request's body; 413 as soon as it is known to be too long, 400 if it is empty."""
+    """The request's body; 413 as soon as it is found to be too long, 400 if it is empty."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.max_bytes:
         raise _too_many_bytes(f"{int(declared)} bytes", limits)
     chunks, num_bytes = [], 0
-    async for chunk in request.stream():  # the header may be missing or lie
+    async for chunk in request.stream():  # the header may be missing or wrong
         num_bytes += len(chunk)
         if num_bytes > limits.max_bytes:
             raise _too_many_bytes(f"more than {limits.max_bytes} bytes", limits)
@@ -82,9 +82,9 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
 
 
 def read_orientation(data: bytes, limits: Limits) -> int:
-    """EXIF orientation (1 to 8) from an image's header, after format and size were found acceptable.
+    """EXIF orientation (1 to 8) from an image's header, after a check of format and size.
 
-    400 if it is no JPEG, PNG or WebP image, 413 if it has too many pixels. Nothing is decoded.
+    400 if it is not a JPEG, PNG or WebP image, 413 if it has too many pixels. Nothing is decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
@@ -98,7 +98,7 @@ def read_orientation(data: bytes, limits: Limits) -> int:
             raise _too_many_pixels("far too many", limits) from error
         except UnidentifiedImageError as error:
             raise undecodable() from error
-        except Exception as error:  # a damaged header; Pillow's plugins raise whatever they stumble over
+        except Exception as error:  # a damaged header: Pillow's plugins raise arbitrary exceptions
             raise undecodable() from error
     return orientation if orientation in range(1, 9) else 1
 
@@ -110,7 +110,7 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The stored pixels (H, W, 3) as the EXIF orientation wants them displayed."""
+    """The stored pixels (H, W, 3), rotated and flipped for display by EXIF orientation."""
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -121,7 +121,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def undecodable() -> RequestError:
-    """What is answered where the bytes are no image."""
+    """The error for bytes that are not an image."""
     return RequestError(400, "image", "cannot be decoded", "send the whole bytes of a JPEG, PNG or WebP image")
 
 

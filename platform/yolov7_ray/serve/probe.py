@@ -1,4 +1,4 @@
-"""The probe: one held-out image, sent over HTTP as any client would send it, and what came back."""
+"""The probe: send one held-out image over HTTP as a client would, and store the answer."""
 
 import json
 import urllib.error
@@ -20,7 +20,7 @@ DRAWN_SIDE_PX = 480
 
 @dataclass(frozen=True)
 class ProbeImage:
-    """An image of a dataset, and where the answers are to be written."""
+    """An image of a dataset, and the directory for the answers."""
 
     sample: Sample
     classes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The routes: what the endpoint answers. Plain FastAPI; where the models are does not matter here."""
+"""The routes of the endpoint. Plain FastAPI, independent of where the models run."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, Mod
 from .served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
 
 PAGE_HEADERS = {
-    # The pages are whole in themselves: nothing is fetched from elsewhere, and no other site may frame them.
+    # The pages are self-contained: nothing is fetched from elsewhere, and no other site may frame them.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
                                "script-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -106,7 +106,7 @@ def _add_health(api: FastAPI, models: Mapping[str, ServedModel]) -> None:
 
 
 def _add_pages(api: FastAPI) -> None:
-    """The pages are open also where a token is required: they hold nothing, and ask for it themselves."""
+    """Pages need no token even if one is required: they hold no data and prompt for the token themselves."""
     for path, name in (("/", "page.html"), ("/docs", "docs.html")):
         api.add_api_route(path, _page(name), include_in_schema=False)
 
@@ -136,20 +136,20 @@ def _add_errors(api: FastAPI) -> None:
         return error_response(request, RequestError(422, where, problem, "see /docs"))
 
     @api.exception_handler(HTTPException)
-    async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
         refusal = RequestError(error.status_code, where, str(error.detail), "see /docs")
         return error_response(request, refusal, error.headers)
 
     @api.exception_handler(Exception)
-    async def our_fault(request: Request, error: Exception) -> JSONResponse:
+    async def internal_error(request: Request, error: Exception) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
         return error_response(request, RequestError(500, where, "the server failed on this request",
                                                     "try again; the server's log holds the cause"))
 
 
 def error_response(request: Request, error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error as JSON; under /v2 as one string, which is that protocol's shape."""
+    """The error as JSON; under /v2 as one string, as that protocol defines."""
     detail = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
     content = {"error": str(error) if request.url.path.startswith("/v2") else detail}
     return JSONResponse(content, status_code=error.status, headers=dict(headers or {}))

@@ -1,4 +1,4 @@
-"""What goes over the wire as JSON."""
+"""JSON schemas of the API."""
 
 from pydantic import BaseModel, Field
 

@@ -1,4 +1,4 @@
-"""What the gateway knows: the served models, how to ask them, and how to answer."""
+"""Types of the gateway: served models, their interface, detection options and settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 from .limits import Limits, RequestError
 
 MAX_DETECTIONS = 300
-"""Most detections that one image is answered with."""
+"""Most detections returned for one image."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How one image is to be looked at."""
+    """Detection options of one image."""
 
     confidence: float
     """Detections with a lower score are left out."""
@@ -32,20 +32,20 @@ class Detected:
     size_hw: tuple[int, int]
     """Height and width of the image."""
     batch_size: int
-    """Images that were looked at together."""
+    """Images processed together."""
     inference_ms: float
-    """Time that the batch took in the model, NMS included."""
+    """Inference time of the batch, NMS included."""
     drawn_png: bytes | None = None
-    """The image with its detections, where it was asked for."""
+    """The image with its detections, if requested."""
 
 
 @dataclass(frozen=True)
 class ServedInfo:
-    """What is known about a served model."""
+    """Metadata of a served model."""
 
     name: str
     ref: str
-    """Exactly which model: NAME:VERSION or a URI."""
+    """The exact model: NAME:VERSION or a URI."""
     version: str
     architecture: str
     image_size_px: int
@@ -53,7 +53,7 @@ class ServedInfo:
 
 
 class ServedModel(Protocol):
-    """What the routes need of a model."""
+    """Interface of a model that the routes use."""
 
     info: ServedInfo
 
@@ -66,17 +66,17 @@ class ServedModel(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How the endpoint answers."""
+    """Settings of the endpoint."""
 
     limits: Limits
     confidence: float
     iou: float
     token_sha256: str | None = None
-    """Digest of the bearer token, so that the token itself is stored nowhere; None: no authentication."""
+    """Digest of the bearer token, so that the token itself is not stored; None: no authentication."""
 
 
 def find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:
-    """The model of that name, the first where none is named; RequestError 404 lists what there is."""
+    """The model of that name, the first if none is named; RequestError 404 lists the available ones."""
     if name is None:
         return next(iter(models.values()))
     if name not in models:

@@ -1,9 +1,8 @@
-"""One URI, one meaning: local paths and ``s3://bucket/key`` read, written and claimed in the same words.
+"""Storage by URI: one API for local paths and ``s3://bucket/key``.
 
-Whatever is written is whole or absent: locally a temporary file that is renamed, in S3 one PUT. Two writers
-never both win a `create` or a `compare_and_swap`. Every failure is a `StorageError` that says what to do,
-after a bounded time (that of `patience` for each request). Names that start with a dot are working files,
-which listings leave out.
+Writes are atomic: locally a temporary file that is renamed, in S3 one PUT. Two writers never both win a `create` or
+a `compare_and_swap`. Every failure is a `StorageError` with a remedy, after a bounded time (that of `retry` for
+each request). Names that start with a dot are working files, which listings leave out.
 """
 
 import json
@@ -20,7 +19,7 @@ from . import disk
 from .disk import DiskFull, FileInfo, digest, write_at
 from .store import Store
 
-if TYPE_CHECKING:  # pyarrow takes a tenth of a second, which a mistake in a job file saves
+if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
 
 __all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest"]  # and below
@@ -28,26 +27,26 @@ __all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "Stor
 RANGE_BYTES = 8 << 20
 PARALLEL_TRANSFERS = 8
 FETCH_ATTEMPTS = 3
-"""Fetches of the same bytes before a wrong digest counts as corruption of what is stored."""
+"""Fetches of the same bytes before a wrong digest counts as corruption of the stored object."""
 
 
 def _s3(uri: str) -> Store:
-    from .s3 import S3  # boto3 takes a tenth of a second, which a local job saves
+    from .s3 import S3  # importing boto3 takes a tenth of a second
 
     return S3.of(uri)
 
 
 SCHEMES: dict[str, Callable[[str], Store]] = {"s3": _s3}
-"""Scheme of a URI -> where its bytes are; what has none is a local path. A new scheme is one line here."""
+"""Scheme of a URI -> its store; a URI without a scheme is a local path. A new scheme is one line here."""
 
 
 def is_remote(uri: str) -> bool:
-    """Whether `uri` has a scheme, and so lies outside this machine's own files."""
+    """Whether `uri` has a scheme, and so is not a local path."""
     return uri.partition("://")[0] in SCHEMES and "://" in uri
 
 
 def absolute(uri: str) -> str:
-    """The same place without dependence on the working directory, without a slash at its end."""
+    """The same location as an absolute path or URI, without a trailing slash."""
     if is_remote(uri):
         return uri.rstrip("/")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
@@ -63,12 +62,12 @@ def _store(uri: str) -> Store:
 
 
 def filesystem(uri: str) -> "tuple[pyarrow.fs.FileSystem, str]":
-    """The filesystem of pyarrow (and so of Ray) for `uri`, and the path in it; AWS's environment is honoured."""
+    """The filesystem of pyarrow (and so of Ray) for `uri`, and the path in it; AWS environment variables apply."""
     return _store(uri).arrow()
 
 
 def ray_storage(uri: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
-    """What Ray's ``RunConfig(storage_path=…, storage_filesystem=…)`` takes for `uri`."""
+    """Arguments of Ray's ``RunConfig(storage_path=…, storage_filesystem=…)`` for `uri`."""
     if not is_remote(uri):
         return absolute(uri), None
     arrow, path = filesystem(uri)
@@ -76,7 +75,7 @@ def ray_storage(uri: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
 
 
 def check_access(uri: str, write: bool = False) -> None:
-    """Raise StorageError within about 15 s where `uri` cannot be reached; its content need not exist yet."""
+    """Raise StorageError within about 15 s if `uri` cannot be reached; it need not exist yet."""
     _store(uri).check_access(write)
 
 
@@ -84,9 +83,9 @@ def check_access(uri: str, write: bool = False) -> None:
 
 
 def read_bytes(uri: str, sha256: str | None = None) -> bytes:
-    """The whole content; NotFound where there is none.
+    """The whole content; NotFound if there is none.
 
-    Corrupt where it never has the digest `sha256`, or the one that was recorded in S3 when it was written.
+    Corrupt if it never has the digest `sha256`, or the one recorded in S3 when it was written.
     """
     for _ in range(FETCH_ATTEMPTS):
         data = _store(uri).read()
@@ -106,7 +105,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """The content parsed; Corrupt where it is not JSON."""
+    """The parsed content; Corrupt if it is not JSON."""
     data = read_bytes(uri)
     try:
         return json.loads(data)
@@ -120,10 +119,10 @@ def write_json(uri: str, value: Any) -> None:
 
 
 def create(uri: str, data: bytes) -> None:
-    """Write only where nothing is; of racing writers one wins, the others get AlreadyExists.
+    """Write only if nothing exists; of racing writers one wins, the others get AlreadyExists.
 
-    `data` should be unlike any other writer's (name its author in it): where the reply to a write is lost,
-    finding the very same bytes is how the writer learns that it won.
+    `data` should be unique to the writer (include its author): if the reply to a write is lost, the writer learns
+    that it won by reading back the same bytes.
     """
     _store(uri).write_if(data, None)
 
@@ -131,7 +130,7 @@ def create(uri: str, data: bytes) -> None:
 def compare_and_swap(uri: str, data: bytes, expected_etag: str | None) -> str:
     """Replace only the version `expected_etag` (None: nothing) and return the new version's etag.
 
-    AlreadyExists where another writer was faster: read again, decide again.
+    AlreadyExists if another writer was faster: read again, decide again.
     """
     return _store(uri).write_if(data, expected_etag)
 
@@ -150,7 +149,7 @@ def list_files(uri: str) -> list[FileInfo]:
 
 
 def delete(uri: str) -> None:
-    """Remove the file, or the directory with all that it holds; nothing there is no error."""
+    """Remove the file or the directory tree; it is no error if there is nothing."""
     _store(uri).delete()
 
 
@@ -167,7 +166,7 @@ def download(uri: str, local_path: str | os.PathLike, sha256: str | None = None,
     """Copy `uri` to a local file, atomically, in parallel ranges.
 
     Content of another size or digest (without `sha256`: the one recorded in S3 when it was written) is fetched
-    again; Corrupt where it stays wrong.
+    again; Corrupt if it stays wrong.
     """
     target = Path(local_path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +185,7 @@ def download(uri: str, local_path: str | os.PathLike, sha256: str | None = None,
 
 
 def _fetch(uri: str, partial: Path, sha256: str | None, num_bytes: int | None) -> str | None:
-    """Fetch once; what is wrong with the result, or None."""
+    """Fetch once; returns the problem with the result, or None."""
     store = _store(uri)
     size, recorded = store.size_and_digest()
     sha256 = sha256 or recorded
@@ -202,7 +201,7 @@ def _fetch(uri: str, partial: Path, sha256: str | None, num_bytes: int | None) -
 
 
 def download_directory(uri: str, local_dir: str | os.PathLike) -> None:
-    """Copy all files below `uri`; NotFound where there are none."""
+    """Copy all files below `uri`; NotFound if there are none."""
     infos = list_files(uri)
     if not infos:
         raise NotFound(uri, "there are no files here", "check the path")
@@ -219,7 +218,7 @@ def upload_directory(local_dir: str | os.PathLike, uri: str) -> None:
 
 @contextmanager
 def staged(directory: str | None = None) -> Iterator[tuple[BinaryIO, Path]]:
-    """A temporary local file, open for writing, that is gone afterwards; for content on its way to `upload`."""
+    """A temporary local file, open for writing and deleted afterwards; for content to `upload`."""
     root = Path(directory or os.environ.get("TMPDIR", "/tmp"))
     root.mkdir(parents=True, exist_ok=True)
     path = root / f".yolov7-{uuid.uuid4().hex}.part"

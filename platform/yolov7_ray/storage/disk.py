@@ -1,4 +1,4 @@
-"""The local half of `storage`: files on this machine's disks, or on a filesystem that all nodes mount."""
+"""Local storage: files on this machine's disks, or on a filesystem that all nodes mount."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ class FileInfo:
 
 
 class DiskFull(StorageError):
-    """A disk, or a quota on it, that has no room for what is written."""
+    """A disk, or a quota on it, has no space left."""
 
 
 _REMEDIES = {
@@ -47,7 +47,7 @@ _REMEDIES = {
 
 
 def explained(error: OSError, path: str) -> StorageError:
-    """The error that a user can act on."""
+    """The StorageError with problem and remedy for `error`."""
     if error.errno == errno.ENOENT:
         return NotFound(path, "there is nothing here", "check the path")
     problem, remedy = _REMEDIES.get(error.errno, (error.strerror or str(error), "check the path and its disk"))
@@ -64,7 +64,7 @@ def digest(source: bytes | str | os.PathLike) -> str:
 
 
 def write_at(descriptor: int, data: bytes, start: int) -> None:
-    """Write all of `data`: a disk that fills up takes a part first, and only then fails."""
+    """Write all of `data`: a disk that fills up first accepts a part, then fails."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, start)
@@ -78,7 +78,7 @@ class Disk:
         self.path = Path(path)
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -91,7 +91,7 @@ class Disk:
         return pyarrow.fs.LocalFileSystem(), str(self.path)
 
     def check_access(self, write: bool) -> None:
-        """Raise where the nearest directory that exists cannot be used."""
+        """Raise if the nearest existing directory cannot be used."""
         nearest = next(path for path in [self.path, *self.path.parents] if path.exists())
         if nearest != self.path and not nearest.is_dir():
             raise StorageError(str(self.path), f"{nearest} is a file, not a directory", "check the path")
@@ -100,7 +100,7 @@ class Disk:
 
     def read(self) -> bytes:
         """The whole content."""
-        with self._explaining():
+        with self._translated_errors():
             return self.path.read_bytes()
 
     def read_with_etag(self) -> tuple[bytes, str]:
@@ -110,12 +110,12 @@ class Disk:
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start to stop."""
-        with self._explaining(), open(self.path, "rb") as file:
+        with self._translated_errors(), open(self.path, "rb") as file:
             return os.pread(file.fileno(), stop - start, start)
 
     def size_and_digest(self) -> tuple[int, str | None]:
         """Bytes of the file; its digest is not recorded anywhere."""
-        with self._explaining():
+        with self._translated_errors():
             return self.path.stat().st_size, None
 
     def exists(self) -> bool:
@@ -123,7 +123,7 @@ class Disk:
         return self.path.is_file() or next(self.files(), None) is not None
 
     def files(self) -> Iterator[FileInfo]:
-        """Files below this directory, hidden ones left out."""
+        """Files below this directory, without hidden ones."""
         root = str(self.path)
         for directory, subdirectories, names in os.walk(root, followlinks=True):
             subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
@@ -136,19 +136,19 @@ class Disk:
 
     def write(self, data: bytes) -> None:
         """Write or replace."""
-        with self._explaining(), self._whole(data) as complete:
+        with self._translated_errors(), self._complete_copy(data) as complete:
             os.replace(complete, self.path)
 
     def upload(self, local_path: Path) -> None:
-        """Copy a file to here."""
-        with self._explaining(), self._whole(local_path) as complete:
+        """Copy a local file to this path."""
+        with self._translated_errors(), self._complete_copy(local_path) as complete:
             os.replace(complete, self.path)
 
     def write_if(self, data: bytes, expected_etag: str | None) -> str:
-        """Write where the version is `expected_etag` (None: nothing is there)."""
-        with self._explaining(), self._whole(data) as complete:
+        """Write if the version is `expected_etag` (None: nothing exists)."""
+        with self._translated_errors(), self._complete_copy(data) as complete:
             if expected_etag is None:
-                self._claim(complete)
+                self._create(complete)
                 return digest(data)
             with self._locked():
                 if digest(self.path.read_bytes()) != expected_etag:
@@ -156,15 +156,15 @@ class Disk:
                 os.replace(complete, self.path)
                 return digest(data)
 
-    def _claim(self, complete: Path) -> None:
+    def _create(self, complete: Path) -> None:
         try:
-            os.link(complete, self.path)  # unlike a rename it never replaces, and the content is already whole
+            os.link(complete, self.path)  # unlike a rename it never replaces, and the content is already complete
         except FileExistsError:
             raise AlreadyExists(str(self.path), "it exists already", "choose another name") from None
 
     @contextmanager
-    def _whole(self, content: bytes | Path) -> Iterator[Path]:
-        """`content` written through to the disk, in a file beside this one."""
+    def _complete_copy(self, content: bytes | Path) -> Iterator[Path]:
+        """`content` flushed to the disk, in a temporary file in the same directory."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
         try:
@@ -188,7 +188,7 @@ class Disk:
 
     def delete(self) -> None:
         """Remove the file or the tree."""
-        with self._explaining():
+        with self._translated_errors():
             if self.path.is_dir() and not self.path.is_symlink():
                 shutil.rmtree(self.path, ignore_errors=False)
             else:

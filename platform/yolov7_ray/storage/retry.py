@@ -1,9 +1,8 @@
-"""Which faults of S3 pass, how long each is waited for, and what a user reads when it lasts.
+"""Retries for S3: which errors are transient, how long each is retried, and the final message for the user.
 
-The clients' own retries are not enough: they stop after seconds, never repeat a body that breaks off, and know
-nothing of the digests. So botocore makes single attempts, and the patience is here, in one place. An operation
-ends at most one attempt (`READ_TIMEOUT_S`, and the time that its bytes take at the slowest useful rate) after
-its patience has run out.
+The clients' own retries are not enough: they stop after seconds, never repeat a truncated body, and do not check
+the digests. So botocore makes single attempts, and all retries are here. An operation ends at most one attempt
+(`READ_TIMEOUT_S`, and the time that its bytes take at the slowest useful rate) after its retry time is over.
 """
 
 import os
@@ -18,72 +17,72 @@ from botocore.parsers import ResponseParserError
 
 from ..errors import NotFound, StorageError
 
-PATIENCE_S = 90.0
-"""How long a server that answers, or has answered before, is tried again."""
-PATIENCE_UNREACHABLE_S = 10.0
-"""How long a server that never answered this process, and cannot be connected to, is tried again."""
-PATIENCE_CHECK_S = 5.0
-"""The same for a first look at the start of a job."""
+RETRY_FOR_S = 90.0
+"""Retry time for a server that answers, or has answered before."""
+RETRY_UNREACHABLE_FOR_S = 10.0
+"""Retry time for a server that never answered this process and cannot be connected to."""
+RETRY_CHECK_FOR_S = 5.0
+"""Retry time of the access check at the start of a job."""
 READ_TIMEOUT_S = 15.0
 """How long a connection may be silent."""
 SLOWEST_BYTES_PER_S = 50e3
-"""Slower bodies are given up: a connection that drips is as good as silent."""
+"""Slower bodies are aborted and retried, like silent connections."""
 LONGEST_PAUSE_S = 5.0
 
 T = TypeVar("T")
 
 
 class BrokenBody(ConnectionError):
-    """A body that is not the one announced, or is too slow in coming."""
+    """A body whose length differs from the header, or that is too slow."""
 
 
 _UNREACHABLE = (faults.EndpointConnectionError, faults.ConnectTimeoutError, faults.ProxyConnectionError,
                 faults.SSLError)
 _BROKEN = (faults.HTTPClientError, faults.IncompleteReadError, faults.ResponseStreamingError, ResponseParserError,
            faults.ChecksumError, faults.FlexibleChecksumError, urllib3.exceptions.HTTPError, ConnectionError)
-_PASSING_CODES = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException",
+_TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException",
                   "TooManyRequests", "ConditionalRequestConflict", "OperationAborted",
-                  "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}  # the last three: broken on the way there
-_answered: set[str | None] = set()
-"""Endpoints that have answered this process: such a one is worth waiting for."""
+                  "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}  # the last three: damaged in transit
+_reached_endpoints: set[str | None] = set()
+"""Endpoints that have answered this process; these are retried longer."""
 
 
 def endpoint() -> str | None:
-    """Where S3 is; None: at AWS."""
+    """URL of the S3 server; None: AWS."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
-def patiently(uri: str, attempt: Callable[[], T], patience_s: float | None = None) -> T:
-    """`attempt()`, again after faults that may pass, else the StorageError about `uri` that a user can act on."""
-    begun, tries = time.monotonic(), 0
+def with_retries(uri: str, attempt: Callable[[], T], retry_for_s: float | None = None) -> T:
+    """`attempt()`, retried after transient errors; else a StorageError about `uri` with a remedy."""
+    started, attempts = time.monotonic(), 0
     while True:
         try:
             result = attempt()
-            _answered.add(endpoint())
+            _reached_endpoints.add(endpoint())
             return result
         except (faults.BotoCoreError, faults.ClientError, ResponseParserError, urllib3.exceptions.HTTPError,
                 ConnectionError) as error:
             if isinstance(error, faults.ClientError):
-                _answered.add(endpoint())
-            tries += 1
-            pause_s = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2**tries)
-            if time.monotonic() + pause_s > begun + _worth_s(error, patience_s):
+                _reached_endpoints.add(endpoint())
+            attempts += 1
+            pause_s = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2**attempts)
+            if time.monotonic() + pause_s > started + _retry_limit_s(error, retry_for_s):
                 raise _explained(error, uri) from error
             time.sleep(pause_s)
 
 
-def _worth_s(error: Exception, patience_s: float | None) -> float:
-    """How long this fault is worth trying again; 0 where it will not pass."""
-    longest_s = PATIENCE_S if patience_s is None else patience_s
+def _retry_limit_s(error: Exception, retry_for_s: float | None) -> float:
+    """How long this error is retried; 0 if it is permanent."""
+    limit_s = RETRY_FOR_S if retry_for_s is None else retry_for_s
     if isinstance(error, _UNREACHABLE):
-        return longest_s if endpoint() in _answered else min(longest_s, PATIENCE_UNREACHABLE_S)
+        return limit_s if endpoint() in _reached_endpoints else min(limit_s, RETRY_UNREACHABLE_FOR_S)
     if isinstance(error, faults.ClientError):
-        passing = _status(error) >= 500 or _status(error) == 429 or _code(error) in _PASSING_CODES
-        return longest_s if passing else 0
-    return longest_s if isinstance(error, _BROKEN) else 0
+        transient = _status(error) >= 500 or _status(error) == 429 or _code(error) in _TRANSIENT_CODES
+        return limit_s if transient else 0
+    return limit_s if isinstance(error, _BROKEN) else 0
 
 
-# --- what a user reads ----------------------------------------------------------------------------------
+# --- messages for the user ------------------------------------------------------------------------------
 
 
 def _explained(error: Exception, uri: str) -> StorageError:

@@ -1,8 +1,7 @@
-"""The S3 half of `storage`: one object or prefix, and the proof that what comes back is what was written.
+"""S3 storage: one object or prefix, with verified reads.
 
-Every object is written with its sha256 beside it, and read back against it: no client notices a body that is
-shorter than the object but as long as its header says, or a flipped bit. How long faults are waited for is in
-`patience`.
+Every object is written with its sha256 in its metadata, and verified against it on reading: no client notices a body
+that is shorter than the object but as long as its header says, or a flipped bit. Retries are in `retry`.
 """
 
 import base64
@@ -26,7 +25,7 @@ from botocore.config import Config
 from ..errors import AlreadyExists, Corrupt, NotFound, StorageError
 from . import retry
 from .disk import FileInfo, digest, explained
-from .retry import BrokenBody, endpoint, patiently
+from .retry import BrokenBody, endpoint, with_retries
 
 # Ceph and older servers answer 411 to the trailing checksums that new clients send by default; this is read by
 # boto3 and by pyarrow, in this process and its children. Uploads carry Content-MD5 and their sha256.
@@ -34,14 +33,14 @@ os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 
 SINGLE_PUT_BYTES = 64 << 20
 PART_BYTES = 16 << 20
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 PARALLEL_PARTS = 4
 PARALLEL_DELETES = 16
 ATTEMPTS = 3
-"""Reads of an object before a wrong digest counts as corruption; uploads that may be forgotten by the server."""
-PIECE_BYTES = 1 << 20
+"""Reads of an object before a wrong digest counts as corruption; uploads that the server may forget."""
+CHUNK_BYTES = 1 << 20
 
-_LOST_RACE = {"PreconditionFailed", "412"}
+_CONDITION_FAILED = {"PreconditionFailed", "412"}
 
 
 class S3:
@@ -60,9 +59,9 @@ class S3:
         return cls(bucket, key.rstrip("/"))
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """pyarrow's filesystem, which by itself would ignore the endpoint in the environment.
+        """pyarrow's filesystem with the endpoint of the environment, which pyarrow ignores by default.
 
-        Eight tries last about 50 s. It compares no digests: for what others write (Ray), not for our own reads.
+        Eight attempts last about 50 s. It checks no digests: it is for Ray's data, not for our own reads.
         """
         filesystem = pyarrow.fs.S3FileSystem(
             region=_region(self.bucket), endpoint_override=endpoint(), connect_timeout=5, request_timeout=20,
@@ -70,8 +69,8 @@ class S3:
         return filesystem, f"{self.bucket}/{self.key}".rstrip("/")
 
     def check_access(self, write: bool) -> None:
-        """Raise where endpoint, credentials or bucket do not work; writing is not tried."""
-        self._call("list_objects_v2", retry.PATIENCE_CHECK_S, Prefix=self.key, MaxKeys=1)
+        """Raise if endpoint, credentials or bucket do not work; writing is not tested."""
+        self._call("list_objects_v2", retry.RETRY_CHECK_FOR_S, Prefix=self.key, MaxKeys=1)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -80,23 +79,23 @@ class S3:
         return self.read_with_etag()[0]
 
     def read_with_etag(self) -> tuple[bytes, str]:
-        """The content and its ETag (unquoted: Ceph knows no other form in conditions); Corrupt where it is damaged.
+        """The content and its ETag (unquoted: Ceph accepts no other form in conditions); Corrupt if it is damaged.
 
-        An object that others wrote has no digest beside it; its ETag is its MD5 on most servers, not on all, so
-        there the same bytes twice are taken for whole.
+        An object written by other programs has no recorded digest. Its ETag is its MD5 on most servers, not on all,
+        so the same bytes twice are accepted as intact.
         """
         earlier = None
         for _ in range(ATTEMPTS):
             data, reply = self._get()
             etag, recorded = reply["ETag"].strip('"'), reply["Metadata"].get("sha256")
-            if digest(data) == recorded or recorded is None and (_may_be(data, reply) or data == earlier):
+            if digest(data) == recorded or recorded is None and (_fits_etag(data, reply) or data == earlier):
                 return data, etag
             earlier = data
         raise Corrupt(self.uri, f"is corrupt: {len(data)} bytes come, and their digest is not {recorded or etag}",
                       "write it again from its source, or restore it from a backup")
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """Bytes start to stop; of the right number, but only a digest can tell whether they are right."""
+        """Bytes start to stop; their number is checked, their content needs a digest."""
         return self._get(start, stop)[0]
 
     def _get(self, start: int = 0, stop: int | None = None) -> tuple[bytes, dict]:
@@ -109,10 +108,10 @@ class S3:
                 raise BrokenBody(f"{len(data)} of {stop - start} bytes")
             return data, reply
 
-        return patiently(self.uri, get)
+        return with_retries(self.uri, get)
 
     def size_and_digest(self) -> tuple[int, str | None]:
-        """Bytes of the object, and the sha256 that was recorded when it was written (None: not by us)."""
+        """Bytes of the object, and the sha256 recorded on writing (None: written by another program)."""
         head = self._call("head_object", Key=self.key)
         return head["ContentLength"], head["Metadata"].get("sha256")
 
@@ -125,7 +124,7 @@ class S3:
             return next(self.files(), None) is not None
 
     def files(self) -> Iterator[FileInfo]:
-        """Objects below this prefix, hidden ones left out."""
+        """Objects below this prefix, without hidden ones."""
         prefix = f"{self.key}/" if self.key else ""
         for entry in self._entries(prefix):
             path = entry["Key"].removeprefix(prefix)
@@ -148,11 +147,11 @@ class S3:
         self._call("put_object", **self._content(data))
 
     def _content(self, data: bytes) -> dict:
-        """Of a PUT: the server refuses bytes that do not fit the MD5, readers those that do not fit the sha256."""
+        """Arguments of a PUT: the server checks the MD5, readers check the sha256."""
         return {"Key": self.key, "Body": data, "ContentMD5": _md5(data), "Metadata": {"sha256": digest(data)}}
 
     def upload(self, local_path: Path) -> None:
-        """Copy a local file to here, large ones in parallel parts; NotFound where there is none."""
+        """Copy a local file to this object, large ones in parallel parts; NotFound if there is none."""
         try:
             num_bytes = local_path.stat().st_size
             if num_bytes <= SINGLE_PUT_BYTES:
@@ -165,7 +164,7 @@ class S3:
         for attempt in range(ATTEMPTS):
             try:
                 return self._upload_parts_once(local_path, num_bytes, sha256)
-            except NotFound:  # the server has forgotten this upload, which it also does once it is complete
+            except NotFound:  # the server forgot this upload, as it also does on completion
                 with suppress(NotFound):
                     if self.size_and_digest() == (num_bytes, sha256):
                         return None
@@ -175,7 +174,7 @@ class S3:
     def _upload_parts_once(self, local_path: Path, num_bytes: int, sha256: str) -> None:
         target = {"Key": self.key}
         target["UploadId"] = self._call("create_multipart_upload", Metadata={"sha256": sha256}, **target)["UploadId"]
-        part_bytes = max(PART_BYTES, -(-num_bytes // MOST_PARTS))
+        part_bytes = max(PART_BYTES, -(-num_bytes // MAX_PARTS))
         try:
             with open(local_path, "rb") as file, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
                 def put(number: int) -> dict:
@@ -186,15 +185,15 @@ class S3:
                 parts = list(pool.map(put, range(1, -(-num_bytes // part_bytes) + 1)))
             self._call("complete_multipart_upload", MultipartUpload={"Parts": parts}, **target)
         except BaseException:
-            with suppress(StorageError):  # what is uploaded would be kept, and paid for
-                self._call("abort_multipart_upload", retry.PATIENCE_CHECK_S, **target)
+            with suppress(StorageError):  # uploaded parts would be kept, and billed
+                self._call("abort_multipart_upload", retry.RETRY_CHECK_FOR_S, **target)
             raise
 
     def write_if(self, data: bytes, expected_etag: str | None) -> str:
-        """Write where the version is `expected_etag` (None: nothing is there).
+        """Write if the version is `expected_etag` (None: nothing exists).
 
-        Always a single PUT: on multipart uploads some servers ignore the condition. When an earlier attempt's
-        reply was lost, the condition may have failed against our own write, which reading it back tells.
+        Always a single PUT: some servers ignore the condition on multipart uploads. If the reply of an earlier
+        attempt was lost, the condition may have failed against our own write; reading it back tells.
         """
         condition = {"IfNoneMatch": "*"} if expected_etag is None else {"IfMatch": expected_etag}
         attempts = 0
@@ -206,24 +205,25 @@ class S3:
                 reply = _client().put_object(Bucket=self.bucket, **self._content(data), **condition)
                 return reply["ETag"].strip('"')
             except faults.ClientError as error:
-                if error.response["Error"]["Code"] not in _LOST_RACE:
+                if error.response["Error"]["Code"] not in _CONDITION_FAILED:
                     raise
             if attempts > 1:
-                present, etag = self.read_with_etag()
-                if present == data:
+                stored, etag = self.read_with_etag()
+                if stored == data:
                     return etag
             raise AlreadyExists(self.uri, "another writer was faster", "read it again, or choose another name")
 
-        return patiently(self.uri, put)
+        return with_retries(self.uri, put)
 
     def delete(self) -> None:
-        """Remove the object and all below its prefix, one by one: bulk deletion differs among servers."""
+        """Remove the object and all below its prefix one by one: bulk deletion differs among servers."""
         keys = [self.key, *(entry["Key"] for entry in self._entries(f"{self.key}/"))]
         with ThreadPoolExecutor(PARALLEL_DELETES) as pool:
             list(pool.map(lambda key: self._call("delete_object", Key=key), keys))
 
-    def _call(self, operation: str, patience_s: float | None = None, **arguments: Any) -> dict:
-        return patiently(self.uri, lambda: getattr(_client(), operation)(Bucket=self.bucket, **arguments), patience_s)
+    def _call(self, operation: str, retry_for_s: float | None = None, **arguments: Any) -> dict:
+        return with_retries(self.uri, lambda: getattr(_client(), operation)(Bucket=self.bucket, **arguments),
+                            retry_for_s)
 
 
 # --- bodies ---------------------------------------------------------------------------------------------
@@ -231,20 +231,20 @@ class S3:
 
 def _body(reply: dict) -> bytes:
     """As many bytes as the header says, in the time that the slowest useful connection takes."""
-    expected_bytes, num_bytes, pieces = reply["ContentLength"], 0, []
+    expected_bytes, num_bytes, chunks = reply["ContentLength"], 0, []
     limit_s = retry.READ_TIMEOUT_S + expected_bytes / retry.SLOWEST_BYTES_PER_S
     deadline = time.monotonic() + limit_s
-    with reply["Body"] as stream:  # read1 returns what has come, where read waits for all
-        while (piece := stream.read1(PIECE_BYTES)) and time.monotonic() < deadline:
-            pieces.append(piece)
-            num_bytes += len(piece)
+    with reply["Body"] as stream:  # read1 returns what has arrived, read waits for all
+        while (chunk := stream.read1(CHUNK_BYTES)) and time.monotonic() < deadline:
+            chunks.append(chunk)
+            num_bytes += len(chunk)
     if num_bytes != expected_bytes:
         raise BrokenBody(f"{num_bytes} of {expected_bytes} bytes within {limit_s:.0f} s")
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
-def _may_be(data: bytes, reply: dict) -> bool:
-    """Whether `data` can be the object: False where the ETag is, by its looks, the MD5 of something else."""
+def _fits_etag(data: bytes, reply: dict) -> bool:
+    """Whether `data` can be the object: False if the ETag looks like an MD5 and differs."""
     etag = reply["ETag"].strip('"')
     if not re.fullmatch("[0-9a-f]{32}", etag) or reply.get("ServerSideEncryption", "AES256") != "AES256":
         return True
@@ -259,17 +259,17 @@ def _md5(data: bytes) -> str:
 
 
 def _region(bucket: str) -> str:
-    """The configured region, else the bucket's own, which AWS tells."""
+    """The configured region, else the bucket's own as reported by AWS."""
     configured = os.environ.get("AWS_REGION") or boto3.Session().region_name
     return configured or ("us-east-1" if endpoint() else pyarrow.fs.resolve_s3_region(bucket))
 
 
-_creating = threading.Lock()  # boto3 makes clients unsafely, and uses them safely, from several threads
+_creation_lock = threading.Lock()  # creating boto3 clients is not thread-safe, using them is
 
 
 def _client() -> Any:
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    with _creating:
+    with _creation_lock:
         return _client_of(os.getpid(), environment, retry.READ_TIMEOUT_S)  # connections do not survive a fork
 
 

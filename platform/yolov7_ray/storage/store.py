@@ -1,4 +1,4 @@
-"""What a place that holds bytes can do, whatever its scheme."""
+"""The interface of a store, whatever its scheme."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from .disk import FileInfo
 
-if TYPE_CHECKING:  # pyarrow takes a tenth of a second, which a mistake in a job file saves
+if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
 
 
 class Store(Protocol):
-    """One URI: a file, or a directory of files. Every failure is a StorageError; what is written is whole or absent."""
+    """One URI: a file, or a directory of files. Every failure is a StorageError; writes are atomic."""
 
     def arrow(self) -> "tuple[pyarrow.fs.FileSystem, str]":
         """The filesystem of pyarrow and the path in it."""
 
     def check_access(self, write: bool) -> None:
-        """Raise within about 15 s where it cannot be used; its content need not exist yet."""
+        """Raise within about 15 s if it cannot be used; it need not exist yet."""
 
     def read(self) -> bytes:
         """The whole content."""
@@ -29,22 +29,22 @@ class Store(Protocol):
         """Bytes start to stop."""
 
     def size_and_digest(self) -> tuple[int, str | None]:
-        """Bytes of the file, and its sha256 where that was recorded."""
+        """Bytes of the file, and its sha256 if recorded."""
 
     def exists(self) -> bool:
         """Whether there is a file, or a directory that holds one."""
 
     def files(self) -> Iterator[FileInfo]:
-        """Files below this directory, hidden ones left out."""
+        """Files below this directory, without hidden ones."""
 
     def write(self, data: bytes) -> None:
         """Write or replace."""
 
     def upload(self, local_path: Path) -> None:
-        """Copy a local file to here."""
+        """Copy a local file to this URI."""
 
     def write_if(self, data: bytes, expected_etag: str | None) -> str:
-        """Write where the version is `expected_etag` (None: nothing is there), else AlreadyExists; the new version."""
+        """Write if the version is `expected_etag` (None: nothing exists); the new version, else AlreadyExists."""
 
     def delete(self) -> None:
-        """Remove the file, or the directory with all that it holds."""
+        """Remove the file or the directory tree."""

@@ -1,4 +1,4 @@
-"""What a run trains with: its state, its network and its criterion, every random draw decided by the seed."""
+"""Builds the state, network and criterion of a run; the seed determines every random draw."""
 
 import ray.train.torch
 import torch
@@ -25,7 +25,7 @@ def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) 
 
 
 def wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:
-    """The data-parallel wrapper, where there is more than one worker."""
+    """Wrap the model for data parallelism if there is more than one worker."""
     if spec.model.sync_batchnorm and dist.is_initialized() and dist.get_world_size() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return ray.train.torch.prepare_model(model, move_to_device=False)

@@ -1,4 +1,4 @@
-"""When checkpoints are written: at the end of epochs, in between, and before the workers are ended (rank 0)."""
+"""Checkpoint policy of rank 0: save at the end of epochs, within epochs, and before workers are stopped."""
 
 import time
 
@@ -9,8 +9,8 @@ from .progress import Reporter
 from .spec import TrainSpec
 
 
-class Keeper:
-    """Watches the updates of one run."""
+class CheckpointPolicy:
+    """Decides after each update of a run whether to save a checkpoint."""
 
     def __init__(self, spec: TrainSpec, state: TrainState, checkpoints: Checkpoints, reporter: Reporter) -> None:
         self.spec, self.state, self.checkpoints, self.reporter = spec, state, checkpoints, reporter
@@ -18,18 +18,18 @@ class Keeper:
         self._saved_at, self._updates = time.monotonic(), 0
 
     def after_update(self) -> None:
-        """Save if it is time, unless the checkpoint before is still under way; or at once, if that is asked."""
+        """Save if a checkpoint is due and no earlier one is still being written, or at once if a save was requested."""
         self._updates += 1
-        rule, idle_s = self.spec.checkpoint, time.monotonic() - self._saved_at
-        due = idle_s >= 60 * rule.every_minutes or bool(rule.every_updates and self._updates >= rule.every_updates)
-        asked = self.reporter.asked_to_save()
-        if asked or due and not self.checkpoints.busy:
+        policy, age_s = self.spec.checkpoint, time.monotonic() - self._saved_at
+        due = age_s >= 60 * policy.every_minutes or bool(policy.every_updates and self._updates >= policy.every_updates)
+        requested = self.reporter.save_requested()
+        if requested or due and not self.checkpoints.busy:
             self.save({"epoch": self.state.epoch, "step": self.state.step}, None)
-        if asked:
+        if requested:
             self.checkpoints.wait()
             self.reporter.saved(f"saved after epoch {self.state.epoch}, step {self.state.step}")
 
     def save(self, metrics: dict, ap: float | None) -> None:
-        """Write the state of this moment in the background."""
+        """Write the current state in the background."""
         self.checkpoints.save(self.state.snapshot(), self._document, metrics, UNEVALUATED if ap is None else ap)
         self._saved_at, self._updates = time.monotonic(), 0

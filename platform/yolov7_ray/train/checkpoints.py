@@ -1,8 +1,8 @@
-"""A run's checkpoints: each is whole in storage or absent; a run goes on from the newest that is whole.
+"""A run's checkpoints: each is complete in storage or absent; a run resumes from the newest complete one.
 
-``<run>/checkpoint-epoch-0002-step-000120/`` holds what `yolov7.training.state.Snapshot` wrote, the spec and, written
-last, ``checkpoint.json`` with the digest of every file: without that record there is no checkpoint. Training
-goes on while a snapshot is written and uploaded; one is under way at a time.
+``<run>/checkpoint-epoch-0002-step-000120/`` holds what `yolov7.training.state.Snapshot` wrote, the spec and
+``checkpoint.json`` with the digest of every file. That record is written last; without it there is no checkpoint.
+Training continues while a snapshot is written and uploaded, one at a time.
 """
 
 import json
@@ -20,40 +20,40 @@ from ..errors import Corrupt, JobError, NotFound, StorageError
 RECORD = "checkpoint.json"
 PREFIX = "checkpoint-epoch-"
 KEEP_NEWEST = 2
-"""So that there is one before, should the newest be damaged."""
+"""A fallback exists if the newest is damaged."""
 UNEVALUATED = -1.0
 """Score of a checkpoint whose epoch was not evaluated."""
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Directory of the checkpoint after ``epoch`` epochs and ``step`` steps; names sort as they were written."""
+    """Directory of the checkpoint after ``epoch`` epochs and ``step`` steps; names sort in order of writing."""
     return f"{PREFIX}{epoch:04d}" + (f"-step-{step:06d}" if step else "")
 
 
 class Checkpoints:
-    """Those of one run; rank 0 writes them, every rank may read."""
+    """The checkpoints of one run; rank 0 writes them, every rank may read."""
 
-    def __init__(self, run: str, keep_best: int, say: Callable[[str], None] = print) -> None:
-        self.run, self.keep_best, self.say = run, keep_best, say
+    def __init__(self, run: str, keep_best: int, log: Callable[[str], None] = print) -> None:
+        self.run, self.keep_best, self.log = run, keep_best, log
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._under_way: Future | None = None
+        self._pending: Future | None = None
         self._scores: dict[str, float] | None = None
 
     # --- reading ------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """The whole ones, oldest first."""
+        """Names of the complete checkpoints, oldest first."""
         paths = (info.path for info in storage.list_files(self.run))
         return sorted(path.split("/")[0] for path in paths if path.startswith(PREFIX) and path.endswith("/" + RECORD))
 
     def newest(self) -> str | None:
-        """Name of the last whole one."""
+        """Name of the newest complete checkpoint."""
         return max(self.names(), default=None)
 
     def restore(self, state: TrainState, name: str | None = None) -> str | None:
-        """Take up checkpoint ``name``, by default the newest that is not damaged; its name, None if there is none.
+        """Load checkpoint ``name``, by default the newest undamaged one; return its name, None if there is none.
 
-        JobError where all of them are damaged: to start anew would overwrite what may still be saved by hand.
+        JobError if all are damaged: a new start would overwrite data that may still be recovered by hand.
         """
         damaged = []
         for candidate in [name] if name else reversed(self.names()):
@@ -62,7 +62,7 @@ class Checkpoints:
                     self._fetch(candidate, directory)
                 except (Corrupt, NotFound) as error:
                     damaged.append(candidate)
-                    self.say(f"{candidate} is damaged ({error.problem}); taking the one before")
+                    self.log(f"{candidate} is damaged ({error.problem}); taking the one before")
                     continue
                 state.load(directory)
                 return candidate
@@ -80,33 +80,33 @@ class Checkpoints:
     # --- writing ------------------------------------------------------------------------------------
 
     @property
-    def whole(self) -> set[str]:
-        """Names of those that this process found or wrote, and kept."""
-        return set(self._known())
+    def complete(self) -> set[str]:
+        """Names of the complete checkpoints that this process found or wrote and has not pruned."""
+        return set(self._complete_scores())
 
     @property
     def busy(self) -> bool:
-        """Whether one is being written now."""
-        return self._under_way is not None and not self._under_way.done()
+        """Whether a checkpoint is being written now."""
+        return self._pending is not None and not self._pending.done()
 
     def save(self, snapshot: Snapshot, spec: dict, metrics: dict, score: float = UNEVALUATED) -> None:
-        """Write a checkpoint in the background, after the one that may be under way."""
+        """Write a checkpoint in the background, after any pending one is finished."""
         self.wait(fatal=False)
         name = checkpoint_name(snapshot.epoch, snapshot.step)
-        self._under_way = self._writer.submit(self._write, name, snapshot, spec, metrics, score)
+        self._pending = self._writer.submit(self._write, name, snapshot, spec, metrics, score)
 
     def wait(self, fatal: bool = True) -> None:
-        """Until nothing is under way; a checkpoint that could not be written is an error, or only told."""
-        if self._under_way is None:
+        """Wait for the pending checkpoint; if it could not be written, raise the error or, unless ``fatal``, log it."""
+        if self._pending is None:
             return
         try:
-            self._under_way.result()
+            self._pending.result()
         except (StorageError, OSError) as error:
             if fatal:
                 raise
-            self.say(f"a checkpoint could not be saved ({error}); training goes on")
+            self.log(f"a checkpoint could not be saved ({error}); training goes on")
         finally:
-            self._under_way = None
+            self._pending = None
 
     def _write(self, name: str, snapshot: Snapshot, spec: dict, metrics: dict, score: float) -> None:
         uri = storage.join(self.run, name)
@@ -116,28 +116,28 @@ class Checkpoints:
             Path(directory, "metrics.json").write_text(json.dumps(metrics, indent=1))
             files = {path.name: {"sha256": storage.digest(path), "num_bytes": path.stat().st_size}
                      for path in sorted(Path(directory).iterdir())}
-            storage.delete(storage.join(uri, RECORD))  # of an earlier writer of this name: it is not whole meanwhile
+            storage.delete(storage.join(uri, RECORD))  # of an earlier writer of this name: incomplete until rewritten
             storage.upload_directory(directory, uri)
         storage.write_json(storage.join(uri, RECORD), {"score": score, "files": files})
         self._prune(name, score)
 
     def _prune(self, name: str, score: float) -> None:
-        """Remove all but the newest and the best; among equals the later is the better."""
-        scores = self._known()
+        """Remove all but the newest and the best; ties go to the later one."""
+        scores = self._complete_scores()
         scores[name] = score
         newest = sorted(scores)[-KEEP_NEWEST:]
-        ends = [known for known in scores if "-step-" not in known]
-        best = sorted(ends, key=lambda known: (scores[known], known))[-self.keep_best:]
+        epoch_ends = [known for known in scores if "-step-" not in known]
+        best = sorted(epoch_ends, key=lambda known: (scores[known], known))[-self.keep_best:]
         for known in set(scores) - {*newest, *best}:
-            storage.delete(storage.join(self.run, known, RECORD))  # first: half a checkpoint is none
+            storage.delete(storage.join(self.run, known, RECORD))  # first: without its record it no longer counts
             storage.delete(storage.join(self.run, known))
             del scores[known]
 
-    def _known(self) -> dict[str, float]:
-        """Score of every whole checkpoint, read from storage once."""
+    def _complete_scores(self) -> dict[str, float]:
+        """Score of every complete checkpoint, read from storage once."""
         if self._scores is None:
             self._scores = {}
             for name in self.names():
-                with suppress(Corrupt):  # such a one is passed over when the run goes on, and written again
+                with suppress(Corrupt):  # restore skips it, and the resumed run writes it again
                     self._scores[name] = storage.read_json(storage.join(self.run, name, RECORD))["score"]
         return self._scores

@@ -1,4 +1,4 @@
-"""What a dry run says of a train job."""
+"""The dry run of a train job."""
 
 import torch
 
@@ -11,40 +11,40 @@ from ..data.doctor.report import plan_lines
 from ..data.doctor.sample_check import sample_check
 from ..data.dry_run import dataset_lines
 from ..data.manifest import load_manifest
-from ..data.reading.shard_windows import check_room
+from ..data.reading.shard_windows import check_cache_size
 from ..jobs.kind import Line, Upcoming
 from ..registry.dry_run import cost_in_words
 from . import starting_point
 from .spec import TrainSpec
 
 UNKNOWN_CLASSES = 80
-"""Class count that costs are given for while a dataset's own is not known."""
+"""Class count assumed for costs while the dataset's own is unknown."""
 
 
 def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
-    """Model, weights, dataset, what a short look at it finds, anchors, and the number of steps."""
+    """Model, weights, dataset, findings of a quick check of it, anchors, and the number of steps."""
     size_px = job.data.image_size_px
     images, classes, lines = dataset_lines(job.dataset, (job.data.train_split, job.data.val_split), upcoming)
     loaded = starting_point.starting_model(job) if job.model.weights and not upcoming.makes(job.model.weights) else None
     architecture, num_classes = starting_point.starting_architecture(job, loaded), len(classes or ()) or UNKNOWN_CLASSES
     cost = cost_in_words(architecture, num_classes, size_px)
     note = "" if classes else f" (with {UNKNOWN_CLASSES} classes; its own are known after ingest)"
-    lines = [("model", f"{_scaled(job)} at {size_px} px: {cost}{note}"), *lines]
+    lines = [("model", f"{_scaled_name(job)} at {size_px} px: {cost}{note}"), *lines]
     if loaded is not None:
-        taken, tensors = starting_point.tensors_taken(job, loaded, num_classes)
+        taken, tensors = starting_point.count_matching_tensors(job, loaded, num_classes)
         lines.append(("weights", f"{loaded.source}, trained on {len(loaded.classes)} classes: "
                                  f"{taken} of {tensors} tensors are taken over"))
-    lines += _frozen(job, architecture, num_classes)
+    lines += _frozen_lines(job, architecture, num_classes)
     if job.resources.gpus_per_worker and not job.data.processes(job.resources.cpus_per_worker):
         lines.append(("warning", "no process of its own reads and augments images, so the GPU waits for them: set "
                                  "resources.cpus_per_worker to 8 or more"))
     if not upcoming.makes(job.dataset):
         shards = load_manifest(job.dataset).split(job.data.train_split).shards
-        check_room(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb)
-        seen = sample_check(job.dataset, (job.data.train_split, job.data.val_split), architecture, size_px)
-        lines += plan_lines(seen)
-        if not seen.findings.num_kinds("error"):
-            lines += _anchors(job, architecture)
+        check_cache_size(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb)
+        sample = sample_check(job.dataset, (job.data.train_split, job.data.val_split), architecture, size_px)
+        lines += plan_lines(sample)
+        if not sample.findings.num_kinds("error"):
+            lines += _anchor_lines(job, architecture)
     num_images = images.get(job.data.train_split)
     if num_images:
         steps = -(-num_images // job.batch_size)
@@ -54,8 +54,8 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
     return lines
 
 
-def _frozen(job: TrainSpec, architecture: Architecture, num_classes: int) -> list[Line]:
-    """What is not trained."""
+def _frozen_lines(job: TrainSpec, architecture: Architecture, num_classes: int) -> list[Line]:
+    """The frozen modules, if any."""
     if not job.model.freeze:
         return []
     with torch.device("meta"):
@@ -68,12 +68,12 @@ def _frozen(job: TrainSpec, architecture: Architecture, num_classes: int) -> lis
     return lines
 
 
-def _anchors(job: TrainSpec, architecture: Architecture) -> list[Line]:
-    """How well the anchors fit the boxes that are trained on."""
+def _anchor_lines(job: TrainSpec, architecture: Architecture) -> list[Line]:
+    """How well the anchors fit the training boxes."""
     sizes_px = starting_point.box_sizes_px(job, load_manifest(job.dataset))
     if not len(sizes_px):
         return []
-    fit = starting_point.measured(architecture.anchors_px, sizes_px, job)
+    fit = starting_point.measure_fit(architecture.anchors_px, sizes_px, job)
     if job.model.anchors == "auto":
         best = starting_point.fitted_anchors(job, sizes_px)
         return [("anchors", f"auto: {best} on {best.num_boxes} boxes (the default ones: {fit})")]
@@ -85,6 +85,6 @@ def _anchors(job: TrainSpec, architecture: Architecture) -> list[Line]:
     return lines
 
 
-def _scaled(job: TrainSpec) -> str:
+def _scaled_name(job: TrainSpec) -> str:
     factors = [f"{key} {value:g}" for key in ("depth", "width") if (value := getattr(job.model, key)) is not None]
     return job.model.architecture + (f" ({', '.join(factors)})" if factors else "")

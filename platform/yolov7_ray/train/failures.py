@@ -1,7 +1,7 @@
-"""Failures of workers: which are worth another try, and how they are told to the user.
+"""Worker failures: which are retried, and how they are reported to the user.
 
-A lost worker is replaced and goes on from the last checkpoint. A mistake would only repeat itself, at the price
-of a new worker group each time, so it ends the run at once.
+A lost worker is replaced and resumes from the last checkpoint. A permanent error would recur with every new worker
+group, so it ends the run at once.
 """
 
 from ray.actor import ActorHandle
@@ -12,51 +12,51 @@ from ..cluster.ray_errors import original, out_of_memory
 from ..errors import JobError, StorageError
 from .checkpoints import Checkpoints
 
-MISTAKES = (JobError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError,
-            ValueError)
-"""What comes back however often one tries. All else passes: a worker that died, what its peers see of that, CUDA."""
+PERMANENT_ERRORS = (JobError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,
+                    TypeError, ValueError)
+"""Not retried. All others are: a dead worker, the errors that its peers get from that, CUDA errors."""
 
 
-def worth_retrying(error: BaseException) -> bool:
-    """Whether the same run may well succeed with new workers."""
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same run may succeed with new workers."""
     cause = original(error)
-    unreachable = type(cause) is StorageError  # its subclasses say that the bytes themselves are wrong
-    return unreachable or not isinstance(cause, MISTAKES) and not out_of_memory(cause)
+    unreachable = type(cause) is StorageError  # its subclasses mean that the data are wrong
+    return unreachable or not isinstance(cause, PERMANENT_ERRORS) and not out_of_memory(cause)
 
 
 def reason(error: BaseException) -> str:
     """Why a worker was lost, in a few words."""
     if isinstance(error, RayActorError):
         return "its process or its node died"
-    said = str(original(error)).strip()
-    if "by peer" in said:
+    message = str(original(error)).strip()
+    if "by peer" in message:
         return "its connection to another worker broke off"
-    return said.splitlines()[0] if said else type(original(error)).__name__
+    return message.splitlines()[0] if message else type(original(error)).__name__
 
 
 class StopOnFailure(UserCallback):
-    """Tells failures as they happen, and ends the run when it is no use to try again (runs in the controller).
+    """Reports failures as they happen and ends the run if a retry is useless (runs in the controller).
 
-    A lost worker is replaced: ``max_failures`` times in a row, -1 without end. With every checkpoint the count
-    begins anew, so that a long run may lose workers every day.
+    A lost worker is replaced ``max_failures`` times in a row; -1: without limit. Every checkpoint resets the count,
+    so a long run may lose workers every day.
     """
 
-    def __init__(self, board: ActorHandle, label: str, run: str, max_failures: int) -> None:
-        self.board, self.label, self.run, self.max_failures = board, label, run, max_failures
+    def __init__(self, progress_actor: ActorHandle, label: str, run: str, max_failures: int) -> None:
+        self.progress_actor, self.label, self.run, self.max_failures = progress_actor, label, run, max_failures
         self._newest, self._failures = None, 0
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():
-            if not worth_retrying(error):
+            if not is_retryable(error):
                 raise original(error)
         rank, error = min(worker_exceptions.items(), key=lambda item: not isinstance(item[1], RayActorError))
-        if self._failures_in_a_row() > self.max_failures >= 0:
+        if self._consecutive_failures() > self.max_failures >= 0:
             raise original(error)
-        self.board.write.remote(f"{self.label}worker {rank} was lost ({reason(error)}); "
-                                "going on from the last checkpoint")
+        self.progress_actor.write.remote(f"{self.label}worker {rank} was lost ({reason(error)}); "
+                                         "going on from the last checkpoint")
 
-    def _failures_in_a_row(self) -> int:
-        """How many there were since the newest checkpoint, this one included."""
+    def _consecutive_failures(self) -> int:
+        """Number of failures since the newest checkpoint, this one included."""
         newest = Checkpoints(self.run, 1).newest()
         self._failures = self._failures + 1 if newest == self._newest else 1
         self._newest = newest
@@ -64,7 +64,7 @@ class StopOnFailure(UserCallback):
 
 
 def explain(error: Exception, run: str) -> Exception:
-    """The job author's mistake inside a failed run as a JobError; any other failure as it is."""
+    """The user error behind a failed run as a JobError; any other failure unchanged."""
     failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
     for cause in (original(failure) for failure in failures if failure is not None):
         if isinstance(cause, JobError):

@@ -1,4 +1,4 @@
-"""The spine: one worker's training. Build, restore; each epoch fit, validate, save; every rank alike."""
+"""Training loop of one worker: build and restore, then fit, validate and save each epoch. Every rank runs it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from ..data.reading.order import class_weights, image_weights
 from ..evaluate.rank_share import Worker, evaluate_share, figures, merged, share, synchronize
 from ..evaluate.report import Samples
 from .build import build_criterion, build_state, wrap
-from .checkpoint_policy import Keeper
+from .checkpoint_policy import CheckpointPolicy
 from .checkpoints import Checkpoints
 from .progress import Reporter
 from .report import RunLog
@@ -27,9 +27,9 @@ from .spec import TrainSpec
 from .watchdog import Watchdog
 
 CLASS_AP = "class_ap"
-"""Key of an epoch's row: AP of each class, None where the validation split has no object of it."""
+"""Key of an epoch's row: AP of each class, None if the validation split has no object of it."""
 MAX_ROLLBACKS = 3
-"""How often a run goes back with half the learning rate before it gives up."""
+"""How often a run rolls back with half the learning rate before it fails."""
 
 
 def train_loop(config: dict) -> dict:
@@ -57,14 +57,16 @@ class TrainingRun:
         self.state = build_state(spec, train_set, worker.device)
         self.network = wrap(self.state.model, spec)
         self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)
-        self.making = Clock()
-        self.batches = EpochBatches(spec, train_set, worker, self.making)
-        self.reporter = Reporter(config["board"], worker.rank, config["label"], spec.epochs,
+        self.batch_clock = Clock()
+        self.batches = EpochBatches(spec, train_set, worker, self.batch_clock)
+        self.reporter = Reporter(config["progress_actor"], worker.rank, config["label"], spec.epochs,
                                  self.state.schedule.steps_per_epoch, spec.batch_size)
-        self.watchdog = Watchdog(spec.resources.hang_timeout_s, self.reporter.say_stacks)
-        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.say)
-        self.keeper = Keeper(spec, self.state, self.checkpoints, self.reporter) if worker.rank == 0 else None
-        self.log = RunLog(config["run"], spec, train_set) if worker.rank == 0 else None
+        self.watchdog = Watchdog(spec.resources.hang_timeout_s, self.reporter.log_hang)
+        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log)
+        self.checkpoint_policy = self.log = None
+        if worker.rank == 0:
+            self.checkpoint_policy = CheckpointPolicy(spec, self.state, self.checkpoints, self.reporter)
+            self.log = RunLog(config["run"], spec, train_set)
         self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
             self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
         self.validated = False
@@ -72,16 +74,16 @@ class TrainingRun:
         self.samples = Samples(train_set.classes)
 
     def restore(self) -> None:
-        """Take up the newest whole checkpoint, the same on every rank."""
-        name = self._restored()
+        """Load the newest complete checkpoint, the same on every rank."""
+        name = self._restore_all_ranks()
         if name is not None:
             within = f", step {self.state.step}" if self.state.step else ""
-            self.reporter.say(f"resumed after epoch {self.state.epoch}{within}")
+            self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
         if isinstance(self.spec.resources.workers, tuple):
             number = self.worker.world_size
-            self.reporter.say(f"training on {number} worker{'s' if number > 1 else ''}")
+            self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
 
-    def _restored(self) -> str | None:
+    def _restore_all_ranks(self) -> str | None:
         state, worker = self.state, self.worker
         name = share(self.checkpoints.restore(state) if worker.rank == 0 else None, worker)
         if name is not None and worker.rank != 0:
@@ -89,7 +91,7 @@ class TrainingRun:
         return name
 
     def epoch(self) -> None:
-        """Fit what is left of an epoch, validate, save."""
+        """Train the rest of an epoch, validate, save."""
         spec, state, clock = self.spec, self.state, Clock()
         row = self.fit(clock)
         last = state.epoch == spec.epochs
@@ -97,15 +99,15 @@ class TrainingRun:
         if self.validated:
             self.metrics = self.validate(clock, self.samples if last else None)
             row |= share(scores(self.metrics, spec), self.worker)
-        row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.making.seconds.items()}
+        row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
-        if self.keeper is not None:
+        if self.checkpoint_policy is not None:
             if last or state.epoch % spec.checkpoint.every_epochs == 0:
                 with clock("save"):
-                    self.keeper.save(self.cost | scalars(row), row.get("ap"))
+                    self.checkpoint_policy.save(self.cost | scalars(row), row.get("ap"))
             if not last:
                 with clock("report"):
-                    self.log.write(state, None, self.samples, self.cost, self.checkpoints.whole)
+                    self.log.write(state, None, self.samples, self.cost, self.checkpoints.complete)
         if self.reports:
             with clock("report"):
                 ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
@@ -113,20 +115,20 @@ class TrainingRun:
         self.reporter.epoch(row)
 
     def fit(self, clock: Clock) -> dict:
-        """Train to the end of the epoch; its row of history, without the evaluation."""
+        """Train to the end of the epoch; return its history row, without the evaluation."""
         state, start, images = self.state, time.perf_counter(), self.state.totals[-1].item()
         self.reporter.start_epoch(state.step)
-        self.making.seconds.clear()
+        self.batch_clock.seconds.clear()
         epoch = state.epoch
 
         def on_step(shares: dict[str, float]) -> None:
             self.watchdog.feed()
-            self.reporter.step(epoch, state.step, shares, self.making.shares())
+            self.reporter.step(epoch, state.step, shares, self.batch_clock.shares())
 
         def on_update() -> None:
-            if self.keeper is not None:
+            if self.checkpoint_policy is not None:
                 with clock("save"):
-                    self.keeper.after_update()
+                    self.checkpoint_policy.after_update()
 
         means = train_one_epoch(
             state, self.batches(state), self.criterion, network=self.network, precision=self.worker.precision,
@@ -136,7 +138,7 @@ class TrainingRun:
         return row
 
     def validate(self, clock: Clock, samples: Samples | None) -> Metrics | None:
-        """Evaluate the average on this rank's stride of the split; rank 0 returns the metrics of all."""
+        """Evaluate the moving average on this rank's share of the split; rank 0 returns the metrics of all ranks."""
         synchronize(self.state)
 
         def on_batch(batch: Batch, found: list) -> None:
@@ -151,31 +153,31 @@ class TrainingRun:
             return merged(evaluator, self.worker)
 
     def roll_back(self, error: Diverged) -> None:
-        """Go back to the last checkpoint, whose weights were good, with half the learning rate."""
+        """Roll back to the last good checkpoint with half the learning rate."""
         factor = self.state.learning_rate_factor / 2
         if factor < 0.5 ** MAX_ROLLBACKS:
             raise FloatingPointError(f"{error}, after {MAX_ROLLBACKS} returns to an earlier checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
         if self.worker.rank == 0:
             self.checkpoints.wait(fatal=False)
-        name = self._restored()
+        name = self._restore_all_ranks()
         if name is None:
             raise FloatingPointError(f"{error}, before the first checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
         self.state.learning_rate_factor = factor
-        self.reporter.say(f"{error}; back to {name} with {factor:g} x the learning rate")
+        self.reporter.log(f"{error}; back to {name} with {factor:g} x the learning rate")
 
     def finish(self) -> None:
-        """Wait for the last checkpoint; write the report, also for a run that was killed just before that."""
+        """Wait for the last checkpoint; write the report, also for a run that was killed before that."""
         if not self.validated:
             self.metrics = self.validate(Clock(), self.samples)
-        if self.keeper is not None:
+        if self.checkpoint_policy is not None:
             self.checkpoints.wait()
-            self.log.write(self.state, self.metrics, self.samples, self.cost, self.checkpoints.whole)
+            self.log.write(self.state, self.metrics, self.samples, self.cost, self.checkpoints.complete)
 
 
 def current_worker(spec: TrainSpec) -> Worker:
-    """This process, as Ray Train knows it."""
+    """This worker's rank, world size and device in Ray Train."""
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     return Worker(context.get_world_rank(), context.get_world_size(), device,
                   spec.data.processes(spec.resources.cpus_per_worker), resolve_precision(spec.precision, device))
@@ -184,13 +186,13 @@ def current_worker(spec: TrainSpec) -> Worker:
 class EpochBatches:
     """This rank's share of every global batch of an epoch."""
 
-    def __init__(self, spec: TrainSpec, train_set: ArrowDataset, worker: Worker, making: Clock) -> None:
-        """``making`` is told how long it took to make the batches, wherever that was."""
-        self.spec, self.train_set, self.worker, self.making = spec, train_set, worker, making
+    def __init__(self, spec: TrainSpec, train_set: ArrowDataset, worker: Worker, batch_clock: Clock) -> None:
+        """``batch_clock`` collects the time spent on making batches, in whichever process."""
+        self.spec, self.train_set, self.worker, self.batch_clock = spec, train_set, worker, batch_clock
         self.class_counts = train_set.class_counts() if spec.data.image_weights else None
 
     def __call__(self, state: TrainState) -> Iterator[Sequence[tuple[Batch, int]]]:
-        """The parts of those of the present epoch that are still to come, with their numbers of images."""
+        """The parts of the current epoch's remaining batches, with their numbers of images."""
         spec = self.spec
         steps = train_loader(
             self.train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
@@ -201,11 +203,11 @@ class EpochBatches:
         )
         for parts in steps:
             for part in parts:
-                self.making.add(part.seconds)
+                self.batch_clock.add(part.seconds)
             yield [(part.batch, part.num_samples) for part in parts]
 
     def weights(self, history: list[dict]) -> np.ndarray | None:
-        """Of each image, by the last AP per class in ``history``, which checkpoints hold; None: each image once."""
+        """Sampling weight of each image from the last AP per class in ``history``; None: each image once."""
         if self.class_counts is None:
             return None
         ap = [row[CLASS_AP] for row in history if row.get(CLASS_AP)]
@@ -214,7 +216,7 @@ class EpochBatches:
 
 
 def scores(metrics: Metrics | None, spec: TrainSpec) -> dict:
-    """What an evaluation adds to its epoch's row; empty on ranks that hold no metrics."""
+    """What an evaluation adds to its epoch's row; empty on ranks without metrics."""
     if metrics is None or not spec.data.image_weights:
         return figures(metrics)
     return figures(metrics) | {CLASS_AP: [found.ap for found in metrics.per_class.values()]}

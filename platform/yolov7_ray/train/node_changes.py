@@ -1,6 +1,6 @@
-"""Nodes that leave and join: seen soon, and what was learnt is saved before Ray takes the workers away.
+"""Nodes that leave and join: detected early, and the state is saved before Ray stops the workers.
 
-Ray has no public hook for either; both classes run in the controller, while the workers go on training.
+Ray has no public hook for either. Both classes run in the controller while the workers continue training.
 """
 
 import time
@@ -18,32 +18,32 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 
 from .progress import GRACE_S
 
-LOOK_EVERY_S = 5
-"""How often a run with a range of workers asks whether the cluster holds more of them by now."""
+NODE_POLL_S = 5
+"""How often a run with a range of workers checks whether the cluster has room for more."""
 
 
-class SaveInTime(ControllerCallback):
-    """Has rank 0 save before workers are added, and again and again once their node is to be reclaimed."""
+class SaveBeforeChange(ControllerCallback):
+    """Makes rank 0 save before workers are added, and repeatedly once a node is about to be reclaimed."""
 
-    def __init__(self, board: ActorHandle) -> None:
-        self.board = board
+    def __init__(self, progress_actor: ActorHandle) -> None:
+        self.progress_actor = progress_actor
 
     def after_controller_state_update(self, previous_state: TrainControllerState,
                                       current_state: TrainControllerState) -> None:
         if isinstance(current_state, ResizingState):
-            self.board.write.remote(f"going on with {current_state.scaling_decision.num_workers} workers")
-            with suppress(GetTimeoutError):  # the newest checkpoint has to do
-                ray.get(self.board.save.remote(), timeout=GRACE_S)
+            self.progress_actor.write.remote(f"going on with {current_state.scaling_decision.num_workers} workers")
+            with suppress(GetTimeoutError):  # fall back to the newest checkpoint
+                ray.get(self.progress_actor.save.remote(), timeout=GRACE_S)
         elif isinstance(current_state, PreemptingState) and not isinstance(previous_state, PreemptingState):
-            self.board.write.remote("a node of this job is being reclaimed; saving until it is gone")
-            self.board.save.remote(repeatedly=True)
+            self.progress_actor.write.remote("a node of this job is being reclaimed; saving until it is gone")
+            self.progress_actor.save.remote(repeatedly=True)
 
 
-class FreshView(ControllerCallback, WorkerGroupCallback):
-    """Has Ray count the nodes before it decides on the number of workers; by itself it does so every 20 s."""
+class NodeCountRefresh(ControllerCallback, WorkerGroupCallback):
+    """Makes Ray recount the nodes before it decides on the number of workers; by default it does so every 20 s."""
 
     def __init__(self) -> None:
-        self._counted_at = 0.0
+        self._refreshed_at = 0.0
 
     @cached_property
     def _coordinator(self) -> ActorHandle:
@@ -51,12 +51,12 @@ class FreshView(ControllerCallback, WorkerGroupCallback):
 
     def after_controller_state_update(self, previous_state: TrainControllerState,
                                       current_state: TrainControllerState) -> None:
-        self._count()
+        self._refresh()
 
     def after_worker_group_poll_status(self, worker_group_status: object) -> None:
-        if time.monotonic() - self._counted_at >= LOOK_EVERY_S:
-            self._count()
+        if time.monotonic() - self._refreshed_at >= NODE_POLL_S:
+            self._refresh()
 
-    def _count(self) -> None:
-        self._counted_at = time.monotonic()
+    def _refresh(self) -> None:
+        self._refreshed_at = time.monotonic()
         self._coordinator.get_reserved_resources.remote("", recompute=True)

@@ -1,4 +1,4 @@
-"""Lines of progress from the workers to the terminal of whoever waits for the job, and the word to save at once."""
+"""Progress lines from the workers to the terminal of the waiting user, and save requests to the workers."""
 
 import asyncio
 import threading
@@ -13,144 +13,146 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 POLL_S = 0.5
 PRINT_EVERY_S = 5.0
-ASK_EVERY_S = 0.5
-"""How often at most a worker asks whether to save: a fast GPU makes many updates in that time."""
+SAVE_POLL_S = 0.5
+"""Shortest interval at which a worker polls for save requests: a fast GPU makes many updates in that time."""
 GRACE_S = 20.0
-"""How long a job that is told to stop, or is about to be resized, waits for its state to be saved."""
+"""How long a job that is being stopped or resized waits for its state to be saved."""
 
 
 @ray.remote(num_cpus=0)
-class Board:
-    """Keeps the lines that nobody has fetched yet; carries the word that the workers are to save, and the answer."""
+class ProgressActor:
+    """Buffers progress lines until they are fetched; passes save requests to the workers and their replies back."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._wanted = self._repeatedly = self._is_training = False
+        self._save_wanted = self._repeatedly = self._is_training = False
         self._saved = asyncio.Event()
 
     async def save(self, repeatedly: bool = False) -> None:
-        """Ask the workers to save, and wait until they have; nothing to wait for before the first update.
+        """Request a save and wait until it is done; before the first update there is nothing to wait for.
 
-        ``repeatedly``: they go on saving, every time they ask, until they are replaced.
+        ``repeatedly``: the workers save at every poll until they are replaced.
         """
-        self._wanted, self._repeatedly = True, repeatedly
+        self._save_wanted, self._repeatedly = True, repeatedly
         self._saved.clear()
         if self._is_training:
             await self._saved.wait()
 
     async def started(self) -> None:
-        """New workers have come; what was asked of those before them is over."""
-        self._wanted = self._repeatedly = self._is_training = False
+        """New workers have started: drop requests to their predecessors."""
+        self._save_wanted = self._repeatedly = self._is_training = False
         self._saved.set()
 
-    async def wanted(self) -> bool:
+    async def save_wanted(self) -> bool:
         self._is_training = True
-        return self._wanted
+        return self._save_wanted
 
     async def saved(self) -> None:
-        self._wanted = self._repeatedly
+        self._save_wanted = self._repeatedly
         self._saved.set()
 
     async def write(self, line: str) -> None:
         self._lines.append(line)
 
-    async def take(self) -> list[str]:
+    async def take_lines(self) -> list[str]:
         lines, self._lines = self._lines, []
         return lines
 
 
 @contextmanager
-def following() -> Iterator[ActorHandle]:
-    """A board whose lines are printed while the block runs."""
+def printed_progress() -> Iterator[ActorHandle]:
+    """Yield a ProgressActor whose lines are printed while the block runs."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote()  # elsewhere it would be lost with that node
+    # on this node: elsewhere the actor would be lost with its node
+    progress_actor = ProgressActor.options(scheduling_strategy=here).remote()
     done = threading.Event()
 
     def print_lines() -> None:
-        with suppress(RayError):  # when Ray itself is ending, the lines that are left go with it
-            for line in ray.get(board.take.remote(), timeout=10):
+        with suppress(RayError):  # if Ray itself is shutting down, the remaining lines are lost
+            for line in ray.get(progress_actor.take_lines.remote(), timeout=10):
                 print(line, flush=True)
 
-    def follow() -> None:
+    def poll() -> None:
         while not done.wait(POLL_S):
             print_lines()
 
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
+    printer = threading.Thread(target=poll, daemon=True)
+    printer.start()
     try:
-        yield board
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or SIGTERM: a machine that is taken away
+        yield progress_actor
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or SIGTERM of a preempted machine
         with suppress(RayError):
-            ray.get(board.save.remote(repeatedly=True), timeout=GRACE_S)
+            ray.get(progress_actor.save.remote(repeatedly=True), timeout=GRACE_S)
         raise
     finally:
         done.set()
-        follower.join(timeout=15)
+        printer.join(timeout=15)
         if ray.is_initialized():
             print_lines()
-            ray.kill(board)
+            ray.kill(progress_actor)
 
 
 class Reporter:
-    """What a rank says: rank 0 a line every few seconds within an epoch and one after it, any other its distress."""
+    """Output of a rank: from rank 0 a line every few seconds and one after each epoch; from any rank its hangs."""
 
-    def __init__(self, board: ActorHandle, rank: int, label: str, epochs: int, steps_per_epoch: int,
+    def __init__(self, progress_actor: ActorHandle, rank: int, label: str, epochs: int, steps_per_epoch: int,
                  batch_size: int) -> None:
-        self.board, self.rank, self.label, self.epochs = board, rank, label, epochs
+        self.progress_actor, self.rank, self.label, self.epochs = progress_actor, rank, label, epochs
         self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
         self._last = self._epoch_start = time.perf_counter()
-        self._first_step, self._asked, self._asked_at = 0, None, 0.0
+        self._first_step, self._pending_reply, self._polled_at = 0, None, 0.0
         if rank == 0:
-            board.started.remote()
+            progress_actor.started.remote()
 
-    def say(self, line: str) -> None:
-        """Print ``line`` on the terminal of whoever waits; only rank 0 is heard."""
+    def log(self, line: str) -> None:
+        """Print ``line`` on the terminal of the waiting user; ignored on ranks other than 0."""
         if self.rank == 0:
-            self.board.write.remote(self.label + line)
+            self.progress_actor.write.remote(self.label + line)
 
-    def say_stacks(self, problem: str, stacks: str) -> None:
-        """Tell, from any rank, that this process hangs, and where."""
-        ray.get(self.board.write.remote(f"{self.label}worker {self.rank}: {problem}; it ends itself. "
-                                        f"Its stacks:\n{stacks}"), timeout=10)
+    def log_hang(self, problem: str, stacks: str) -> None:
+        """Report, from any rank, that this process hangs, and where."""
+        line = f"{self.label}worker {self.rank}: {problem}; it ends itself. Its stacks:\n{stacks}"
+        ray.get(self.progress_actor.write.remote(line), timeout=10)
 
-    def asked_to_save(self) -> bool:
-        """Whether the state is to be saved at once; as of a moment ago, without waiting for an answer."""
-        answer, now = False, time.perf_counter()
-        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
-            answer, self._asked = ray.get(self._asked), None
-        if self._asked is None and not answer and now - self._asked_at >= ASK_EVERY_S:
-            self._asked, self._asked_at = self.board.wanted.remote(), now
-        return answer
+    def save_requested(self) -> bool:
+        """Whether a save is requested, according to the last reply received; never waits for a reply."""
+        reply, now = False, time.perf_counter()
+        if self._pending_reply is not None and ray.wait([self._pending_reply], timeout=0)[0]:
+            reply, self._pending_reply = ray.get(self._pending_reply), None
+        if self._pending_reply is None and not reply and now - self._polled_at >= SAVE_POLL_S:
+            self._pending_reply, self._polled_at = self.progress_actor.save_wanted.remote(), now
+        return reply
 
     def saved(self, line: str) -> None:
-        """Answer that the state is in storage."""
-        self.say(line)
-        self.board.saved.remote()
+        """Confirm that the state is in storage."""
+        self.log(line)
+        self.progress_actor.saved.remote()
 
     def start_epoch(self, first_step: int = 0) -> None:
         self._first_step = first_step
         self._last = self._epoch_start = time.perf_counter()
 
-    def step(self, epoch: int, steps: int, shares: dict[str, float], making: dict[str, float]) -> None:
-        """Speed and what bounds it, at most every few seconds: shares of the time, and of that to make the batches."""
+    def step(self, epoch: int, steps: int, shares: dict[str, float], batch_shares: dict[str, float]) -> None:
+        """Print speed and bottleneck at most every few seconds: stage shares of step time and of batch-making time."""
         now = time.perf_counter()
         if now - self._last < PRINT_EVERY_S:
             return
         self._last = now
         rate = (steps - self._first_step) * self.batch_size / (now - self._epoch_start)
         stages = ", ".join(
-            f"{stage} {share:.0%}" + (f" ({_told(making)})" if stage == "fetch" and share >= 0.05 else "")
+            f"{stage} {share:.0%}" + (f" ({_percentages(batch_shares)})" if stage == "fetch" and share >= 0.05 else "")
             for stage, share in shares.items() if share >= 0.01 or stage == "fetch")
-        self.say(f"  epoch {epoch + 1}/{self.epochs}  step {steps}/{self.steps_per_epoch}  "
+        self.log(f"  epoch {epoch + 1}/{self.epochs}  step {steps}/{self.steps_per_epoch}  "
                  f"{rate:.0f} images/s  ({stages})")
 
     def epoch(self, row: dict) -> None:
-        """The line that stays: losses, AP, speed, and updates that had to be left out."""
-        losses = "  ".join(f"{name.removeprefix('train/')} {row[name]:.4f}" for name in row if name.startswith("train/"))
+        """Print the epoch's line: losses, AP, speed, and skipped updates."""
+        losses = "  ".join(f"{name.removeprefix('train/')} {row[name]:.4f}"
+                           for name in row if name.startswith("train/"))
         scores = "".join(f"  {key.upper()} {row[key]:.3f}" for key in ("ap50", "ap") if row.get(key) is not None)
         skipped = f"  {row['skipped_updates']} updates skipped: not finite" if row["skipped_updates"] else ""
-        self.say(f"epoch {row['epoch']}/{self.epochs}  {losses}{scores}  {row['images_per_s']:.0f} images/s{skipped}")
+        self.log(f"epoch {row['epoch']}/{self.epochs}  {losses}{scores}  {row['images_per_s']:.0f} images/s{skipped}")
 
 
-def _told(shares: dict[str, float]) -> str:
+def _percentages(shares: dict[str, float]) -> str:
     return ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= 0.01)

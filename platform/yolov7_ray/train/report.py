@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: results.json, TensorBoard events, plots and a page that shows them."""
+"""Output of a run for its users: results.json, TensorBoard events, plots and a page that shows them."""
 
 import json
 import tempfile
@@ -17,7 +17,7 @@ from .spec import TrainSpec
 
 
 class RunLog:
-    """Writes the run's own record after every epoch; Ray's keeps only rows whose checkpoint is retained."""
+    """Writes the run's own log after every epoch; Ray's keeps only rows whose checkpoint is retained."""
 
     def __init__(self, run: str, spec: TrainSpec, train_set: ArrowDataset) -> None:
         self.run, self.spec, self.train_set = run, spec, train_set
@@ -28,7 +28,7 @@ class RunLog:
               cost: dict[str, float], checkpoints: set[str]) -> None:
         """Record the last epoch; with ``metrics`` after the last one, the plots and the page as well.
 
-        ``checkpoints`` are those that are whole in storage.
+        ``checkpoints`` are the names of those that are complete in storage.
         """
         row = state.history[-1]
         for key, value in row.items():
@@ -51,7 +51,7 @@ class RunLog:
 
 def summarize(state: TrainState, spec: TrainSpec, train_set: ArrowDataset, metrics: Metrics | None,
               checkpoints: set[str]) -> dict:
-    """results.json: best and last checkpoint, every epoch's row, and what was trained on what."""
+    """results.json: best and last checkpoint, every epoch's row, model, data and spec."""
     saved = [row for row in state.history if checkpoint_name(row["epoch"]) in checkpoints]
     best = max(saved, key=lambda row: (row.get("ap") or -1.0, row["epoch"]), default=None)
     return {

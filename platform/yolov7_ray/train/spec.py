@@ -62,7 +62,8 @@ class Model(Part):
     freeze: list[str] = []
     """Modules that keep their weights and batch statistics, e.g. [backbone] or [backbone.stem, backbone.stages.0]."""
     anchors: Annotated[Literal["default", "auto"] | Anchors, WrapValidator(_check_anchors)] = "default"
-    """default: those of `weights`, else the architecture's; auto: fitted to the training data; or [w, h] px by level."""
+    """default: those of `weights`, else the architecture's; auto: fitted to the training data; or [w, h] px by
+    level."""
     sync_batchnorm: bool = False
     """Share batch statistics among the workers."""
 
@@ -101,7 +102,7 @@ class Data(Reading):
 
 
 def _check_freeze(built: Architecture, names: list[str]) -> None:
-    """ValueError unless the names are modules of this architecture; PyTorch is imported for such a job alone."""
+    """ValueError unless the names are modules of this architecture; PyTorch is imported only for such a job."""
     import torch
 
     from yolov7.model.detector import build_model
@@ -129,7 +130,7 @@ class TrainResources(Resources):
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The least and the most workers."""
+        """Minimum and maximum number of workers."""
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
     @model_validator(mode="after")
@@ -183,11 +184,11 @@ class TrainSpec(Job):
 
     @property
     def images_per_part(self) -> int:
-        """Images, at most, that go through the model together: the global batch is cut for the most workers."""
+        """Most images that pass through the model together: the global batch is split for the most workers."""
         return -(-self.batch_size // self.resources.worker_range[1])
 
     def build_architecture(self) -> Architecture:
-        """The architecture that is trained: without its auxiliary head where the loss has no use for one."""
+        """The architecture to train: without its auxiliary head if the loss does not use one."""
         architecture = self.model.build_architecture()
         if self.loss.auxiliary != "none" or not architecture.has_auxiliary:
             return architecture

@@ -1,4 +1,4 @@
-"""What a train job settles before its first step: the weights that it starts from, and anchors that fit its boxes."""
+"""Initial weights and anchors of a train job, determined before its first step."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ from ..registry.model_source import LoadedModel, load_model
 from .spec import TrainSpec
 
 LOW_RECALL = 0.98
-"""Best possible recall below which the default anchors are no good choice."""
+"""Best possible recall below which the default anchors are a poor choice."""
 MAX_BOXES = 100_000
-"""Boxes that anchors are measured on: enough for a thousandth of recall."""
+"""Above so many boxes anchors are evaluated on a subset: enough for a recall accurate to a thousandth."""
 
 
 # --- weights ------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def starting_model(spec: TrainSpec) -> LoadedModel | None:
 
 
 def starting_architecture(spec: TrainSpec, loaded: LoadedModel | None) -> Architecture:
-    """What is trained: by default with the anchors that the weights learnt with, where there are as many."""
+    """The architecture to train: by default with the anchors of the weights, if their number fits."""
     architecture = spec.build_architecture()
     if loaded is None or spec.model.anchors != "default":
         return architecture
@@ -48,8 +48,8 @@ def starting_architecture(spec: TrainSpec, loaded: LoadedModel | None) -> Archit
     return architecture.replace(anchors_px=anchors_px)
 
 
-def tensors_taken(spec: TrainSpec, loaded: LoadedModel, num_classes: int) -> tuple[int, int]:
-    """How many of the model's tensors start from the weights, and how many it has; JobError where too few fit."""
+def count_matching_tensors(spec: TrainSpec, loaded: LoadedModel, num_classes: int) -> tuple[int, int]:
+    """Number of the model's tensors that start from the weights, and of all; JobError if too few fit."""
     with torch.device("meta"):
         model = build_model(starting_architecture(spec, loaded), num_classes)
     try:
@@ -57,7 +57,7 @@ def tensors_taken(spec: TrainSpec, loaded: LoadedModel, num_classes: int) -> tup
     except ValueError as error:
         problem, _, remedy = str(error).removeprefix("model.weights: ").partition("; ")
         raise JobError(f"model.weights: {loaded.source}", problem, remedy) from None
-    return len(fitting), len(model.state_dict()) - 1  # anchors are no weights
+    return len(fitting), len(model.state_dict()) - 1  # the anchors are not weights
 
 
 # --- anchors ------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ class AnchorFit:
 
     anchors_px: Anchors
     recall: float
-    """Best possible recall: share of the boxes that some anchor fits, which no training can exceed."""
+    """Best possible recall: share of the boxes that some anchor fits, an upper limit for training."""
     fitness: float
     """Mean similarity of a box to its best anchor."""
     num_boxes: int
@@ -79,17 +79,17 @@ class AnchorFit:
 
 
 def as_anchors(values: np.ndarray | torch.Tensor) -> Anchors:
-    """(L, A, 2) numbers as an architecture holds them."""
+    """(L, A, 2) numbers as the tuples of an architecture."""
     return tuple(tuple((width, height) for width, height in level) for level in values.tolist())
 
 
 def box_sizes_px(spec: TrainSpec, manifest: Manifest) -> np.ndarray:
-    """(n, 2) width and height of the training split's boxes at the training size, thinned out where they are many."""
+    """(n, 2) width and height of the training split's boxes at the training size, subsampled above MAX_BOXES."""
     sizes = read_box_sizes(storage.absolute(spec.dataset), manifest, spec.data.train_split)
     return sizes[::max(1, len(sizes) // MAX_BOXES)] * spec.data.image_size_px
 
 
-def measured(anchors_px: Anchors, sizes_px: np.ndarray, spec: TrainSpec) -> AnchorFit:
+def measure_fit(anchors_px: Anchors, sizes_px: np.ndarray, spec: TrainSpec) -> AnchorFit:
     """The fit of these anchors to these boxes."""
     flat, threshold = np.reshape(anchors_px, (-1, 2)), spec.loss.anchor_ratio_threshold
     return AnchorFit(anchors_px, best_possible_recall(sizes_px, flat, threshold),
@@ -97,9 +97,9 @@ def measured(anchors_px: Anchors, sizes_px: np.ndarray, spec: TrainSpec) -> Anch
 
 
 def fitted_anchors(spec: TrainSpec, sizes_px: np.ndarray) -> AnchorFit:
-    """Anchors by k-means and evolution, or the architecture's own where these miss fewer boxes.
+    """Anchors by k-means and evolution, or the architecture's own if these miss fewer boxes.
 
-    The same boxes and seed give the same anchors. JobError where the boxes are fewer than anchors.
+    The same boxes and seed give the same anchors. JobError if there are fewer boxes than anchors.
     """
     own = spec.build_architecture().anchors_px
     num_levels, num_anchors = np.shape(own)[:2]
@@ -109,12 +109,12 @@ def fitted_anchors(spec: TrainSpec, sizes_px: np.ndarray) -> AnchorFit:
         problem, _, _ = str(error).removeprefix("kmeans_anchors: ").partition("; ")
         raise JobError("model.anchors: auto", problem, "give default, or anchors of your own") from None
     rounded = found.astype(float).round(2).clip(min=0.01).reshape(num_levels, num_anchors, 2)
-    fits = [measured(anchors_px, sizes_px, spec) for anchors_px in (as_anchors(rounded), own)]
-    return max(fits, key=lambda fit: fit.recall)  # the first of equals
+    fits = [measure_fit(anchors_px, sizes_px, spec) for anchors_px in (as_anchors(rounded), own)]
+    return max(fits, key=lambda fit: fit.recall)  # ties go to the fitted ones
 
 
-def settled(spec: TrainSpec, run: str) -> TrainSpec:
-    """The job with ``anchors: auto`` replaced by anchors: the run's own, where it has some from before."""
+def with_fitted_anchors(spec: TrainSpec, run: str) -> TrainSpec:
+    """The job with ``anchors: auto`` replaced by fitted anchors: those of the run's spec.json if it has some."""
     if spec.model.anchors != "auto":
         return spec
     try:

@@ -13,31 +13,32 @@ from ray.train.torch import TorchTrainer
 
 from .. import storage
 from ..data.manifest import load_manifest
-from ..data.reading.shard_windows import check_room
+from ..data.reading.shard_windows import check_cache_size
 from ..errors import JobError, NotFound
 from .failures import StopOnFailure, explain
 from .loop import train_loop
-from .node_changes import LOOK_EVERY_S, FreshView, SaveInTime
-from .progress import following
+from .node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
+from .progress import printed_progress
 from .spec import Model, TrainSpec
-from .starting_point import settled, starting_model, tensors_taken
+from .starting_point import count_matching_tensors, starting_model, with_fitted_anchors
 
 T = TypeVar("T")
 GATHER_TIMEOUT_S = 5
-"""How long such a run waits for as many workers as before, when some were lost, before it asks for fewer."""
+"""How long an elastic run that lost workers waits for as many as before until it continues with fewer."""
 MODEL_KEYS = ("architecture", "depth", "width", "freeze", "anchors")
 
 
 def train(spec: TrainSpec, run_name: str) -> dict:
-    """Train under ``<storage>/<run_name>``, going on from its last checkpoint if it has one."""
+    """Train under ``<storage>/<run_name>``, resuming from its last checkpoint if it has one."""
     run = storage.join(spec.storage, run_name)
     check_run(spec, run)
-    spec = settled(spec, run)
+    spec = with_fitted_anchors(spec, run)
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
     gather_timeout_s = GATHER_TIMEOUT_S if elastic(spec) else None
-    with following() as board, environment(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=gather_timeout_s):
+    with (printed_progress() as progress_actor,
+          environment_variables(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=gather_timeout_s)):
         try:
-            in_thread(build_trainer(spec, run_name, board).fit)
+            run_in_thread(build_trainer(spec, run_name, progress_actor).fit)
         except ray.train.TrainingFailedError as error:
             raise explain(error, run) from error
     results = storage.read_json(storage.join(run, "results.json"))
@@ -45,13 +46,13 @@ def train(spec: TrainSpec, run_name: str) -> dict:
             "report": storage.join(run, "report", "index.html")}
 
 
-def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str = "",
+def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle, label: str = "",
                   callbacks: tuple = ()) -> TorchTrainer:
-    """The trainer that runs ``train_loop`` on every worker; ``label`` heads its lines of progress.
+    """The trainer that runs ``train_loop`` on every worker; ``label`` prefixes its progress lines.
 
-    ``callbacks`` are told of every epoch.
+    ``callbacks`` receive a report of every epoch.
     """
-    spec = settled(spec, storage.join(spec.storage, run_name))
+    spec = with_fitted_anchors(spec, storage.join(spec.storage, run_name))
     path, filesystem = storage.ray_storage(spec.storage)
     resources, run = spec.resources, storage.join(spec.storage, run_name)
     per_worker = {"CPU": resources.cpus_per_worker}
@@ -59,28 +60,28 @@ def build_trainer(spec: TrainSpec, run_name: str, board: ActorHandle, label: str
         per_worker["GPU"] = resources.gpus_per_worker
     return TorchTrainer(
         train_loop,
-        train_loop_config={"spec": spec.model_dump(mode="json"), "run": run, "board": board, "label": label,
-                           "report": bool(callbacks)},
+        train_loop_config={"spec": spec.model_dump(mode="json"), "run": run, "progress_actor": progress_actor,
+                           "label": label, "report": bool(callbacks)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker,
-            elastic_resize_monitor_interval_s=LOOK_EVERY_S),
+            elastic_resize_monitor_interval_s=NODE_POLL_S),
         run_config=ray.train.RunConfig(
             name=run_name, storage_path=path, storage_filesystem=filesystem,
-            callbacks=[StopOnFailure(board, label, run, resources.max_failures), SaveInTime(board),
-                       *([FreshView()] if elastic(spec) else []), *callbacks],
-            failure_config=ray.train.FailureConfig(max_failures=-1),  # StopOnFailure counts those without progress
+            callbacks=[StopOnFailure(progress_actor, label, run, resources.max_failures),
+                       SaveBeforeChange(progress_actor), *([NodeCountRefresh()] if elastic(spec) else []), *callbacks],
+            failure_config=ray.train.FailureConfig(max_failures=-1),  # StopOnFailure limits failures without progress
         ),
     )
 
 
 def elastic(spec: TrainSpec) -> bool:
-    """Whether the number of workers follows the cluster."""
+    """Whether the number of workers follows the size of the cluster."""
     return isinstance(spec.resources.workers, tuple)
 
 
 @contextmanager
-def environment(**values: object) -> Iterator[None]:
-    """Set variables while the block runs; those with None stay as they are."""
+def environment_variables(**values: object) -> Iterator[None]:
+    """Set environment variables while the block runs; None leaves a variable unchanged."""
     before = {name: os.environ.get(name) for name, value in values.items() if value is not None}
     os.environ.update({name: str(values[name]) for name in before})
     try:
@@ -93,8 +94,8 @@ def environment(**values: object) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def in_thread(work: Callable[[], T]) -> T:
-    """``work()`` in a thread of its own: there Ray leaves Ctrl-C alone, whose handler would end the workers unsaved."""
+def run_in_thread(work: Callable[[], T]) -> T:
+    """Run ``work()`` in a thread, where Ray does not handle Ctrl-C: its handler would stop the workers unsaved."""
     outcome: Future = Future()
 
     def body() -> None:
@@ -108,15 +109,16 @@ def in_thread(work: Callable[[], T]) -> T:
 
 
 def check_run(spec: TrainSpec, run: str) -> None:
-    """JobError, before any worker starts, where this run cannot go on: another model, other classes, bad data."""
+    """JobError, before any worker starts, if the run cannot start or resume: other model, other classes, bad data."""
     manifest = load_manifest(spec.dataset)
     for split in (spec.data.train_split, spec.data.val_split):
         if manifest.split(split).num_rows == 0:
             raise JobError(f"{spec.dataset}: split '{split}'", "has no images", "ingest some, or name another split")
-    check_room(spec.dataset, manifest.split(spec.data.train_split).shards, spec.data.shuffle_shards, spec.data.cache_gb)
+    shards = manifest.split(spec.data.train_split).shards
+    check_cache_size(spec.dataset, shards, spec.data.shuffle_shards, spec.data.cache_gb)
     loaded = starting_model(spec)
     if loaded is not None:
-        tensors_taken(spec, loaded, len(manifest.classes))
+        count_matching_tensors(spec, loaded, len(manifest.classes))
     try:
         earlier = storage.read_json(storage.join(run, "spec.json"))
     except NotFound:
@@ -124,8 +126,8 @@ def check_run(spec: TrainSpec, run: str) -> None:
     model, before = spec.model.model_dump(mode="json"), Model().model_dump(mode="json") | earlier["model"]
     for key in MODEL_KEYS:
         now, then = model[key], before[key]
-        settled_before = key == "anchors" and now == "auto" and not isinstance(then, str)
-        if now != then and not settled_before:
+        fitted_before = key == "anchors" and now == "auto" and not isinstance(then, str)
+        if now != then and not fitted_before:
             raise JobError(f"run {run}", f"its checkpoints are of model.{key} {then}, the job says {now}",
                            "give the model of that run, or start a new run")
     fingerprint = _earlier_fingerprint(run)

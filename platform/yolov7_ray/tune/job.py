@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..cluster.resources import Amounts, Demand, capacity, plural
+from ..cluster.resources import Demand, plural
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.spec import UriPath, uris_in
+from .concurrency import TRIAL_DRIVER_CPUS
 from .spec import TuneSpec
 
-TRIAL_DRIVER_CPUS = 0.01
-"""What Tune reserves for the driver of a trial, which only waits: a whole CPU would starve the workers."""
 
 
 class Tune(JobKind[TuneSpec]):
@@ -53,15 +52,8 @@ class Tune(JobKind[TuneSpec]):
         return f"python submit.py {outputs['best_job']}"
 
     def uris(self, spec: TuneSpec) -> Iterator[tuple[UriPath, str]]:
-        unused = ("train", "storage")  # trials lie in the directory of the search
+        unused = ("train", "storage")  # trials are stored in the directory of the search
         return (found for found in uris_in(spec) if found[0] != unused)
-
-
-def trials_at_once(spec: TuneSpec, available: Amounts) -> int:
-    """How many trials a cluster with ``available`` resources holds at the same time; at least 1."""
-    workers = spec.train.resources.demand().total
-    each = {"CPU": workers["CPU"] + TRIAL_DRIVER_CPUS, "GPU": workers["GPU"]}
-    return max(1, min(spec.max_concurrent_trials or spec.trials, capacity(each, available)))
 
 
 KIND = Tune()

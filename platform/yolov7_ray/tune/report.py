@@ -18,7 +18,7 @@ from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: the values that it tried and the results.json that it wrote (None: it never got that far)."""
+    """One trial: its values and its results.json (None: not written)."""
 
     trial_id: str
     values: dict[str, object]
@@ -32,7 +32,7 @@ class Trial:
         return None if self.results is None else self.results["best"].get("ap")
 
     def row(self) -> dict:
-        """For trials.json."""
+        """Its row of trials.json."""
         results = self.results or {}
         return {"trial": self.trial_id, "values": self.values, "ap": self.ap, "run": self.run, "error": self.error,
                 "ap50": results.get("best", {}).get("ap50"), "gflops": results.get("gflops"),

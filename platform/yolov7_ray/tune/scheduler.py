@@ -1,4 +1,4 @@
-"""Who searches and who stops: Optuna over one or two objectives, early stopping (ASHA) on AP alone."""
+"""Search algorithm and early stopping: Optuna over one or two objectives, ASHA on AP alone."""
 
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -7,14 +7,14 @@ from .spec import TuneSpec
 
 
 def searcher(spec: TuneSpec) -> OptunaSearch:
-    """Optuna's TPE; weighs AP against FLOPs where the search changes the cost of the model."""
+    """Optuna's TPE; weighs AP against FLOPs if the search changes the cost of the model."""
     if spec.searches_architecture:
         return OptunaSearch(metric=["score", "gflops"], mode=["max", "min"], seed=spec.seed)
     return OptunaSearch(metric="score", mode="max", seed=spec.seed)
 
 
 def scheduler(spec: TuneSpec) -> ASHAScheduler:
-    """Asynchronous successive halving over epochs; a trial that is never stopped ends by itself, its record written."""
+    """Asynchronous successive halving over epochs; a trial not stopped early ends by itself, results written."""
     return ASHAScheduler(
         time_attr="epoch", metric="score", mode="max", max_t=spec.train.epochs + 1,
         grace_period=min(spec.grace_epochs, spec.train.epochs), reduction_factor=spec.reduction_factor,
@@ -22,7 +22,7 @@ def scheduler(spec: TuneSpec) -> ASHAScheduler:
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the (AP, FLOPs) points that no other beats in both: AP higher, FLOPs lower."""
+    """Indices of the (AP, FLOPs) points that no other dominates: AP higher, FLOPs lower."""
     order = sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0]))
     front, best = [], float("-inf")
     for index in order:

@@ -58,7 +58,7 @@ _BY_KEY = {"uniform": Uniform, "loguniform": LogUniform, "choice": Choice, "inte
 
 
 def _by_its_key(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
-    """Validated as the one distribution that the value names, so that a mistake is told of that one alone."""
+    """Validate as the distribution that the value names, so that a validation error concerns that one alone."""
     if isinstance(value, tuple(_BY_KEY.values())):
         return value
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in _BY_KEY:
@@ -89,7 +89,7 @@ class TuneSpec(Job):
     seed: Seed = 0
 
     def trial(self, values: dict[str, Any]) -> TrainSpec:
-        """The train job with the values of one trial set, validated anew."""
+        """The train job with the values of one trial set, validated again."""
         document = self.train.model_dump(mode="json") | {"storage": self.storage}
         for path, value in values.items():
             section, keys = document, path.split(".")

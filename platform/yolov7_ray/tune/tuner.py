@@ -1,4 +1,4 @@
-"""Trials, each a real train job: Ray Tune drives, Ray Train trains, storage remembers."""
+"""Runs the trials of a search with Ray Tune; each is a complete train job in storage."""
 
 import os
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from ray.actor import ActorHandle
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from .. import storage
-from ..train.progress import following
+from ..train.progress import printed_progress
 from ..train.trainer import build_trainer, check_run
-from .job import TRIAL_DRIVER_CPUS, trials_at_once
+from .concurrency import TRIAL_DRIVER_CPUS, trials_at_once
 from .report import Trial, write_report
 from .scheduler import scheduler, searcher
 from .search_space import search_space
@@ -19,21 +19,21 @@ from .spec import TuneSpec
 
 
 def tune(spec: TuneSpec, run_name: str) -> dict:
-    """Search, going on with the unfinished trials of an earlier ``run_name``; write report and best job file."""
+    """Search, resuming the unfinished trials of an earlier ``run_name``; write report and best job file."""
     run = storage.join(spec.storage, run_name)
     check_run(spec.train, storage.join(run, "trials"))
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # so that a killed driver forgets a second, not minutes
-    with following() as board:
-        results = build_tuner(spec, run_name, board).fit()
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a killed driver loses a second of state, not minutes
+    with printed_progress() as progress_actor:
+        results = build_tuner(spec, run_name, progress_actor).fit()
     trials = [read_trial(run, result) for result in results]
     best = write_report(run, spec, trials)
     return {"run": run, "best_job": storage.join(run, "best.yaml"), "best": best}
 
 
-def build_tuner(spec: TuneSpec, run_name: str, board: ActorHandle) -> ray_tune.Tuner:
-    """A new tuner, or the restored one where the run exists already."""
+def build_tuner(spec: TuneSpec, run_name: str, progress_actor: ActorHandle) -> ray_tune.Tuner:
+    """A new tuner, or a restored one if the run already exists."""
     path, filesystem = storage.ray_storage(spec.storage)
-    trainable = ray_tune.with_resources(trial_driver(spec, storage.join(spec.storage, run_name), board),
+    trainable = ray_tune.with_resources(trial_driver(spec, storage.join(spec.storage, run_name), progress_actor),
                                         {"CPU": TRIAL_DRIVER_CPUS})
     earlier = f"{path}/{run_name}"
     if ray_tune.Tuner.can_restore(earlier, storage_filesystem=filesystem):
@@ -50,7 +50,7 @@ def build_tuner(spec: TuneSpec, run_name: str, board: ActorHandle) -> ray_tune.T
     )
 
 
-def trial_driver(spec: TuneSpec, run: str, board: ActorHandle) -> Callable[[dict], None]:
+def trial_driver(spec: TuneSpec, run: str, progress_actor: ActorHandle) -> Callable[[dict], None]:
     """The function of one trial: its own train job under ``<run>/trials/<trial id>``, found again after a restart."""
     document = spec.model_dump(mode="json")
 
@@ -59,13 +59,13 @@ def trial_driver(spec: TuneSpec, run: str, board: ActorHandle) -> Callable[[dict
         trial = ray_tune.get_context().get_trial_id()
         job = spec.trial(values).model_copy(update={"storage": storage.join(run, "trials")})
         storage.write_json(storage.join(run, "trials", trial, "spec.json"), job.model_dump(mode="json"))
-        build_trainer(job, trial, board, label=f"trial {trial}  ", callbacks=(TuneReportCallback(),)).fit()
+        build_trainer(job, trial, progress_actor, label=f"trial {trial}  ", callbacks=(TuneReportCallback(),)).fit()
 
     return drive
 
 
 def read_trial(run: str, result: ray_tune.Result) -> Trial:
-    """What became of a trial, by its own results.json."""
+    """The outcome of a trial, from its results.json."""
     trial = result.metrics.get("trial_id") or os.path.basename(result.path).split("_")[1]
     uri = storage.join(run, "trials", trial)
     path = storage.join(uri, "results.json")

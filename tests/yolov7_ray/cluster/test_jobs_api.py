@@ -1,4 +1,4 @@
-"""Jobs on a real Ray cluster of two nodes, with token authentication; and clusters that are not what they should be."""
+"""Jobs on a real Ray cluster of two nodes, with token authentication; and unusable clusters."""
 
 import http.server
 import signal
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import free_ports
 from nodes import ROOT, cluster
-
-from yolov7_ray.cluster import jobs_api
 from yolov7_ray import storage
+from yolov7_ray.cluster import jobs_api
 from yolov7_ray.cluster.jobs_api import Cluster
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.errors import JobError
+
 
 @pytest.fixture(scope="module")
 def running():
@@ -62,7 +62,8 @@ def test_mistake_ends_the_job_with_its_message_and_status(running, shapes_datase
     path.write_text(f"kind: train\ndataset: {shapes_dataset}\nstorage: {tmp_path}/runs\nresources: {{workers: 4}}\n")
     done = running.submit(str(path))
     assert done.returncode == 2
-    assert "asks for 4 CPU and 0 GPU (4 workers with 1 CPU and 0 GPU each), but there are 3 CPU and 0 GPU" in done.stdout
+    message = "asks for 4 CPU and 0 GPU (4 workers with 1 CPU and 0 GPU each), but there are 3 CPU and 0 GPU"
+    assert message in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -84,7 +85,8 @@ def test_interrupted_follower_leaves_the_job_running_and_stop_ends_it(running, t
         assert "Traceback" not in rest
     finally:
         follower.kill()
-    assert [line.split()[2] for line in running.submit("list").stdout.splitlines() if line.startswith(job_id)] == ["RUNNING"]
+    lines = running.submit("list").stdout.splitlines()
+    assert [line.split()[2] for line in lines if line.startswith(job_id)] == ["RUNNING"]
     assert running.submit("stop", job_id).stdout == f"{job_id}: STOPPED\n"
     assert not storage.exists(str(tmp_path / "shapes" / "dataset.json")), "an interrupted ingest leaves no dataset"
 
@@ -117,7 +119,7 @@ def test_token_is_needed_and_must_fit(running, monkeypatch, tmp_path):
 # --- without a cluster --------------------------------------------------------------------------------
 
 
-def test_unreachable_cluster_is_said_soon():
+def test_unreachable_cluster_is_reported_soon():
     [port] = free_ports(1)
     started = time.monotonic()
     with pytest.raises(JobError, match=r"cannot be reached \(Connection refused\); check that the cluster is up"):
@@ -125,7 +127,7 @@ def test_unreachable_cluster_is_said_soon():
     assert time.monotonic() - started < 60
 
 
-def test_silent_cluster_is_said_soon(monkeypatch):
+def test_silent_cluster_is_reported_soon(monkeypatch):
     monkeypatch.setattr(jobs_api, "TIMEOUT_S", 1)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         with pytest.raises(JobError, match="cannot be reached .no answer within 1 s."):  # it listens, nobody serves
@@ -180,7 +182,7 @@ def test_loopback(host, loopback):
     assert jobs_api._is_loopback(f"http://{host}:8265") is loopback
 
 
-def test_secrets_stay_here_unless_told_otherwise(monkeypatch):
+def test_credentials_are_not_sent_unless_requested(monkeypatch):
     for name in (*jobs_api.FORWARDED, *jobs_api.CREDENTIALS, "AWS_PROFILE"):
         monkeypatch.setenv(name, f"value of {name}")
     sent = jobs_api.environment()
@@ -191,5 +193,5 @@ def test_secrets_stay_here_unless_told_otherwise(monkeypatch):
     assert "AWS_REGION" not in jobs_api.environment()
 
 
-def test_code_that_travels_is_both_packages():
+def test_both_packages_are_sent():
     assert [Path(path).name for path in jobs_api.code()] == ["yolov7", "yolov7_ray"]

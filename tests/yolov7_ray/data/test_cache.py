@@ -13,10 +13,9 @@ from pathlib import Path
 
 import faulty_s3
 import pytest
-
 from yolov7_ray import storage
-from yolov7_ray.data.reading.cache import ROOM, NodeCache
 from yolov7_ray.data.manifest import Shard
+from yolov7_ray.data.reading.cache import EVICTION_LOCK, NodeCache
 from yolov7_ray.errors import Corrupt, JobError, NotFound, StorageError
 
 
@@ -80,14 +79,14 @@ def test_remote_corruption_is_an_error(s3, tmp_path):
     assert not list((tmp_path / "cache/shards").glob("*.arrow"))
 
 
-def test_missing_shards_say_so(place, tmp_path):
+def test_missing_shards_are_reported(place, tmp_path):
     shard = put(place, 1)
     storage.delete(storage.join(place, shard.path))
     with pytest.raises(NotFound, match="a shard of the dataset is missing; run the ingest job again"):
         NodeCache(tmp_path / "cache").path(place, shard)
 
 
-def test_least_recently_used_shards_leave(s3, tmp_path, downloads):
+def test_least_recently_used_shards_are_evicted(s3, tmp_path, downloads):
     shards, cache = [put(s3, number) for number in range(4)], NodeCache(tmp_path / "cache", limit_bytes=3000)
     for shard in shards[:3]:
         cache.path(s3, shard)
@@ -119,13 +118,13 @@ def test_directory_comes_from_the_environment(monkeypatch, tmp_path):
     assert str(NodeCache("~/x").directory) == os.path.expanduser("~/x")
 
 
-def test_what_a_power_failure_left_is_not_taken_for_whole(s3, tmp_path, monkeypatch, downloads):
+def test_a_file_damaged_by_a_power_failure_is_fetched_again(s3, tmp_path, monkeypatch, downloads):
     shard, cache = put(s3, 1), NodeCache(tmp_path / "cache")
     path = cache.path(s3, shard)
     stat = path.stat()
     path.write_bytes(bytes(1000))  # of the right size, never written out
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    monkeypatch.setattr("yolov7_ray.data.reading.cache._boot", lambda: "the next one")
+    monkeypatch.setattr("yolov7_ray.data.reading.cache._boot_id", lambda: "the next one")
     assert cache.path(s3, shard).read_bytes() == b"\x01" * 1000
     assert len(downloads) == 2
     cache.path(s3, shard)
@@ -168,7 +167,7 @@ def test_processes_share_the_cache_and_its_bound(s3, faulty, tmp_path):
                  for order in (shards, shards[::-1], shards[4:] + shards[:4]) for _ in range(2)]
         cache, most_bytes = NodeCache(directory), 0
         while not all(call.ready() for call in calls):
-            with cache._locked(ROOM):  # nothing is evicted while we count
+            with cache._locked(EVICTION_LOCK):  # nothing is evicted while we count
                 most_bytes = max(most_bytes, sum(_size(path) for path in (directory / "shards").glob("*")))
             time.sleep(0.005)
         assert [call.get(60) for call in calls] == [[True] * 8] * 6

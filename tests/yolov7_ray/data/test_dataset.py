@@ -17,12 +17,12 @@ import torch
 from conftest import coco_source, ingest_here, jpeg, make_coco
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from yolov7.images.config import AugmentConfig
 from yolov7_ray import storage
 from yolov7_ray.data.reading.cache import NodeCache
-from yolov7_ray.data.reading.dataset import evaluation_loader, train_loader, ArrowDataset
+from yolov7_ray.data.reading.dataset import ArrowDataset, evaluation_loader, train_loader
 from yolov7_ray.errors import Corrupt, JobError
+
+from yolov7.images.config import AugmentConfig
 
 PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0)
 FULL = AugmentConfig(mosaic=0.9, mosaic_nine=0.3, mixup=0.3, paste_in=0.3, copy_paste=0.2, partner_window=8)
@@ -189,7 +189,8 @@ def test_memory_does_not_grow_over_epochs(train):
 
     after = []
     for epoch in range(10):
-        for _ in train_loader(train, size_px=160, augment=FULL, batch_size=8, seed=0, epoch=epoch, rank=0, world_size=1):
+        for _ in train_loader(train, size_px=160, augment=FULL, batch_size=8, seed=0, epoch=epoch, rank=0,
+                              world_size=1):
             continue
         after.append(resident_bytes())
     slope = np.polyfit(range(2, 10), after[2:], 1)[0]

@@ -12,21 +12,21 @@ import pyarrow as pa
 import pytest
 from conftest import jpeg
 from PIL import Image
+from yolov7_ray import storage
+from yolov7_ray.data.doctor import examination as examination_module
+from yolov7_ray.data.doctor.examination import Examination, examine
+from yolov7_ray.data.doctor.finding import CATALOGUE, MAX_EXAMPLES, Case, Findings
+from yolov7_ray.data.doctor.image_checks import examine_header, examine_image, perceptual_hash
+from yolov7_ray.data.doctor.near_duplicates import near_pairs
+from yolov7_ray.data.doctor.report import table, write
+from yolov7_ray.data.doctor.sample_check import sample_check
+from yolov7_ray.data.doctor.shard_examination import examine_shard
+from yolov7_ray.data.manifest import ARROW_SCHEMA, MANIFEST, Manifest, Shard, Split, load_manifest
+from yolov7_ray.jobs.dry_run import plan
+from yolov7_ray.jobs.job_file import load_job
 
 import submit
 from yolov7.architectures.family import architecture
-from yolov7_ray import storage
-from yolov7_ray.data.doctor import examination as room
-from yolov7_ray.data.doctor.examination import examine, Examination
-from yolov7_ray.data.doctor.sample_check import sample_check
-from yolov7_ray.data.doctor.near_duplicates import near_pairs
-from yolov7_ray.data.doctor.image_checks import examine_header, examine_image, perceptual_hash
-from yolov7_ray.data.doctor.report import table, write
-from yolov7_ray.data.doctor.shard_examination import examine_shard
-from yolov7_ray.data.doctor.finding import CATALOGUE, MAX_EXAMPLES, Case, Findings
-from yolov7_ray.data.manifest import ARROW_SCHEMA, MANIFEST, load_manifest, Manifest, Shard, Split
-from yolov7_ray.jobs.job_file import load_job
-from yolov7_ray.jobs.dry_run import plan
 
 CLASSES = ("cat", "dog")
 WIDTH, HEIGHT = 128, 96
@@ -61,7 +61,7 @@ def write_shard(uri: str, split: str, rows: list[dict], number: int = 0, schema:
 
 
 def write_dataset(uri: str, splits: Rows, classes: tuple[str, ...] = CLASSES, schema=ARROW_SCHEMA) -> Manifest:
-    """Two shards a split, and the manifest that their rows ask for."""
+    """Two shards per split, and the manifest of their rows."""
     made = {}
     for name, rows in splits.items():
         half = -(-len(rows) // 2)
@@ -77,11 +77,12 @@ def write_dataset(uri: str, splits: Rows, classes: tuple[str, ...] = CLASSES, sc
 
 @pytest.fixture(autouse=True)
 def here(request, monkeypatch, tmp_path_factory):
-    """Without Ray, what its tasks do is done in this process; and nothing is cached from test to test."""
+    """Without Ray, its tasks run in this process; nothing is cached between tests."""
     monkeypatch.setenv("YOLOV7_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
     if "ray_session" not in request.fixturenames:
-        monkeypatch.setattr(room, "_run", lambda tasks: enumerate(
-            room.ShardReport.from_json(json.loads(json.dumps(examine_shard(task).to_json()))) for task in tasks))
+        monkeypatch.setattr(examination_module, "_run", lambda tasks: enumerate(
+            examination_module.ShardReport.from_json(json.loads(json.dumps(examine_shard(task).to_json())))
+            for task in tasks))
 
 
 def examined(uri: str) -> Examination:
@@ -205,7 +206,7 @@ ROW_FAULTS = {
     "tiny object": _objects([(9, 9, 9.3, 60)]),
     "elongated object": _objects([(0, 9, 128, 15)]),
 }
-"""Kind -> what plants it into one row."""
+"""Kind -> function that plants it into one row."""
 
 SPLIT_FAULTS = {
     "class missing in a split": _no_dog_in_val,
@@ -215,7 +216,7 @@ SPLIT_FAULTS = {
     "split without objects": _bare_val,
     "anchors do not fit": _long_boxes,
 }
-"""Kind -> what plants it into all rows of a split."""
+"""Kind -> function that plants it into all rows of a split."""
 
 FAULTS = ROW_FAULTS | SPLIT_FAULTS
 
@@ -255,10 +256,10 @@ FILE_FAULTS = {
     "ambiguous classes": _rewrite(lambda m: replace(m, classes=("cat", "cat"))),
     "split without images": _rewrite(lambda m: _with_split(m, "test")),
 }
-"""Kind -> what plants it into the files of a dataset."""
+"""Kind -> function that plants it into the files of a dataset."""
 
 
-def test_every_symptom_has_its_fault():
+def test_every_kind_of_finding_has_its_fault():
     assert {*FAULTS, *FILE_FAULTS, "unreadable shard"} == set(CATALOGUE)
     assert len(ROW_FAULTS) >= 20
 
@@ -285,7 +286,7 @@ def test_fault_is_found_where_it_is(tmp_path, kind):
         assert (findings[kind].count, case.file_name) == (1, splits[place.split][place.index]["file_name"])
     consequences = {"label out of range": {"counts differ from the manifest"}, "anchors do not fit": {
         "class missing in a split"}, "split without objects": {"image without objects"}}.get(kind, set())
-    errors = {f.kind for f in findings if f.symptom.severity == "error"}
+    errors = {f.kind for f in findings if f.definition.severity == "error"}
     assert errors - consequences <= {kind}, "nothing else is wrong"
 
 
@@ -315,10 +316,10 @@ def test_fault_of_a_file_is_found(place, kind):
     FILE_FAULTS[kind](place)
     findings = examined(place).findings
     assert kind in findings and CATALOGUE[kind].severity == "error"
-    assert {finding.kind for finding in findings if finding.symptom.severity == "error"} == {kind}
+    assert {finding.kind for finding in findings if finding.definition.severity == "error"} == {kind}
 
 
-def test_other_columns_and_nulls_are_told(tmp_path):
+def test_other_columns_and_nulls_are_reported(tmp_path):
     schema = pa.schema([field if field.name != "labels" else pa.field("labels", pa.list_(pa.int64()))
                         for field in ARROW_SCHEMA])
     write_dataset(str(tmp_path), sound_rows(), schema=schema)
@@ -364,15 +365,15 @@ def test_all_planted_faults_are_found_with_ray(ray_session, tmp_path):
     assert found.num_images == 50 and found.cpu_s > 0
 
 
-# --- at a glance --------------------------------------------------------------------------------------
+# --- sample check -------------------------------------------------------------------------------------
 
-SEEN_LATER = {"image in two splits", "duplicate image", "near-duplicate in two splits",
+FULL_EXAMINATION_ONLY = {"image in two splits", "duplicate image", "near-duplicate in two splits",
               "near-duplicate image", "duplicate image id", "wrong checksum"}
-"""What only the full examination finds."""
+"""Kinds that only the full examination finds."""
 
 
-@pytest.mark.parametrize("kind", sorted({*FAULTS, *FILE_FAULTS} - SEEN_LATER))
-def test_a_glance_finds_it_too(tmp_path, kind):
+@pytest.mark.parametrize("kind", sorted({*FAULTS, *FILE_FAULTS} - FULL_EXAMINATION_ONLY))
+def test_the_sample_check_finds_it_too(tmp_path, kind):
     splits = sound_rows()
     FAULTS.get(kind, lambda splits: None)(splits)
     write_dataset(str(tmp_path), splits)
@@ -380,7 +381,7 @@ def test_a_glance_finds_it_too(tmp_path, kind):
     assert kind in sample_check(str(tmp_path), ["train", "val"], YOLOV7, 640).findings
 
 
-def test_a_glance_keeps_to_its_time_and_says_what_it_saw(tmp_path):
+def test_the_sample_check_keeps_to_its_budget_and_reports_what_it_examined(tmp_path):
     write_dataset(str(tmp_path), sound_rows())
     seen = sample_check(str(tmp_path), ["val"], YOLOV7, 640)
     assert seen.looked_at.startswith("labels of 4, headers of 4 and pixels of 4 of 4 images; no checksums")
@@ -388,15 +389,15 @@ def test_a_glance_keeps_to_its_time_and_says_what_it_saw(tmp_path):
     assert none.looked_at.startswith("labels of 0, headers of 0 and pixels of 0 of 12 images")
 
 
-def test_a_glance_at_s3_fetches_no_shard(s3, monkeypatch):
+def test_the_sample_check_of_s3_fetches_no_shard(s3, monkeypatch):
     write_dataset(s3, sound_rows())
-    monkeypatch.setattr(room, "open_shard", lambda *_: pytest.fail("fetched a shard"))
+    monkeypatch.setattr("yolov7_ray.data.doctor.sample_check.open_shard", lambda *_: pytest.fail("fetched a shard"))
     assert sample_check(s3, ["train"], YOLOV7, 640).looked_at.startswith("the manifest and the files' sizes alone")
     FILE_FAULTS["missing shard"](s3)
     assert "missing shard" in sample_check(s3, ["train"], YOLOV7, 640).findings
 
 
-def test_a_dry_run_tells_what_a_glance_finds_without_ray(tmp_path, monkeypatch):
+def test_a_dry_run_reports_the_sample_check_without_ray(tmp_path, monkeypatch):
     splits = sound_rows()
     ROW_FAULTS["label out of range"](splits)
     ROW_FAULTS["turned by EXIF"](splits)
@@ -411,7 +412,7 @@ def test_a_dry_run_tells_what_a_glance_finds_without_ray(tmp_path, monkeypatch):
     assert "train 8 images, val 4 images; 2 classes" in text and "  error     1 x label out of range" in text
 
 
-# --- the door -----------------------------------------------------------------------------------------
+# --- command ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -420,7 +421,7 @@ def without_ray(monkeypatch):
     monkeypatch.setattr("yolov7_ray.cluster.local_ray.nodes", lambda _: None)
 
 
-def test_the_exit_status_tells_whether_there_are_errors(tmp_path, without_ray, capsys):
+def test_the_exit_status_reports_errors(tmp_path, without_ray, capsys):
     write_dataset(str(tmp_path / "d"), sound_rows())
     assert submit.main(["doctor", str(tmp_path / "d"), "--json", str(tmp_path / "x.json")]) == 0
     values = json.loads((tmp_path / "x.json").read_text())
@@ -434,7 +435,8 @@ def test_the_exit_status_tells_whether_there_are_errors(tmp_path, without_ray, c
 @pytest.mark.parametrize("words, message", [
     (["nowhere"], "there is no dataset here; run an ingest job"),
     (["d", "--architecture", "yolov9"], "doctor: architecture: 'yolov9' is unknown; choose yolov7-tiny"),
-    (["d", "--image-size", "100"], "doctor: image_size_px: 100 is not a multiple of the model's largest stride 32; choose")])
+    (["d", "--image-size", "100"],
+     "doctor: image_size_px: 100 is not a multiple of the model's largest stride 32; choose")])
 def test_mistakes_of_the_command(tmp_path, without_ray, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert submit.main(["doctor", *words]) == 2
@@ -444,7 +446,7 @@ def test_mistakes_of_the_command(tmp_path, without_ray, monkeypatch, capsys, wor
 # --- copies -------------------------------------------------------------------------------------------
 
 
-def test_perceptual_hash_survives_compression_and_size_but_tells_pictures_apart():
+def test_perceptual_hash_survives_compression_and_size_but_separates_pictures():
     def look(seed: int, quality: int = 95, scale: float = 1.0) -> tuple[int, bytes]:
         pixels = cv2.resize(_pixels(seed), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -497,7 +499,7 @@ class _Tags(HTMLParser):
         self.sources += [value for key, value in attributes if key in ("src", "href")]
 
 
-def test_the_reports_tell_every_finding(tmp_path):
+def test_the_reports_list_every_finding(tmp_path):
     planted_dataset(str(tmp_path / "d"))
     found = examined(str(tmp_path / "d"))
     places = write(found, str(tmp_path / "out"), str(tmp_path / "x.json"))
@@ -508,7 +510,7 @@ def test_the_reports_tell_every_finding(tmp_path):
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     text, document = table(found), (tmp_path / "out/index.html").read_text()
     for finding in found.findings:
-        assert finding.kind in text and finding.symptom.remedy in text
+        assert finding.kind in text and finding.definition.remedy in text
         assert finding.kind in document
     assert len(places) == 3 and len(document) < 3_000_000
     parser = _Tags()

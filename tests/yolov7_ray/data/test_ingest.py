@@ -16,18 +16,17 @@ import pyarrow as pa
 import pytest
 from conftest import coco_source, ingest_here, jpeg, make_coco, make_voc, make_yolo, real_data, write_coco_json
 from memory import watched
-
 from yolov7_ray import storage
-from yolov7_ray.data.ingest import ingest as room
+from yolov7_ray.data.ingest import ingest as ingest_module
 from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.data.ingest.rows import CLIPPED
-from yolov7_ray.data.manifest import ARROW_SCHEMA, DROPPED, load_manifest
 from yolov7_ray.data.ingest.shards import plan_shards, write_shard
+from yolov7_ray.data.ingest.spec import IngestSpec
+from yolov7_ray.data.manifest import ARROW_SCHEMA, DROPPED, load_manifest
 from yolov7_ray.data.sources.item import Item
+from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
 from yolov7_ray.errors import AlreadyExists, JobError
 from yolov7_ray.jobs.progress_line import ProgressLine
-from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
-from yolov7_ray.data.ingest.spec import IngestSpec
 
 SHAPES = ShapesSource(format="shapes", splits={"train": 12, "val": 4}, image_size_px=64)
 
@@ -208,8 +207,8 @@ def test_the_same_job_again_does_nothing(place, tmp_path, monkeypatch, capsys):
     source = coco_source(make_coco(tmp_path / "raw"))
     first = ingest_here(source, place)
     before = {info.path: info.mark for info in storage.list_files(place)}
-    monkeypatch.setattr(room, "_write_shards", lambda _: pytest.fail("worked again"))
-    assert room.ingest(spec(source, place), "again") == first
+    monkeypatch.setattr(ingest_module, "_write_shards", lambda _: pytest.fail("worked again"))
+    assert ingest_module.ingest(spec(source, place), "again") == first
     assert {info.path: info.mark for info in storage.list_files(place)} == before
     assert "up to date" in capsys.readouterr().out
 
@@ -255,15 +254,16 @@ def test_interrupted_jobs_leave_no_dataset_and_go_on(place, monkeypatch):
             written.append(task.name)
             yield write_shard(task)
 
-    monkeypatch.setattr(room, "_run", interrupted)
+    monkeypatch.setattr(ingest_module, "_run", interrupted)
     job = spec(SHAPES, place, shard_mb=0.01)
     with pytest.raises(KeyboardInterrupt):
-        room.ingest(job, "run")
+        ingest_module.ingest(job, "run")
     with pytest.raises(JobError, match="there is no dataset here"):
         load_manifest(place)
     remaining = []
-    monkeypatch.setattr(room, "_run", lambda tasks: (remaining.append(t.name) or write_shard(t) for t in tasks))
-    room.ingest(job, "run")
+    monkeypatch.setattr(ingest_module, "_run",
+                        lambda tasks: (remaining.append(t.name) or write_shard(t) for t in tasks))
+    ingest_module.ingest(job, "run")
     assert not set(written) & set(remaining) and len(written) == 3
     uninterrupted = ingest_here(SHAPES, f"{place}-other", shard_mb=0.01)
     assert load_manifest(place).fingerprint == uninterrupted["fingerprint"]
@@ -275,10 +275,11 @@ def test_interrupted_jobs_leave_no_dataset_and_go_on(place, monkeypatch):
 def test_killed_driver_then_again(ray_session, tmp_path):
     uri = str(tmp_path / "d")
     job = spec(ShapesSource(format="shapes", splits={"train": 3000}, image_size_px=96), uri, shard_mb=0.2)
-    code = ("import sys; from unittest import mock; from yolov7_ray.data.ingest import ingest as room, shards; "
+    code = ("import sys; from unittest import mock; "
+            "from yolov7_ray.data.ingest import ingest as ingest_module, shards; "
             "from yolov7_ray.data.ingest.spec import IngestSpec; "
-            "room._run = lambda tasks: map(shards.write_shard, tasks); "
-            "room.ingest(IngestSpec.model_validate_json(sys.argv[1]), 'killed')")
+            "ingest_module._run = lambda tasks: map(shards.write_shard, tasks); "
+            "ingest_module.ingest(IngestSpec.model_validate_json(sys.argv[1]), 'killed')")
     process = subprocess.Popen([sys.executable, "-c", code, job.model_dump_json()])
     deadline = time.monotonic() + 240
     while len(storage.list_files(uri)) < 3 and time.monotonic() < deadline:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from conftest import ingest_here
 from test_prefetch import faulty, fetched, wait_for  # noqa: F401 (a fixture)
+from yolov7_ray.data.manifest import Shard
+from yolov7_ray.data.reading.cache import NodeCache
+from yolov7_ray.data.reading.dataset import ArrowDataset, evaluation_loader, train_loader
+from yolov7_ray.data.reading.shard_windows import check_cache_size
+from yolov7_ray.data.sources.spec import ShapesSource
+from yolov7_ray.errors import JobError
 
 from yolov7.images.config import AugmentConfig
-from yolov7_ray.data.reading.shard_windows import check_room
-from yolov7_ray.data.reading.cache import NodeCache
-from yolov7_ray.data.reading.dataset import evaluation_loader, train_loader, ArrowDataset
-from yolov7_ray.data.manifest import Shard
-from yolov7_ray.errors import JobError
-from yolov7_ray.data.sources.spec import ShapesSource
 
 NUM_IMAGES = 48
 
@@ -78,7 +78,8 @@ def test_training_in_blocks_fetches_each_shard_once(whole, uri, tmp_path, faulty
 
 
 @pytest.mark.parametrize(("shuffle_shards", "cache_gb", "message"), [
-    (None, 1.5, r"data\.cache_gb: 1\.5 GB cannot hold the 2 GB of s3://b/d.* set data\.shuffle_shards to 3 or less, or"),
+    (None, 1.5,
+     r"data\.cache_gb: 1\.5 GB cannot hold the 2 GB of s3://b/d.* set data\.shuffle_shards to 3 or less, or"),
     (4, 1.5, r"data\.shuffle_shards: 4 shards and as many to come are 1\.6 GB of s3://b/d, more than .* of 1\.5; "
              r"set data\.shuffle_shards to 3 or less"),
     (1, 0.1, r"data\.shuffle_shards: .*; raise data\.cache_gb"),
@@ -86,10 +87,10 @@ def test_training_in_blocks_fetches_each_shard_once(whole, uri, tmp_path, faulty
 def test_a_cache_that_cannot_hold_what_is_in_use_is_refused(shuffle_shards, cache_gb, message):
     shards = [Shard(path=f"{number}.arrow", num_rows=1, num_bytes=200_000_000, sha256="0") for number in range(10)]
     with pytest.raises(JobError, match=message):
-        check_room("s3://b/d", shards, shuffle_shards, cache_gb)
-    check_room("s3://b/d", shards, 3, 1.5)
-    check_room("s3://b/d", shards, None, 2)
-    check_room("/local", shards, shuffle_shards, cache_gb)
+        check_cache_size("s3://b/d", shards, shuffle_shards, cache_gb)
+    check_cache_size("s3://b/d", shards, 3, 1.5)
+    check_cache_size("s3://b/d", shards, None, 2)
+    check_cache_size("/local", shards, shuffle_shards, cache_gb)
 
 
 def test_an_epoch_of_a_dataset_that_fits_fetches_it_ahead_and_once(whole, uri, tmp_path, faulty):  # noqa: F811

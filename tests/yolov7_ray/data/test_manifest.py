@@ -5,9 +5,8 @@ import json
 
 import pyarrow as pa
 import pytest
-
 from yolov7_ray import storage
-from yolov7_ray.data.manifest import ARROW_SCHEMA, MANIFEST, load_manifest, Manifest, Shard, Split
+from yolov7_ray.data.manifest import ARROW_SCHEMA, MANIFEST, Manifest, Shard, Split, load_manifest
 from yolov7_ray.errors import Corrupt, JobError, NotFound
 
 

@@ -1,4 +1,4 @@
-"""Which sample stands where: orders, windows, sizes, weights, and what they spare the loaders."""
+"""Sample order: orders, windows, sizes, weights, and how often the loaders decode an image."""
 
 from types import SimpleNamespace
 
@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from yolov7.images.config import AugmentConfig
-from yolov7.training.stage_clock import Clock
-from yolov7.images.sample import Sample
 from yolov7_ray.data.reading.dataset import evaluation_loader, evaluation_order, train_loader
 from yolov7_ray.data.reading.decoded_images import DecodedSamples
 from yolov7_ray.data.reading.order import (
-    class_weights, epoch_batches, epoch_order, epoch_positions, image_weights, rank_share, step_size_px, window_ends,
+    class_weights,
+    epoch_batches,
+    epoch_order,
+    epoch_positions,
+    image_weights,
+    rank_share,
+    step_size_px,
+    window_ends,
 )
+
+from yolov7.images.config import AugmentConfig
+from yolov7.images.sample import Sample
+from yolov7.training.stage_clock import Clock
 
 
 class Pictures:
@@ -38,10 +45,11 @@ class Pictures:
     def read(self, index, reduce=1):
         self.reads.append((int(index), reduce))
         height, width = self.size_hw(index)
-        image = np.random.default_rng(int(index)).integers(0, 256, (-(-height // reduce), -(-width // reduce), 3), np.uint8)
-        return Sample(image=image, boxes_xyxy=np.array([[0, 0, width, height]], np.float32), labels=np.zeros(1, np.int64),
-                      iscrowd=np.zeros(1, bool), area=np.ones(1, np.float32), polygons=None, image_id=int(index),
-                      file_name="", original_size_hw=(height, width))
+        shape = (-(-height // reduce), -(-width // reduce), 3)
+        image = np.random.default_rng(int(index)).integers(0, 256, shape, np.uint8)
+        return Sample(image=image, boxes_xyxy=np.array([[0, 0, width, height]], np.float32),
+                      labels=np.zeros(1, np.int64), iscrowd=np.zeros(1, bool), area=np.ones(1, np.float32),
+                      polygons=None, image_id=int(index), file_name="", original_size_hw=(height, width))
 
 
 def pictures(count: int, least_px: int = 24, most_px: int = 64) -> Pictures:
@@ -155,8 +163,8 @@ def test_large_images_are_decoded_no_larger_than_they_can_be_shown():
 def test_multi_scale_is_one_size_per_global_batch():
     sizes = []
     for rank in range(2):
-        steps = train_loader(pictures(23), size_px=64, augment=AugmentConfig(), batch_size=2, seed=0, epoch=0, rank=rank, world_size=2,
-                             multi_scale=0.5, stride_px=16)
+        steps = train_loader(pictures(23), size_px=64, augment=AugmentConfig(), batch_size=2, seed=0, epoch=0,
+                             rank=rank, world_size=2, multi_scale=0.5, stride_px=16)
         sizes.append([tuple(step.batch.images.shape[2:]) for [step] in steps])
     assert sizes[0] == sizes[1] and len(set(sizes[0])) > 2
     assert all(height == width and height in (32, 48, 64, 80, 96) for height, width in sizes[0])

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cache import put
-
-from yolov7_ray.data.reading.shard_windows import epoch_blocks, in_blocks
 from yolov7_ray.data.reading.cache import NodeCache
 from yolov7_ray.data.reading.prefetch import PARALLEL_SHARDS, Prefetcher, ShardSchedule
+from yolov7_ray.data.reading.shard_windows import epoch_blocks, in_blocks
 from yolov7_ray.errors import StorageError
 
 SHARD_ROWS = st.lists(st.integers(1, 12), min_size=1, max_size=20)
@@ -121,7 +120,7 @@ def test_shards_come_in_the_order_of_need(s3, faulty, tmp_path):
     assert len(fetched(faulty)) == 5
 
 
-def test_a_later_want_replaces_what_is_not_begun(s3, faulty, tmp_path):
+def test_a_later_request_replaces_what_has_not_started(s3, faulty, tmp_path):
     shards, cache = [put(s3, number) for number in range(8)], NodeCache(tmp_path)
     faulty.delay_s = 0.15
     prefetcher = Prefetcher(cache, s3)
@@ -146,7 +145,7 @@ def test_workers_of_a_node_share_the_fetching(s3, faulty, tmp_path):
 
 
 def test_faults_are_left_to_the_reader(s3, faulty, tmp_path, monkeypatch):
-    monkeypatch.setattr("yolov7_ray.storage.retry.PATIENCE_S", 0.1)
+    monkeypatch.setattr("yolov7_ray.storage.retry.RETRY_FOR_S", 0.1)
     shards, cache = [put(s3, number) for number in range(2)], NodeCache(tmp_path)
     faulty.inject("busy", part="0.arrow")
     prefetcher = Prefetcher(cache, s3)

@@ -44,7 +44,7 @@ def test_rows_are_consistent(size_px):
             assert area == pytest.approx(cv2.contourArea(ring), rel=1e-4)
 
 
-def test_every_class_appears_and_colours_tell_nothing():
+def test_every_class_appears_and_colour_is_independent_of_it():
     rows = [generate_shape_image(0, index, SIZE_PX) for index in range(150)]
     counts = np.bincount(sum((row["labels"] for row in rows), []), minlength=4)
     assert counts.min() > 80

@@ -10,25 +10,24 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import (coco_source, jpeg, make_coco, make_voc, make_yolo, png, real_data, write_coco_json)
+from conftest import coco_source, jpeg, make_coco, make_voc, make_yolo, png, real_data, write_coco_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from yolov7.images.sample import decode_image
 from yolov7_ray import storage
 from yolov7_ray.data.ingest.image_header import image_size_hw, whole_jpeg_size_hw, whole_png_size_hw
 from yolov7_ray.data.ingest.rows import CLIPPED, build_row, record_batch
 from yolov7_ray.data.manifest import ARROW_SCHEMA
-from yolov7_ray.data.sources.read import read_source
-from yolov7_ray.data.sources.objects import Annotation, Objects, Problem
 from yolov7_ray.data.sources.item import Item, Raw
 from yolov7_ray.data.sources.json_stream import JsonObject, NotJson
-from yolov7_ray.data.sources.objects import UNUSABLE
+from yolov7_ray.data.sources.objects import UNUSABLE, Annotation, Objects, Problem
+from yolov7_ray.data.sources.read import read_source
+from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
 from yolov7_ray.data.sources.voc import parse_objects
 from yolov7_ray.data.sources.yolo import labels_path, parse_labels
 from yolov7_ray.errors import JobError
-from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
+
+from yolov7.images.sample import decode_image
 
 ITEM = Item(image_id=5, file_name="x.jpg", num_bytes=1, mark="")
 
@@ -360,7 +359,7 @@ def test_coco_lists_in_any_order(tmp_path, order):
 
 
 def test_coco_takes_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("yolov7_ray.data.sources.instances.PIECE_BYTES", 1 << 15)
+    monkeypatch.setattr("yolov7_ray.data.sources.instances.CHUNK_BYTES", 1 << 15)
     ring = np.arange(100, dtype=float).tolist()
     write_coco_json(tmp_path / "train.json", [{"id": index, "file_name": "0.jpg"} for index in range(100)], [
         {"id": index, "image_id": index % 100, "category_id": 3, "bbox": [1.5, 2, 3, 4], "segmentation": [ring]}
@@ -539,7 +538,7 @@ def test_shapes_are_in_one_split_only():
     assert not problems and all(len(row.objects) and row.objects.num_rings.all() for row in rows)
 
 
-def test_any_number_of_shapes_takes_no_room():
+def test_any_number_of_shapes_takes_no_memory():
     tracemalloc.start()
     source = read_source(ShapesSource(format="shapes", splits={"train": 10**7, "val": 5}, image_size_px=64))
     assert tracemalloc.get_traced_memory()[1] < 1e5

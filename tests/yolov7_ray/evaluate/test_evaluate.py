@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from yolov7.architectures.family import ARCHITECTURES
-from yolov7.model.detector import build_model
-from yolov7.checkpoints.weights import save_model
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import validate
+
+from yolov7.architectures.family import ARCHITECTURES
+from yolov7.checkpoints.weights import save_model
+from yolov7.model.detector import build_model
 
 pytestmark = pytest.mark.ray
 

@@ -1,11 +1,11 @@
-"""A job that can never fit is refused at once, with what there is."""
+"""A job that can never fit is rejected at once, with the available resources."""
 
 import pytest
 
 from yolov7_ray.cluster import local_ray
 from yolov7_ray.cluster.resources import total
 from yolov7_ray.jobs.admission import check, requested
-from yolov7_ray.tune.job import trials_at_once
+from yolov7_ray.tune.concurrency import trials_at_once
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import load_job
 
@@ -37,7 +37,7 @@ def test_requested(job, amounts):
     assert requested(job) == pytest.approx(amounts)
 
 
-def test_more_gpus_than_there_are():
+def test_more_gpus_than_available():
     with pytest.raises(JobError) as error:
         check(train(workers=8, gpus_per_worker=1), {"CPU": 16, "GPU": 2})
     assert str(error.value) == (
@@ -45,7 +45,7 @@ def test_more_gpus_than_there_are():
         "lower resources.workers (--set resources.workers=…) or add nodes (--no-admission where an autoscaler will)")
 
 
-def test_where_not_even_one_fits_the_worker_must_be_smaller():
+def test_a_worker_that_fits_no_node_must_be_smaller():
     with pytest.raises(JobError, match=r"lower resources\.gpus_per_worker"):
         check(train(gpus_per_worker=1), {"CPU": 2})
     with pytest.raises(JobError, match=r"lower resources\.cpus_per_worker"):
@@ -59,13 +59,14 @@ def test_enough_together_but_not_on_any_node():
         check(train(workers=3, cpus_per_worker=2), {"CPU": 6}, nodes)
 
 
-def test_what_fits_exactly_is_admitted():
+def test_an_exact_fit_is_admitted():
     check(train(workers=32, gpus_per_worker=1, cpus_per_worker=8), {"CPU": 256, "GPU": 32}, [{"CPU": 64, "GPU": 8}] * 4)
     check(train(workers=4, gpus_per_worker=0.25, cpus_per_worker=0.5), {"CPU": 2, "GPU": 1}, [{"CPU": 2, "GPU": 1}])
 
 
-def test_trials_leave_room_for_their_drivers():
-    with pytest.raises(JobError, match=r"asks for 2\.01 CPU.*0\.01 CPU for the drivers.*lower train\.resources\.workers"):
+def test_trials_reserve_cpu_for_their_drivers():
+    with pytest.raises(JobError, match=r"asks for 2\.01 CPU.*0\.01 CPU for the drivers.*"
+                                       r"lower train\.resources\.workers"):
         check(load_job(TUNE), {"CPU": 2})
     check(load_job(TUNE), {"CPU": 3})
 
@@ -77,13 +78,13 @@ def test_trials_at_once(cpus, overrides, count):
     assert trials_at_once(load_job(TUNE, overrides), {"CPU": cpus}) == count
 
 
-def test_endpoints_of_earlier_steps_go_on_holding():
+def test_endpoints_of_earlier_steps_keep_their_resources():
     check(load_job(PIPELINE), {"CPU": 3})
     with pytest.raises(JobError, match="steps.train: asks for 2 CPU .* beside 1 CPU .* that earlier steps keep"):
         check(load_job(PIPELINE), {"CPU": 2})
 
 
-def test_nodes_that_the_launcher_may_add_count():
+def test_nodes_that_the_launcher_may_add_are_counted():
     config = {"max_workers": 3, "head_node_type": "head", "available_node_types": {
         "head": {"resources": {"CPU": 8}, "max_workers": 0},
         "gpu": {"resources": {"CPU": 16, "GPU": 4}, "max_workers": 2},

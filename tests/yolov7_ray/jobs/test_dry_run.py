@@ -1,4 +1,4 @@
-"""What --dry-run says, and what it finds before anything is started."""
+"""Output of --dry-run, and the errors that it finds before anything is started."""
 
 import re
 
@@ -60,14 +60,14 @@ def test_train_plan(dataset):
     (["resources.cpus_per_worker=0.5"], 0, False),
     (["resources.cpus_per_worker=64"], 16, False),
 ])
-def test_a_gpu_without_processes_that_feed_it(dataset, overrides, processes, warned):
+def test_a_gpu_without_loader_processes(dataset, overrides, processes, warned):
     spec = load_job(train(dataset), overrides)
     assert spec.data.processes(spec.resources.cpus_per_worker) == processes
     assert ("so the GPU waits for them: set resources.cpus_per_worker to 8 or more" in plan(spec)) == warned
 
 
-def test_cost_of_the_models_is_the_published_one(dataset):
-    """Parameters to the unit and GFLOPs to 0.1 % are held by the detector's tests; here: that they are shown."""
+def test_model_costs_match_the_published_ones(dataset):
+    """Parameters to the unit and GFLOPs to 0.1 % are checked by the detector's tests; here: that they are shown."""
     three = sum(p.numel() for p in build_model("yolov7-tiny", 3).parameters()) / 1e6
     assert lines(train(dataset))["model"].startswith(f"yolov7-tiny at 640 px: 3 classes, {three:.2f} M parameters, ")
     half = lines(train(dataset), "data.image_size_px=320")["model"]
@@ -82,19 +82,20 @@ def test_cost_of_the_models_is_the_published_one(dataset):
     (["data.val_split=test"], "split 'test': has no images; ingest some, or name another split"),
     (["model.weights=/nowhere.safetensors"], "/nowhere.safetensors: model file does not exist"),
 ])
-def test_what_is_missing_is_found(dataset, overrides, message):
+def test_missing_inputs_are_found(dataset, overrides, message):
     with pytest.raises(JobError) as error:
         plan(load_job(train(dataset), overrides))
     assert message in str(error.value)
 
 
-def test_train_plan_says_what_is_taken_over_and_what_is_frozen(dataset, model):
+def test_train_plan_shows_loaded_and_frozen_parameters(dataset, model):
     small = ["model.width=0.25", "model.freeze=[backbone, neck.pyramid_pooling]"]
     shown = lines(train(dataset), *small, f"model.weights={model}")
     assert shown["weights"].startswith(f"{model}, trained on 3 classes: ")
     taken, tensors = re.search(r"(\d+) of (\d+) tensors are taken over", shown["weights"]).groups()
     assert taken == tensors, "the classes agree, so all of them"
-    assert re.fullmatch(r"backbone, neck.pyramid_pooling: 0.\d\d of 0.38 M parameters stay as they are", shown["frozen"])
+    assert re.fullmatch(r"backbone, neck.pyramid_pooling: 0.\d\d of 0.38 M parameters stay as they are",
+                        shown["frozen"])
     assert "stays random: set model.weights" in plan(load_job(train(dataset), small))
 
 
@@ -143,7 +144,7 @@ steps:
     assert "${train.checkpoint}, made by an earlier step" in text
 
 
-def test_pipeline_plan_finds_a_split_that_will_not_be_there():
+def test_pipeline_plan_finds_a_missing_split():
     with pytest.raises(JobError, match="makes no split 'val'; it makes train"):
         plan(load_job("""kind: pipeline
 steps:
@@ -152,16 +153,17 @@ steps:
 """))
 
 
-def test_ingest_plan_finds_a_source_that_is_not_there(tmp_path):
+def test_ingest_plan_finds_a_missing_source(tmp_path):
     text = f"kind: ingest\ndataset: {tmp_path}/d\nsource: {{format: coco, uri: {tmp_path}}}\n"
-    with pytest.raises(JobError, match="source.splits.train: .*instances_train2017.json does not exist; set source.uri"):
+    with pytest.raises(JobError, match="source.splits.train: .*instances_train2017.json does not exist; "
+                                       "set source.uri"):
         plan(load_job(text))
     for split in ("train", "val"):
         storage.write_bytes(f"{tmp_path}/annotations/instances_{split}2017.json", b"{}")
     assert lines(text)["dataset"] == f"{tmp_path}/d will be written"
 
 
-def test_predict_plan_finds_images_that_are_not_there(model):
+def test_predict_plan_finds_missing_images(model):
     with pytest.raises(JobError, match="images: /nowhere does not exist or is empty"):
         plan(load_job(f"kind: predict\nmodel: {model}\nimages: /nowhere\noutput: /out\n"))
 

@@ -1,4 +1,4 @@
-"""Job files: what is read, and what is said about every mistake."""
+"""Job files: parsing, and the message of every validation error."""
 
 import json
 
@@ -20,19 +20,22 @@ steps:
   train: {kind: train, dataset: "${ingest.dataset}"}
 """
 
-MISTAKES = [
+INVALID_JOBS = [
     ("unknown key", TRAIN + "epoch: 3\n", [], "job: epoch: is an unknown key; did you mean 'epochs'?"),
     ("unknown key far from any", TRAIN + "model: {colour: red}\n", [],
      "job: model.colour: is an unknown key; keys here are architecture, depth, width"),
     ("unknown key of a section from yolov7", TRAIN + "optimizer: {learning_rat: 1}\n", [],
      "job: optimizer.learning_rat: is an unknown key; did you mean 'learning_rate'?"),
-    ("wrong type", TRAIN + "batch_size: many\n", [], "job: batch_size: 'many' does not fit; it must be a valid integer"),
+    ("wrong type", TRAIN + "batch_size: many\n", [],
+     "job: batch_size: 'many' does not fit; it must be a valid integer"),
     ("out of range", TRAIN + "epochs: 0\n", [], "job: epochs: 0 does not fit; it must be greater than or equal to 1"),
     ("a value where a section belongs", TRAIN + "data: 3\n", [], "job: data: 3 does not fit; give a section of keys: "),
-    ("one of a few", TRAIN + "recipe: p7\n", [], "job: recipe: 'p7' does not fit; it must be 'tiny', 'p5', 'p6' or 'custom'"),
+    ("one of a few", TRAIN + "recipe: p7\n", [],
+     "job: recipe: 'p7' does not fit; it must be 'tiny', 'p5', 'p6' or 'custom'"),
     ("unknown architecture", TRAIN + "model: {architecture: yolov7z}\n", [],
      "job: model.architecture: 'yolov7z' is unknown; choose yolov7-tiny, "),
-    ("missing key", "kind: train\nepochs: 1\n", [], "job: dataset: is missing; give it: Arrow dataset written by an ingest job"),
+    ("missing key", "kind: train\nepochs: 1\n", [],
+     "job: dataset: is missing; give it: Arrow dataset written by an ingest job"),
     ("missing kind", "dataset: d\nepochs: 1\n", [], "job: kind: is missing; choose "),
     ("unknown kind", "kind: trian\ndataset: d\n", [], "job: kind: 'trian' is unknown; choose ingest, doctor, train, "),
     ("unknown format", "kind: ingest\ndataset: d\nsource: {format: pascal}\n", [],
@@ -49,12 +52,15 @@ MISTAKES = [
     ("everything frozen", TRAIN + "model: {freeze: [backbone, neck, head]}\n", [],
      "job: model.freeze: backbone, neck, head leave nothing to train; freeze less"),
     ("no anchors", TRAIN + "model: {anchors: mine}\n", [],
-     "job: model.anchors: 'mine' is no set of anchors; give default, auto, or for each level, fine to coarse, a list of"),
-    ("anchors of another number of levels", TRAIN + "model: {anchors: [[[8, 9], [10, 20]], [[30, 30], [40, 50]]]}\n", [],
+     "job: model.anchors: 'mine' is no set of anchors; give default, auto, or for each level, fine to coarse, "
+     "a list of"),
+    ("anchors of another number of levels",
+     TRAIN + "model: {anchors: [[[8, 9], [10, 20]], [[30, 30], [40, 50]]]}\n", [],
      "job: model.anchors: (((8.0, 9.0), (10.0, 20.0)), ((30.0, 30.0), (40.0, 50.0))) do not fit yolov7; give 3 levels"),
     ("an anchor without width", TRAIN + "model: {anchors: [[[0, 9]], [[10, 20]], [[30, 30]]]}\n", [],
      "job: model.anchors: (((0.0, 9.0),), ((10.0, 20.0),), ((30.0, 30.0),)) do not fit yolov7; give 3 levels"),
-    ("too many scales", TRAIN + "data: {multi_scale: 1.5}\n", [], "job: data.multi_scale: 1.5 does not fit; it must be less"),
+    ("too many scales", TRAIN + "data: {multi_scale: 1.5}\n", [],
+     "job: data.multi_scale: 1.5 does not fit; it must be less"),
     ("fewer images than workers", TRAIN + "batch_size: 2\nresources: {workers: 4}\n", [],
      "job: batch_size: 2 images cannot be shared by 4 workers; give at least one each"),
     ("not YAML", "kind: train\n  dataset: [\n", [], "job: line 2, column 10: "),
@@ -62,12 +68,16 @@ MISTAKES = [
     ("no mapping", "- kind\n- train\n", [], "job: holds list"),
     ("unknown --set key", TRAIN, ["epocs=3"], "--set: epocs: is an unknown key; did you mean 'epochs'?"),
     ("unknown --set section", TRAIN, ["modl.depth=1"], "--set: modl: is an unknown key; did you mean 'model'?"),
-    ("--set without value", TRAIN, ["epochs"], "--set epochs: has no `key=value`; give e.g. --set data.image_size_px=320"),
-    ("--set below a value", TRAIN + "epochs: 3\n", ["epochs.first=1"], "--set epochs.first=1: epochs is 3, which holds no keys"),
-    ("--set of a wrong value", TRAIN, ["epochs=soon"], "--set: epochs: 'soon' does not fit; it must be a valid integer"),
+    ("--set without value", TRAIN, ["epochs"],
+     "--set epochs: has no `key=value`; give e.g. --set data.image_size_px=320"),
+    ("--set below a value", TRAIN + "epochs: 3\n", ["epochs.first=1"],
+     "--set epochs.first=1: epochs is 3, which holds no keys"),
+    ("--set of a wrong value", TRAIN, ["epochs=soon"],
+     "--set: epochs: 'soon' does not fit; it must be a valid integer"),
     ("no distribution", TUNE, ["search.optimizer.momentum={unifrm: [0, 1]}"],
      "--set: search.optimizer.momentum: {'unifrm': [0, 1]} is no distribution; give one of {uniform: [low, high]}"),
-    ("half a distribution", TUNE, ["search.optimizer.momentum={uniform: [0.5]}"], "--set: search.optimizer.momentum.uniform.1: is missing"),
+    ("half a distribution", TUNE, ["search.optimizer.momentum={uniform: [0.5]}"],
+     "--set: search.optimizer.momentum.uniform.1: is missing"),
     ("unknown searched key", TUNE, ["search.optimizer.lr={uniform: [0, 1]}"],
      "--set: search.optimizer.lr: is no key of the train job"),
     ("searched value that does not fit", TUNE, ["search.data.image_size_px={choice: [320, 333]}"],
@@ -80,15 +90,16 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "overrides", "message"), [row[1:] for row in MISTAKES], ids=[row[0] for row in MISTAKES])
-def test_mistake_is_named(text, overrides, message):
+@pytest.mark.parametrize(("text", "overrides", "message"), [row[1:] for row in INVALID_JOBS],
+                         ids=[row[0] for row in INVALID_JOBS])
+def test_validation_error_is_reported(text, overrides, message):
     with pytest.raises(JobError) as error:
         load_job(text, overrides)
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_all_mistakes_are_named_at_once(tmp_path):
+def test_all_validation_errors_are_reported_at_once(tmp_path):
     path = tmp_path / "train-x.yaml"
     path.write_text(TRAIN + "epoch: 3\nmodel: {architecture: yolov7z}\nbatch_size: many\n")
     with pytest.raises(JobError) as error:
@@ -97,7 +108,7 @@ def test_all_mistakes_are_named_at_once(tmp_path):
     assert len(lines) == 3 and all(line.startswith(f"{path}: ") for line in lines)
 
 
-def test_missing_file_names_its_neighbours(tmp_path):
+def test_missing_file_lists_its_neighbours(tmp_path):
     (tmp_path / "train-a.yaml").write_text(TRAIN)
     with pytest.raises(JobError, match=r"no such job file; .* holds train-a\.yaml"):
         load_job(tmp_path / "train-b.yaml")
@@ -112,7 +123,7 @@ def test_starter_file_is_valid_and_complete(kind):
     assert set(kind_named(kind).spec.model_fields) <= uncommented, "every key is shown"
 
 
-def test_starter_file_explains_what_lives_in_yolov7():
+def test_starter_file_explains_keys_of_yolov7():
     lines = new_job("train").splitlines()
     at = next(i for i, line in enumerate(lines) if line.strip() == "# learning_rate: 0.01")
     assert lines[at - 1].strip().startswith("# Peak learning rate")
@@ -169,7 +180,7 @@ def test_overrides_win_over_file_and_recipe():
     assert (job.loss.box_gain, job.loss.objectness_gain, job.loss.classification_gain) == (0.2, 0.4, 0.5)
 
 
-def test_a_list_of_anchors_and_every_named_architecture_are_taken():
+def test_a_list_of_anchors_and_every_named_architecture_are_accepted():
     job = load_job(TRAIN, ["model.architecture=yolov3", "model.anchors=[[[8, 9.5]], [[10, 20]], [[30, 30]]]"])
     assert job.build_architecture().anchors_px == (((8.0, 9.5),), ((10.0, 20.0),), ((30.0, 30.0),))
     assert load_job(to_json(job)) == job
@@ -183,14 +194,17 @@ def test_runs_have_unique_names_after_their_file(tmp_path):
     assert len(names) == 20 and all(name.startswith("train-bccd-fast-20") for name in names)
 
 
-# --- places -----------------------------------------------------------------------------------------
+# --- paths ------------------------------------------------------------------------------------------
 
 
 def test_local_paths_become_absolute_and_others_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = paths.absolute(load_job("""kind: pipeline
 steps:
-  ingest: {kind: ingest, source: {format: coco, uri: raw, splits: {train: {images: i, annotations: a}}}, dataset: s3://b/d}
+  ingest:
+    kind: ingest
+    source: {format: coco, uri: raw, splits: {train: {images: i, annotations: a}}}
+    dataset: s3://b/d
   publish: {kind: publish, model: runs/r, registry: /abs/registry, publish_as: m}
   serve: {kind: serve, registry: reg, models: {m: {model: "${publish.model}"}, n: {model: n@latest}}}
 """))
@@ -202,7 +216,7 @@ steps:
     assert [model.model for model in serve.models.values()] == ["${publish.model}", "n@latest"]
 
 
-def test_cluster_jobs_need_places_that_all_nodes_share():
+def test_cluster_jobs_need_paths_shared_by_all_nodes():
     with pytest.raises(JobError) as error:
         paths.require_shared(load_job(TRAIN), "x.yaml")
     assert str(error.value).splitlines()[0] == "x.yaml: dataset: 'd' is relative to this machine's working directory"

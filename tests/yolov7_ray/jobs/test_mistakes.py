@@ -1,7 +1,7 @@
-"""The table of mistakes: what a job author may get wrong, and the one message that answers it, at the command line.
+"""User errors at the command line: each is reported as one message.
 
-What a client of the endpoint may get wrong (image bomb, empty body, wrong content type, unknown model) is the
-same kind of table in test_serve.py, asked over HTTP.
+Invalid requests to the endpoint (image bomb, empty body, wrong content type, unknown model) are tested over HTTP in
+test_serve.py.
 """
 
 import json
@@ -25,8 +25,8 @@ from yolov7_ray.errors import Corrupt, JobError
 from yolov7_ray.jobs.job_file import validate
 
 
-def said(capsys, job: dict, *words: str) -> str:
-    """What ``submit.py`` says on standard error; it must be one error, without a traceback, and exit with 2."""
+def error_of(capsys, job: dict, *words: str) -> str:
+    """Standard error of ``submit.py``; it must be one error, without a traceback, with exit status 2."""
     path = Path("job.yaml")
     path.write_text(yaml.safe_dump(job))
     assert submit.main([str(path), *words]) == JobError.exit_status
@@ -63,29 +63,31 @@ KEYS = [
 
 @pytest.mark.parametrize(("words", "where", "message"), KEYS, ids=[words[-1] for words, _, _ in KEYS])
 def test_keys_and_values(dataset, capsys, words, where, message):
-    error = said(capsys, train_job("data", "runs"), "--dry-run", *words)
+    error = error_of(capsys, train_job("data", "runs"), "--dry-run", *words)
     assert re.search(where, error) and re.search(message, error, re.S), error
 
 
 def test_missing_dataset(dataset, capsys):
-    assert re.search(r"nowhere.*(no dataset|holds no).*ingest", said(capsys, train_job("nowhere", "runs"), "--dry-run"))
+    error = error_of(capsys, train_job("nowhere", "runs"), "--dry-run")
+    assert re.search(r"nowhere.*(no dataset|holds no).*ingest", error)
 
 
 def test_missing_split(dataset, capsys):
     job = train_job("data", "runs", data={"image_size_px": 64, "val_split": "test"})
-    assert re.search(r"'test'.*train, val", said(capsys, job, "--dry-run"))
+    assert re.search(r"'test'.*train, val", error_of(capsys, job, "--dry-run"))
 
 
 def test_missing_class(dataset, capsys):
     make_coco(Path("coco"))
-    job = {"kind": "ingest", "source": coco_source("coco").model_dump(), "dataset": "new", "classes": ["cat", "unicorn"]}
+    job = {"kind": "ingest", "source": coco_source("coco").model_dump(), "dataset": "new",
+           "classes": ["cat", "unicorn"]}
     with pytest.raises(JobError, match="'unicorn' is not in the source; the source has cat, dog"):
         ingest_here(validate(job).source, "new", classes=job["classes"])
 
 
 def test_classes_of_model_and_dataset_differ(dataset, capsys):
     save_model("other.safetensors", build_model(ARCHITECTURES["yolov7-tiny"].scaled(width=0.25), 2), ["cat", "dog"])
-    error = said(capsys, {"kind": "evaluate", "model": "./other.safetensors", "dataset": "data"}, "--dry-run")
+    error = error_of(capsys, {"kind": "evaluate", "model": "./other.safetensors", "dataset": "data"}, "--dry-run")
     assert re.search(r"cat.*dog.*circle|circle.*cat.*dog", error, re.S)
 
 
@@ -93,17 +95,17 @@ def test_s3_without_credentials(dataset, capsys, s3, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "none")
-    error = said(capsys, train_job(s3, "runs"), "--dry-run")
+    error = error_of(capsys, train_job(s3, "runs"), "--dry-run")
     assert "credentials" in error and "AWS_ACCESS_KEY_ID" in error
 
 
 def test_unreachable_endpoint(dataset, capsys, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert re.search(r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL", said(capsys, train_job(s3, "runs"), "--dry-run"), re.S)
+    assert re.search(r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL", error_of(capsys, train_job(s3, "runs"), "--dry-run"), re.S)
 
 
 def test_unreachable_cluster(dataset, capsys):
-    error = said(capsys, train_job("s3://bucket/x", "s3://bucket/runs"), "--address", "http://127.0.0.1:9")
+    error = error_of(capsys, train_job("s3://bucket/x", "s3://bucket/runs"), "--address", "http://127.0.0.1:9")
     assert re.search(r"http://127\.0\.0\.1:9.*(reach|answer|refuse)", error)
 
 
@@ -116,7 +118,7 @@ def test_more_gpus_than_the_cluster_has():
 def test_corrupt_manifest(dataset, capsys):
     manifest = dataset / "dataset.json"
     manifest.write_text(manifest.read_text()[:-20])
-    assert re.search(r"dataset\.json.*ingest", said(capsys, train_job("data", "runs"), "--dry-run"), re.S)
+    assert re.search(r"dataset\.json.*ingest", error_of(capsys, train_job("data", "runs"), "--dry-run"), re.S)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
@@ -151,7 +153,7 @@ def test_zero_images(dataset):
         ingest_here(coco_source("coco"), "empty")
 
 
-def test_an_image_and_a_class_without_objects_are_no_mistakes(dataset, capsys):
+def test_an_image_and_a_class_without_objects_are_valid(dataset, capsys):
     root = make_coco(Path("coco"), num_images=2)
     for split in ("train", "val"):
         document = json.loads((root / f"{split}.json").read_text())

@@ -1,4 +1,4 @@
-"""Steps in order, outputs handed on, finished steps not repeated."""
+"""Steps run in order, outputs are passed on, finished steps are not repeated."""
 
 from typing import Literal
 
@@ -27,8 +27,8 @@ OUTPUTS = {
 }
 
 
-class Rooms:
-    """Stands in for the rooms: remembers the jobs that it was given, and fails at ``broken``."""
+class FakeRun:
+    """Replaces `run` of the kinds: records the jobs, and fails at kind ``broken``."""
 
     def __init__(self):
         self.jobs, self.names, self.broken = {}, [], None
@@ -42,11 +42,11 @@ class Rooms:
 
 
 @pytest.fixture
-def rooms(monkeypatch):
-    rooms = Rooms()
+def fake_run(monkeypatch):
+    fake = FakeRun()
     for kind in OUTPUTS:
-        monkeypatch.setattr(type(kind_named(kind)), "run", lambda self, spec, run_name: rooms(spec, run_name))
-    return rooms
+        monkeypatch.setattr(type(kind_named(kind)), "run", lambda self, spec, run_name: fake(spec, run_name))
+    return fake
 
 
 @pytest.fixture
@@ -54,32 +54,32 @@ def job(tmp_path):
     return load_job(TEXT.replace("STORAGE", str(tmp_path / "runs")))
 
 
-def test_outputs_are_handed_on(rooms, job, tmp_path, capsys):
+def test_outputs_are_passed_on(fake_run, job, tmp_path, capsys):
     assert pipeline.KIND.run(job, "p") == OUTPUTS
-    assert rooms.names == ["p-ingest", "p-train", "p-publish", "p-serve"]
-    assert rooms.jobs["train"].dataset == "/d-made"
-    assert (rooms.jobs["publish"].model, rooms.jobs["publish"].dataset) == ("/runs/r/c", "/d-made")
-    assert rooms.jobs["serve"].models["m"].model == "m:7"
+    assert fake_run.names == ["p-ingest", "p-train", "p-publish", "p-serve"]
+    assert fake_run.jobs["train"].dataset == "/d-made"
+    assert (fake_run.jobs["publish"].model, fake_run.jobs["publish"].dataset) == ("/runs/r/c", "/d-made")
+    assert fake_run.jobs["serve"].models["m"].model == "m:7"
     assert storage.read_json(str(tmp_path / "runs/p/pipeline.json"))["finished"] == OUTPUTS
     printed = capsys.readouterr().out
     assert "[2/4] train (train): run /runs/r, checkpoint /runs/r/c (" in printed
 
 
-def test_resumed_pipeline_repeats_nothing_but_the_endpoint(rooms, job, capsys):
-    rooms.broken = "publish"
+def test_resumed_pipeline_repeats_nothing_but_the_endpoint(fake_run, job, capsys):
+    fake_run.broken = "publish"
     with pytest.raises(RuntimeError):
         pipeline.KIND.run(job, "p")
-    assert rooms.names == ["p-ingest", "p-train"]
-    rooms.broken, rooms.names = None, []
+    assert fake_run.names == ["p-ingest", "p-train"]
+    fake_run.broken, fake_run.names = None, []
     assert pipeline.KIND.run(job, "p") == OUTPUTS
-    assert rooms.names == ["p-publish", "p-serve"]
+    assert fake_run.names == ["p-publish", "p-serve"]
     assert "[1/4] ingest (ingest): finished before" in capsys.readouterr().out
-    rooms.names = []
+    fake_run.names = []
     pipeline.KIND.run(job, "p")
-    assert rooms.names == ["p-serve"], "an endpoint dies with its process, so it is deployed again"
+    assert fake_run.names == ["p-serve"], "an endpoint dies with its process, so it is deployed again"
 
 
-def test_run_names_are_new_unless_resumed(rooms, job):
+def test_run_names_are_new_unless_resumed(fake_run, job):
     execution.check_run_name(job, "p", resume=False)
     with pytest.raises(JobError, match=r"--resume p: there is no run in .*/runs/p; give the name"):
         execution.check_run_name(job, "p", resume=True)
@@ -94,7 +94,7 @@ def test_a_job_without_state_cannot_be_resumed():
         execution.check_run_name(load_job("kind: predict\nmodel: m\nimages: i\noutput: o\n"), "p", resume=True)
 
 
-def test_summary_says_what_was_made_and_what_is_next(job):
+def test_summary_lists_outputs_and_the_next_command(job):
     text = summary(job, "p", OUTPUTS, 61.4)
     assert text.splitlines()[0] == "p: done in 61 s"
     assert text.splitlines()[-1].startswith(

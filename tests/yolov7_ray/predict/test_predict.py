@@ -8,21 +8,21 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import coco_source, jpeg, make_coco
+from yolov7_ray import storage
+from yolov7_ray.data.ingest.spec import IngestSpec
+from yolov7_ray.errors import JobError, NotFound
+from yolov7_ray.predict import results as prediction_files
+from yolov7_ray.predict.predict import DatasetImages, FolderImages, Predictor, images_of, predict
+from yolov7_ray.predict.results import ROW, ArrowWriter, CocoWriter, JsonList, category_ids
+from yolov7_ray.predict.spec import PredictSpec
+from yolov7_ray.registry.model_source import locate
 
 from yolov7.architectures.family import architecture
-from yolov7.images.batch import normalize
-from yolov7.model.detector import build_model
-from yolov7.evaluation.postprocess import postprocess
-from yolov7.images.sample import decode_image, letterbox
 from yolov7.checkpoints.weights import save_model
-from yolov7_ray.predict import results as prediction_files
-from yolov7_ray import storage
-from yolov7_ray.errors import JobError, NotFound
-from yolov7_ray.predict.predict import images_of, predict, DatasetImages, FolderImages, Predictor
-from yolov7_ray.predict.results import ROW, category_ids, ArrowWriter, CocoWriter, JsonList
-from yolov7_ray.registry.model_source import locate
-from yolov7_ray.data.ingest.spec import IngestSpec
-from yolov7_ray.predict.spec import PredictSpec
+from yolov7.evaluation.postprocess import postprocess
+from yolov7.images.batch import normalize
+from yolov7.images.sample import decode_image, letterbox
+from yolov7.model.detector import build_model
 
 CLASSES = ["dog", "bird"]  # a dataset of conftest has cat and dog, ids 3 and 7
 SIZE_PX = 64
@@ -138,7 +138,8 @@ def test_actor_detects_as_the_job_asks(tmp_path, model_uri):
     images, source = FolderImages(str(tmp_path)), locate(model_uri)
 
     def row(**options) -> dict:
-        [table] = Predictor(images, source, job(model_uri, tmp_path, tmp_path / "out", **options))(pa.table({"index": [0]}))
+        predictor = Predictor(images, source, job(model_uri, tmp_path, tmp_path / "out", **options))
+        [table] = predictor(pa.table({"index": [0]}))
         return table.to_pylist()[0]
 
     plain = row()

@@ -1,4 +1,4 @@
-"""Publish: what is registered is the folded model, measured on the very file; what differs is refused."""
+"""Publish: registers the folded model, measured on the registered file; refuses a model that differs."""
 
 import json
 
@@ -32,7 +32,8 @@ def run(tmp_path):
 
 
 def spec(run: str, registry: str, **settings) -> PublishSpec:
-    return PublishSpec.model_validate({"kind": "publish", "model": run, "registry": registry, "publish_as": "shapes"} | settings)
+    return PublishSpec.model_validate(
+        {"kind": "publish", "model": run, "registry": registry, "publish_as": "shapes"} | settings)
 
 
 def test_published_model_is_folded_and_has_its_whole_record(run, place, capsys):
@@ -85,10 +86,11 @@ def test_difference_is_relative_to_each_output():
         folded.head.lead_predictors[0].bias.add_(0.05)
         of_raw_outputs = 0.05 / trained.raw_outputs(images)[0].abs().max().item()
         of_scores = (trained(images) - folded(images))[..., 4:].abs().max() / trained(images)[..., 4:].abs().max()
-    assert max_relative_difference(trained, folded, images) == pytest.approx(max(of_raw_outputs, of_scores.item()), rel=0.01)
+    expected = max(of_raw_outputs, of_scores.item())
+    assert max_relative_difference(trained, folded, images) == pytest.approx(expected, rel=0.01)
 
 
-def test_what_cannot_be_published_is_explained(run, tmp_path):
+def test_publish_errors(run, tmp_path):
     save_model(tmp_path / "folded.safetensors", blind_model(), CLASSES)
     registry = str(tmp_path / "registry")
     with pytest.raises(JobError, match="is folded already"):

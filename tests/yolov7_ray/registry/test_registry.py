@@ -1,4 +1,4 @@
-"""Versions are immutable and complete or absent; aliases move by compare-and-swap; every failure is explained."""
+"""Versions are immutable and complete or absent; aliases move by compare-and-swap; every failure has a clear error."""
 
 import json
 import threading
@@ -17,7 +17,8 @@ from yolov7_ray.registry.registry import Registry
 from yolov7_ray.registry.version import ModelVersion
 
 RECORD = {"architecture": {"name": "x"}, "num_classes": 2, "classes": ["a", "ü"], "image_size_px": 64,
-          "metrics": {"ap": 0.5, "ap_small": None}, "training_metrics": {}, "dataset_fingerprint": "f", "spec": {"epochs": 1},
+          "metrics": {"ap": 0.5, "ap_small": None}, "training_metrics": {},
+          "dataset_fingerprint": "f", "spec": {"epochs": 1},
           "parity": {"max_relative_difference": 1e-6}, "source": "runs/x"}
 
 
@@ -102,11 +103,12 @@ def dies_at(name: str, create):
 
 @pytest.mark.parametrize("ref, message", [
     ("cars", "cars: model 'cars' is not registered in {uri}; registered are shapes"),
-    ("shapes@best", "shapes@best: alias 'best' of model 'shapes' does not exist in {uri}; aliases are latest; versions are 1"),
+    ("shapes@best",
+     "shapes@best: alias 'best' of model 'shapes' does not exist in {uri}; aliases are latest; versions are 1"),
     ("shapes:7", "shapes:7: version 7 of model 'shapes' does not exist in {uri}; versions are 1"),
     ("Shapes!", "Shapes!: is no name of a registered model; give NAME, NAME@ALIAS or NAME:VERSION"),
 ])
-def test_what_cannot_be_resolved_is_explained(tmp_path, ref, message):
+def test_resolve_errors(tmp_path, ref, message):
     registry = Registry(str(tmp_path))
     register(registry)
     registry.promote("shapes", "latest", "1")
@@ -115,7 +117,7 @@ def test_what_cannot_be_resolved_is_explained(tmp_path, ref, message):
     assert str(error.value) == message.format(uri=tmp_path)
 
 
-def test_empty_registry_says_so(tmp_path):
+def test_empty_registry(tmp_path):
     with pytest.raises(NotFound, match="nothing is registered there yet; run a publish job"):
         Registry(str(tmp_path / "none")).resolve("shapes")
 
@@ -171,7 +173,7 @@ def same_weights(model, seed: int) -> bool:
     return all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), tiny_model(seed).state_dict().values()))
 
 
-def test_run_means_its_best_checkpoint(run):
+def test_run_resolves_to_its_best_checkpoint(run):
     loaded = load_model(str(run))
     assert same_weights(loaded.model, 1) and loaded.classes == CLASSES and loaded.image_size_px == SIZE_PX
     assert loaded.source == str(run / "checkpoint-epoch-0001")
@@ -197,7 +199,7 @@ def test_registered_model(place, tmp_path):
     assert loaded.source == version.ref == "shapes:1" and loaded.model.is_folded and loaded.image_size_px == SIZE_PX
 
 
-def test_located_model_stays_what_it_was(tmp_path):
+def test_located_model_is_immutable(tmp_path):
     registry = str(tmp_path / "registry")
     register_blind_model(registry, tmp_path, label=0)
     source = locate("shapes@latest", registry)
@@ -205,7 +207,7 @@ def test_located_model_stays_what_it_was(tmp_path):
     assert source.load().source == "shapes:1" and load_model("shapes@latest", registry).source == "shapes:2"
 
 
-def test_flipped_byte_in_weights_is_noticed(tmp_path):
+def test_flipped_byte_in_weights_is_detected(tmp_path):
     version = register_blind_model(str(tmp_path / "registry"), tmp_path)
     path = tmp_path / "registry" / "shapes" / version.version / "model.safetensors"
     data = bytearray(path.read_bytes())
@@ -215,7 +217,7 @@ def test_flipped_byte_in_weights_is_noticed(tmp_path):
         load_model("shapes", str(tmp_path / "registry"))
 
 
-def test_what_is_no_model_is_explained(run, tmp_path):
+def test_load_errors(run, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"not a model at all")
     with pytest.raises(Corrupt, match="cannot be loaded as a model"):
         load_model(str(tmp_path / "bad.safetensors"))
@@ -230,7 +232,7 @@ def test_what_is_no_model_is_explained(run, tmp_path):
         load_model(str(run))
 
 
-def test_model_of_another_architecture_is_no_crash(tmp_path):
+def test_model_of_another_architecture_is_corrupt(tmp_path):
     """A file whose metadata and tensors disagree is refused, not half loaded."""
     from safetensors.torch import load_file
     from safetensors import safe_open

@@ -15,7 +15,8 @@ DROP = """async ([encoded, type, name]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, {type}));
   for (const kind of ["dragover", "drop"])
-    document.getElementById("stage").dispatchEvent(new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+    document.getElementById("stage").dispatchEvent(
+      new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
 }"""
 
 PIXELS = """([points]) => {
@@ -105,7 +106,8 @@ def test_docs_page_lists_the_routes(page, endpoint):
     page.goto(f"{endpoint}/docs")
     page.wait_for_selector("article h2")
     routes = page.locator("article h2").all_inner_texts()
-    assert any("/v1/detect" in route for route in routes) and any("/v2/models/{name}/infer" in route for route in routes)
+    assert any("/v1/detect" in route for route in routes)
+    assert any("/v2/models/{name}/infer" in route for route in routes)
     assert f"{endpoint}/v1/detect" in page.locator("#curl").inner_text()
     if path := os.environ.get("YOLOV7_SCREENSHOT"):
         page.screenshot(path=path.replace(".png", "-docs.png"))

@@ -24,7 +24,8 @@ import torch
 from PIL import Image, ImageOps
 from conftest import coco_source, make_coco
 from serving import (
-    CLASSES, SIZE_PX, ask, blind_model, deployed, endpoint_spec, expected_boxes, picture, register_blind_model, tiny_model,
+    CLASSES, SIZE_PX, ask, blind_model, deployed, endpoint_spec, expected_boxes, picture, register_blind_model,
+    tiny_model,
 )
 
 from yolov7.images.sample import decode_image
@@ -76,7 +77,8 @@ def test_boxes_are_in_pixels_of_the_sent_image(endpoint, size):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("extension, content_type", [(".jpg", "image/jpeg"), (".png", "image/png"), (".webp", "image/webp")])
+@pytest.mark.parametrize("extension, content_type", [
+    (".jpg", "image/jpeg"), (".png", "image/png"), (".webp", "image/webp")])
 def test_every_format_raw_and_as_form(endpoint, extension, content_type):
     image = picture(extension=extension)
     raw = ask(f"{endpoint}/v1/detect", image, content_type=content_type)
@@ -92,7 +94,7 @@ def multipart(data: bytes, name: str = "file", filename: str = '; filename="x.jp
 
 
 @pytest.mark.ray
-def test_image_is_looked_at_as_its_exif_displays_it(endpoint):
+def test_image_is_rotated_by_its_exif_orientation(endpoint):
     stored = Image.open(io.BytesIO(picture(96, 128)))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -162,7 +164,7 @@ def test_api_description_and_pages_need_no_network(endpoint):
 
 
 @pytest.mark.ray
-def test_probe_sends_a_held_out_image_and_keeps_what_came_back(endpoint, tmp_path, monkeypatch, capsys):
+def test_probe_sends_a_held_out_image_and_stores_the_answer(endpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("YOLOV7_CACHE_DIR", str(tmp_path / "cache"))
     dataset, output = str(tmp_path / "dataset"), tmp_path / "probe"
     source = coco_source(make_coco(tmp_path / "coco", num_images=2, splits=("val",)), splits=("val",))
@@ -182,7 +184,7 @@ def test_probe_sends_a_held_out_image_and_keeps_what_came_back(endpoint, tmp_pat
 
 
 def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
-    """A PNG of 60 bytes that says it has 2.5 gigapixels."""
+    """A PNG of 60 bytes whose header declares 2.5 gigapixels."""
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -207,20 +209,23 @@ REFUSED = {
     "a little too large": (bomb(2001, 2000), "image/png", "", 413, "image", "has 2001 x 2000 pixels"),
     "too many bytes": (b"\xff" * 1_000_001, "image/jpeg", "", 413, "body", "holds 1000001 bytes"),
     "unknown model": (picture(), "image/jpeg", "?model=bikes", 404, "model", "'bikes' is unknown"),
-    "form without file": (multipart(b"x", filename=""), "multipart/form-data; boundary=line", "", 400, "body", "holds no file"),
+    "form without file": (multipart(b"x", filename=""), "multipart/form-data; boundary=line", "", 400, "body",
+                          "holds no file"),
     "form with empty file": (multipart(b""), "multipart/form-data; boundary=line", "", 400, "file", "is empty"),
     "broken form": (b"--other", "multipart/form-data; boundary=line", "", 400, "body", ""),
     "form without boundary": (multipart(b"x"), "multipart/form-data", "", 400, "body", "is no readable multipart form"),
     "confidence out of range": (picture(), "image/jpeg", "?confidence=2", 422, "query.confidence", "'2' does not fit"),
-    "confidence not a number": (picture(), "image/jpeg", "?confidence=nan", 422, "query.confidence", "'nan' does not fit"),
-    "too many detections": (picture(), "image/jpeg", "?max_detections=301", 422, "query.max_detections", "does not fit"),
+    "confidence not a number": (picture(), "image/jpeg", "?confidence=nan", 422, "query.confidence",
+                                "'nan' does not fit"),
+    "too many detections": (picture(), "image/jpeg", "?max_detections=301", 422, "query.max_detections",
+                            "does not fit"),
     "unknown format": (picture(), "image/jpeg", "?format=xml", 422, "query.format", "'xml' does not fit"),
 }
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_answered_is_explained(endpoint, case):
+def test_refused_requests(endpoint, case):
     body, content_type, query, status, where, problem = REFUSED[case]
     answer = ask(f"{endpoint}/v1/detect{query}", body, content_type=content_type)
     assert answer.status == status, answer.body
@@ -239,7 +244,7 @@ def test_unknown_route_and_method(endpoint):
 
 @pytest.mark.ray
 def test_body_without_length_is_cut_off(endpoint):
-    """A chunked body says nothing about its length; it is refused once it passes the limit."""
+    """A chunked body does not declare its length; it is refused once it exceeds the limit."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(endpoint).netloc, timeout=300)
     chunks = (b"\xff" * 100_000 for _ in range(15))
     connection.request("POST", "/v1/detect", chunks, {"Content-Type": "image/jpeg"}, encode_chunked=True)
@@ -257,7 +262,7 @@ def test_bytes_are_checked_before_pixels_and_pixels_before_decoding():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_is_what_pillow_displays(orientation):
+def test_upright_matches_pillow(orientation):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -318,7 +323,8 @@ def test_v2_binary_tensors(endpoint):
     head = json.dumps({"inputs": [{"name": "image", "shape": [40, 60, 3], "datatype": "UINT8",
                                    "parameters": {"binary_data_size": pixels.size}}],
                        "outputs": [{"name": "labels", "parameters": {"binary_data": True}},
-                                   {"name": "boxes", "parameters": {"binary_data": True}}, {"name": "scores"}]}).encode()
+                                   {"name": "boxes", "parameters": {"binary_data": True}},
+                                   {"name": "scores"}]}).encode()
     answer = ask(f"{endpoint}/v2/models/shapes/infer", head + pixels.tobytes(), content_type="application/octet-stream",
                  Inference_Header_Content_Length=str(len(head)))
     assert answer.status == 200, answer.body
@@ -341,14 +347,17 @@ V2_REFUSED = {
     "no base64": ({"shape": [1], "datatype": "BYTES", "data": ["%%%"]}, 400, "image: is no base64"),
     "two images": ({"shape": [2], "datatype": "BYTES", "data": ["", ""]}, 400, "image: data is not one string"),
     "no image": ({"shape": [1], "datatype": "BYTES", "data": ["aGVsbG8="]}, 400, "image: cannot be decoded"),
-    "bomb": ({"shape": [1], "datatype": "BYTES", "data": [base64.b64encode(bomb()).decode()]}, 413, "has far too many pixels"),
+    "bomb": ({"shape": [1], "datatype": "BYTES", "data": [base64.b64encode(bomb()).decode()]}, 413,
+             "has far too many pixels"),
     "shape and data differ": ({"shape": [2, 2, 3], "datatype": "UINT8", "data": [1, 2]}, 400, "data does not fit"),
     "value out of range": ({"shape": [1, 1, 3], "datatype": "UINT8", "data": [1, 2, 256]}, 400, "data does not fit"),
     "no picture shape": ({"shape": [12], "datatype": "UINT8", "data": [1] * 12}, 400, "shape [12] does not fit"),
     "a batch": ({"shape": [2, 1, 1, 3], "datatype": "UINT8", "data": [1] * 6}, 400, "does not fit"),
-    "unknown type": ({"shape": [1, 1, 3], "datatype": "INT4", "data": [1] * 3}, 400, "datatype 'INT4' is not supported"),
+    "unknown type": ({"shape": [1, 1, 3], "datatype": "INT4", "data": [1] * 3}, 400,
+                     "datatype 'INT4' is not supported"),
     "not a number": ({"shape": [1, 1, 3], "datatype": "FP32", "data": [1, "NaN", 2]}, 400, "not finite"),
-    "another tensor": ({"name": "pixels", "shape": [1], "datatype": "BYTES", "data": [""]}, 400, "inputs: are ['pixels']"),
+    "another tensor": ({"name": "pixels", "shape": [1], "datatype": "BYTES", "data": [""]}, 400,
+                       "inputs: are ['pixels']"),
 }
 
 
@@ -375,7 +384,7 @@ def test_v2_malformed_requests(endpoint):
 # --- the replica's model without Ray ---------------------------------------------------------------------
 
 
-def test_batch_gives_what_single_images_give():
+def test_batch_matches_single_images():
     from yolov7_ray.serve.detector import Detector
 
     detector = Detector(LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {}), SIZE_PX, torch.device("cpu"))
@@ -392,21 +401,22 @@ def test_trained_model_is_folded_before_it_is_served():
     from yolov7_ray.serve.detector import Detector
 
     detector = Detector(LoadedModel(tiny_model(), CLASSES, SIZE_PX, "here", {}), SIZE_PX, torch.device("cpu"))
-    assert detector.model.is_folded
+    assert detector.engine.model.is_folded
     detector.warm_up(2)
 
 
-# --- mistakes in the job: all said before anything is deployed --------------------------------------------
+# --- invalid jobs: rejected before anything is deployed ------------------------------------------------
 
 
 @pytest.mark.parametrize("settings, error, message", [
     ({"models": {"a": {"model": "bikes@latest"}}}, NotFound, "model 'bikes' is not registered"),
     ({"models": {"a": {"model": "shapes@best"}}}, NotFound, "alias 'best' of model 'shapes' does not exist"),
     ({"models": {"a": {"model": "no/such/run"}}}, NotFound, "holds no trained model"),
-    ({"models": {"a": {"model": "shapes", "image_size_px": 100}}}, JobError, "models.a.image_size_px: 100 is not a multiple"),
+    ({"models": {"a": {"model": "shapes", "image_size_px": 100}}}, JobError,
+     "models.a.image_size_px: 100 is not a multiple"),
     ({"token_env": "YOLOV7_TEST_NO_TOKEN"}, JobError, "environment variable YOLOV7_TEST_NO_TOKEN is not set"),
 ])
-def test_mistakes_in_the_job(registry, settings, error, message):
+def test_invalid_jobs(registry, settings, error, message):
     from yolov7_ray.serve.app import build_app
 
     with pytest.raises(error, match=message):

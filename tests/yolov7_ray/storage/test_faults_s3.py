@@ -1,4 +1,4 @@
-"""Every fault of the network, on a real server: it passes, or it ends in an error; the bytes are never wrong."""
+"""Network faults on a real server: each is retried or ends in an error; the bytes are never wrong."""
 
 import os
 import signal
@@ -10,11 +10,10 @@ from pathlib import Path
 import faulty_s3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-
-from yolov7_ray.storage import retry
 from yolov7_ray import storage
-from yolov7_ray.storage import s3 as s3_module
 from yolov7_ray.errors import AlreadyExists, Corrupt, StorageError
+from yolov7_ray.storage import retry
+from yolov7_ray.storage import s3 as s3_module
 
 CONTENT = bytes(range(256)) * 800
 LARGE = os.urandom((5 << 20) + 1000)
@@ -29,7 +28,7 @@ def proxy(s3_server):
 
 @pytest.fixture
 def faulty(proxy, monkeypatch):
-    """The proxy in the place of the server, with short waits: the ways through the code stay the same."""
+    """The proxy instead of the server, with short waits; the code paths are the same."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     monkeypatch.setattr(retry, "READ_TIMEOUT_S", 0.6)
     monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 0.05)
@@ -41,7 +40,7 @@ def faulty(proxy, monkeypatch):
     proxy.heal()
 
 
-# --- the operations, each with the proof that it did what it says ------------------------------------------
+# --- the operations, each with a check of its result -------------------------------------------------------
 
 
 def reads(uri: str, directory: Path) -> None:
@@ -104,7 +103,7 @@ def uri(s3) -> str:
 
 
 @pytest.mark.parametrize("kind, operation", CASES)
-def test_passing_faults_are_outwaited(kind, operation, uri, faulty, tmp_path):
+def test_transient_faults_are_retried(kind, operation, uri, faulty, tmp_path):
     fault = faulty.inject(kind, count=1 if kind in ("silent", "stalled") else 2)
     operation(uri, tmp_path)
     assert fault.count == 0  # it did happen
@@ -112,14 +111,14 @@ def test_passing_faults_are_outwaited(kind, operation, uri, faulty, tmp_path):
 
 
 @pytest.mark.parametrize("kind, operation", CASES)
-def test_lasting_faults_end_in_an_error(kind, operation, uri, faulty, tmp_path, monkeypatch):
-    monkeypatch.setattr(retry, "PATIENCE_S", 0.15)
-    monkeypatch.setattr(retry, "PATIENCE_CHECK_S", 0.1)
+def test_permanent_faults_end_in_an_error(kind, operation, uri, faulty, tmp_path, monkeypatch):
+    monkeypatch.setattr(retry, "RETRY_FOR_S", 0.15)
+    monkeypatch.setattr(retry, "RETRY_CHECK_FOR_S", 0.1)
     faulty.inject(kind, "PUT", "GET", "POST", part=uri[len("s3:/"):] if operation is not lists else "")
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(StorageError) as caught:
         operation(uri, tmp_path)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - started < 60
     assert caught.value.where.startswith("s3://bucket/") and caught.value.remedy
     faulty.heal()
     monkeypatch.undo()
@@ -144,13 +143,13 @@ def test_a_fifth_of_all_requests_may_fail(kinds, s3, faulty, tmp_path):
 def test_busy_for_a_while(uri, faulty, monkeypatch, tmp_path):
     monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 5.0)
     faulty.inject("busy", seconds=1.5)
-    begun = time.monotonic()
+    started = time.monotonic()
     reads(uri, tmp_path)
-    assert time.monotonic() - begun > 1.4
+    assert time.monotonic() - started > 1.4
 
 
 class Clock:
-    """Time that passes by sleeping alone."""
+    """A clock that only `sleep` advances."""
 
     now = 0.0
 
@@ -162,7 +161,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("busy_s, passes", [(30, True), (75, True), (120, False)])
-def test_the_patience_is_more_than_thirty_seconds(busy_s, passes, monkeypatch):
+def test_retries_last_more_than_thirty_seconds(busy_s, passes, monkeypatch):
     clock, tries = Clock(), []
     monkeypatch.setattr(retry, "time", clock)
 
@@ -173,41 +172,41 @@ def test_the_patience_is_more_than_thirty_seconds(busy_s, passes, monkeypatch):
         return "here"
 
     if passes:
-        assert retry.patiently("s3://bucket/x", attempt) == "here"
+        assert retry.with_retries("s3://bucket/x", attempt) == "here"
     else:
         with pytest.raises(StorageError, match="S3 answers 503 SlowDown"):
-            retry.patiently("s3://bucket/x", attempt)
-    assert tries[-1] <= retry.PATIENCE_S
+            retry.with_retries("s3://bucket/x", attempt)
+    assert tries[-1] <= retry.RETRY_FOR_S
     assert len(tries) < 60  # a server in trouble is not hammered
 
 
 @pytest.mark.parametrize("answered, longest_s", [(False, 10), (True, 90)])
-def test_a_server_that_restarts_is_waited_for(answered, longest_s, monkeypatch):
+def test_a_server_that_restarts_is_retried(answered, longest_s, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(retry, "time", clock)
-    monkeypatch.setattr(retry, "_answered", {retry.endpoint()} if answered else set())
+    monkeypatch.setattr(retry, "_reached_endpoints", {retry.endpoint()} if answered else set())
 
     def attempt() -> None:
         raise EndpointConnectionError(endpoint_url="http://there")
 
     with pytest.raises(StorageError, match="cannot be reached at .*; check AWS_ENDPOINT_URL"):
-        retry.patiently("s3://bucket/x", attempt)
+        retry.with_retries("s3://bucket/x", attempt)
     assert longest_s - retry.LONGEST_PAUSE_S <= clock.now <= longest_s
 
 
-def test_a_dripping_body_is_given_up(uri, faulty, monkeypatch, tmp_path):
+def test_a_slow_body_is_fetched_again(uri, faulty, monkeypatch, tmp_path):
     monkeypatch.setattr(retry, "SLOWEST_BYTES_PER_S", 1e6)
     faulty.inject("dripping", count=1)
-    begun = time.monotonic()
+    started = time.monotonic()
     reads(uri, tmp_path)
-    assert time.monotonic() - begun > retry.READ_TIMEOUT_S
+    assert time.monotonic() - started > retry.READ_TIMEOUT_S
 
 
 # --- what only a digest can tell ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["short", "flipped"])
-def test_objects_of_others_are_held_against_their_etag(kind, s3, faulty, tmp_path):
+def test_objects_of_other_writers_are_checked_against_their_etag(kind, s3, faulty, tmp_path):
     place = s3_module.S3.of(s3 + "/x")
     s3_module._client().put_object(Bucket=place.bucket, Key=place.key, Body=CONTENT)
     fault = faulty.inject(kind, count=1)
@@ -215,7 +214,7 @@ def test_objects_of_others_are_held_against_their_etag(kind, s3, faulty, tmp_pat
     assert fault.count == 0
 
 
-def test_damage_that_stays_is_named(uri, faulty, tmp_path):
+def test_permanent_damage_is_reported(uri, faulty, tmp_path):
     faulty.inject("flipped", "GET")
     with pytest.raises(Corrupt, match="/x: is corrupt: .* write it again from its source, or restore it"):
         storage.read_bytes(uri)
@@ -258,7 +257,8 @@ def test_an_upload_that_is_forgotten_half_way_starts_again(s3, faulty, tmp_path)
 
 UPLOADER = """
 import sys
-from yolov7_ray.storage import s3, storage
+from yolov7_ray import storage
+from yolov7_ray.storage import s3
 
 s3.SINGLE_PUT_BYTES = s3.PART_BYTES = 5 << 20
 storage.upload(sys.argv[1], sys.argv[2])

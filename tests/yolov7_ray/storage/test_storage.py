@@ -9,10 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from yolov7_ray.storage import s3 as s3_module
 from yolov7_ray import storage
 from yolov7_ray.errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
+from yolov7_ray.storage import s3 as s3_module
 
 
 def test_join_keeps_both_kinds_of_uri():

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, the newest whole one counts, and only the best and the newest are kept."""
+"""Checkpoints are complete or absent, a run resumes from the newest complete one, the best and newest are kept."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def state() -> TrainState:
 
 
 def marked(state: TrainState, epoch: int, step: int = 0) -> TrainState:
-    """The state at a position that its weights tell."""
+    """The state at a position that is encoded in its weights."""
     state.epoch, state.step = epoch, step
     with torch.no_grad():
         next(state.model.parameters()).fill_(epoch + step / 1000)
@@ -39,7 +39,7 @@ def save(checkpoints: Checkpoints, state: TrainState, score: float = -1.0) -> No
     checkpoints.save(state.snapshot(), {"kind": "train"}, {"epoch": state.epoch}, score)
 
 
-def test_a_run_goes_on_from_the_newest(state, place):
+def test_a_run_resumes_from_the_newest(state, place):
     run = storage.join(place, "run")
     checkpoints = Checkpoints(run, keep_best=1)
     assert checkpoints.restore(state) is None
@@ -51,7 +51,7 @@ def test_a_run_goes_on_from_the_newest(state, place):
     assert (state.epoch, state.step) == (2, 40) and mark(state) == pytest.approx(2.04)
 
 
-def test_the_snapshot_is_of_the_moment_of_saving(state, tmp_path):
+def test_the_snapshot_holds_the_state_at_the_time_of_saving(state, tmp_path):
     checkpoints = Checkpoints(str(tmp_path), 1)
     save(checkpoints, marked(state, 1))
     marked(state, 7)
@@ -67,13 +67,13 @@ def test_the_best_and_the_newest_are_kept(state, tmp_path):
         save(checkpoints, marked(state, epoch, 10))
     checkpoints.wait()
     kept = {checkpoint_name(1), checkpoint_name(3), checkpoint_name(5), checkpoint_name(5, 10)}
-    assert set(checkpoints.names()) == checkpoints.whole == kept == {path.name for path in tmp_path.iterdir()}
+    assert set(checkpoints.names()) == checkpoints.complete == kept == {path.name for path in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "record"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(state, tmp_path, damage):
-    said = []
-    checkpoints = Checkpoints(str(tmp_path), 1, said.append)
+def test_a_damaged_checkpoint_is_skipped(state, tmp_path, damage):
+    logged = []
+    checkpoints = Checkpoints(str(tmp_path), 1, logged.append)
     for epoch in (1, 2):
         save(checkpoints, marked(state, epoch))
     checkpoints.wait()
@@ -84,11 +84,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(state, tmp_path,
         file.unlink()
     else:
         file.write_bytes(bytes(data[:-9]) if damage == "truncated" else b"{" if damage == "record" else bytes(data))
-    assert Checkpoints(str(tmp_path), 1, said.append).restore(state) == checkpoint_name(1)
-    assert mark(state) == 1 and len(said) == 1 and "checkpoint-epoch-0002 is damaged" in said[0]
+    assert Checkpoints(str(tmp_path), 1, logged.append).restore(state) == checkpoint_name(1)
+    assert mark(state) == 1 and len(logged) == 1 and "checkpoint-epoch-0002 is damaged" in logged[0]
 
 
-def test_where_all_are_damaged_nothing_is_overwritten(state, tmp_path):
+def test_if_all_are_damaged_nothing_is_overwritten(state, tmp_path):
     checkpoints = Checkpoints(str(tmp_path), 1, lambda line: None)
     save(checkpoints, marked(state, 1))
     checkpoints.wait()
@@ -109,13 +109,13 @@ def test_without_its_record_there_is_no_checkpoint(state, tmp_path):
     assert {"model.safetensors", "ema.safetensors", "state.pt", "spec.json", "metrics.json"} == set(record["files"])
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_and_fatal_only_at_the_end(state, tmp_path):
-    said, blocked = [], tmp_path / "file"
+def test_a_failed_write_is_logged_and_fatal_only_at_the_end(state, tmp_path):
+    logged, blocked = [], tmp_path / "file"
     blocked.write_text("not a directory")
-    checkpoints = Checkpoints(str(blocked), 1, said.append)
+    checkpoints = Checkpoints(str(blocked), 1, logged.append)
     save(checkpoints, marked(state, 1))
     checkpoints.wait(fatal=False)
-    assert len(said) == 1 and "could not be saved" in said[0] and not checkpoints.busy
+    assert len(logged) == 1 and "could not be saved" in logged[0] and not checkpoints.busy
     save(checkpoints, state)
     with pytest.raises((StorageError, OSError)):
         checkpoints.wait()

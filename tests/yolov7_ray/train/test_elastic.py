@@ -1,4 +1,4 @@
-"""A cluster that loses and gains nodes: the job goes on with what there is, and learns the same."""
+"""A cluster that loses and gains nodes: the job continues on the nodes that exist, with the same batches."""
 
 import json
 import queue
@@ -89,7 +89,7 @@ def undisturbed(document: dict) -> list[dict]:
 
 @pytest.mark.ray
 @pytest.mark.long
-def test_nodes_leave_and_join_and_the_job_goes_on_with_the_same_batches(shapes_dataset, tmp_path, record_property):
+def test_nodes_leave_and_join_and_the_job_continues_with_the_same_batches(shapes_dataset, tmp_path, record_property):
     document, path = job(tmp_path, shapes_dataset), tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(document))
     with cluster(1, 1) as running, Submission(running, path) as submission:
@@ -104,7 +104,8 @@ def test_nodes_leave_and_join_and_the_job_goes_on_with_the_same_batches(shapes_d
         submission.wait_for("images/s")
     assert "Traceback" not in text and "state-dump" not in text
     assert "was lost (" in text and "resumed after epoch" in text
-    saved, resumed = (re.findall(rf"{word} after epoch (\d+)(?:, step (\d+))?", text)[-1] for word in ("saved", "resumed"))
+    saved, resumed = (re.findall(rf"{word} after epoch (\d+)(?:, step (\d+))?", text)[-1]
+                      for word in ("saved", "resumed"))
     assert saved == resumed, "nothing is lost when a node joins"
 
     [results] = (tmp_path / "runs").glob("*/results.json")
@@ -118,8 +119,8 @@ def test_nodes_leave_and_join_and_the_job_goes_on_with_the_same_batches(shapes_d
 
 @pytest.mark.ray
 @pytest.mark.long
-def test_a_node_that_is_reclaimed_takes_nothing_along(shapes_dataset, tmp_path):
-    """Without any regular checkpoint within epochs: what is there was saved for the reclaim."""
+def test_a_reclaimed_node_loses_no_progress(shapes_dataset, tmp_path):
+    """Without regular checkpoints within epochs: the one that exists was saved for the reclaim."""
     document, path = job(tmp_path, shapes_dataset), tmp_path / "train.yaml"
     document["checkpoint"] = {"every_epochs": EPOCHS}
     path.write_text(yaml.safe_dump(document))
@@ -135,7 +136,7 @@ def test_a_node_that_is_reclaimed_takes_nothing_along(shapes_dataset, tmp_path):
     assert int(resumed) >= int(trained[-1]) - 1, "at most the updates of the last seconds are made again"
 
 
-def test_a_range_asks_for_the_least():
+def test_a_range_requests_its_minimum():
     spec = load_job("kind: train\ndataset: d\nbatch_size: 64\n", ["resources.workers=[2, 8]"])
     assert demand(spec).count == 2 and demand(spec).what == "2 to 8 workers"
     check(spec, {"CPU": 2})

@@ -1,4 +1,4 @@
-"""Weights and anchors are settled, or refused with a reason, before any worker starts."""
+"""Initial weights and anchors are determined, or rejected with a reason, before any worker starts."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def spec(dataset: str, model: dict | None = None, **changes) -> TrainSpec:
 # --- anchors ------------------------------------------------------------------------------------------
 
 
-def test_box_sizes_are_those_of_the_objects_wherever_the_data_lie(place, tmp_path):
+def test_box_sizes_are_those_of_the_objects_in_local_and_s3_datasets(place, tmp_path):
     ingest_here(coco_source(make_coco(tmp_path / "raw")), place)
     dataset = ArrowDataset(place, "train", NodeCache(tmp_path / "cache"))
     expected = []
@@ -67,26 +67,26 @@ def test_a_missing_and_a_damaged_shard_are_named(tmp_path):
         read_box_sizes(uri, manifest, "train")
 
 
-def test_anchors_are_fitted_alike_every_time_and_miss_no_more_than_the_default(shapes_dataset):
+def test_fitted_anchors_are_deterministic_and_miss_no_more_than_the_default(shapes_dataset):
     auto = spec(shapes_dataset, {"anchors": "auto"})
     sizes_px = starting_point.box_sizes_px(auto, load_manifest(shapes_dataset))
     fit, again = (starting_point.fitted_anchors(auto, sizes_px) for _ in range(2))
-    default = starting_point.measured(BASE.anchors_px, sizes_px, auto)
+    default = starting_point.measure_fit(BASE.anchors_px, sizes_px, auto)
     assert fit == again and fit.num_boxes == len(sizes_px)
     assert fit.recall >= default.recall and fit.recall > 0.98 and fit.fitness > default.fitness
     areas = np.prod(np.array(fit.anchors_px), axis=-1)
     assert np.shape(fit.anchors_px) == (3, 3, 2) and (np.diff(areas.ravel()) >= 0).all(), "fine levels have small ones"
 
 
-def test_auto_is_settled_once_for_a_run(shapes_dataset, tmp_path):
+def test_auto_is_fitted_once_for_a_run(shapes_dataset, tmp_path):
     auto, run = spec(shapes_dataset, {"anchors": "auto"}), str(tmp_path / "run")
-    settled = starting_point.settled(auto, run)
-    assert settled.build_architecture().anchors_px == settled.model.anchors != BASE.anchors_px
-    assert starting_point.settled(settled, run) is settled
+    fitted = starting_point.with_fitted_anchors(auto, run)
+    assert fitted.build_architecture().anchors_px == fitted.model.anchors != BASE.anchors_px
+    assert starting_point.with_fitted_anchors(fitted, run) is fitted
     own = tuple(tuple((w + 1, h + 1) for w, h in level) for level in BASE.anchors_px)
     earlier = spec(shapes_dataset, {"anchors": own})
     storage.write_json(storage.join(run, "spec.json"), earlier.model_dump(mode="json"))
-    assert starting_point.settled(auto, run).model.anchors == own, "a run that goes on keeps its anchors"
+    assert starting_point.with_fitted_anchors(auto, run).model.anchors == own, "a run that goes on keeps its anchors"
     check_run(auto, run)
     with pytest.raises(JobError, match="checkpoints are of model.anchors .*the job says default"):
         check_run(spec(shapes_dataset), run)
@@ -119,7 +119,7 @@ def weights(tmp_path_factory) -> str:
     return str(path)
 
 
-def test_weights_of_other_classes_are_taken_over_but_for_the_predictors(shapes_dataset, weights, tmp_path):
+def test_weights_of_other_classes_are_loaded_except_the_predictors(shapes_dataset, weights, tmp_path):
     job = spec(shapes_dataset, {"weights": weights})
     dataset = ArrowDataset(shapes_dataset, "train", NodeCache(tmp_path))
     state, loaded = build_state(job, dataset, torch.device("cpu")), starting_point.starting_model(job)
@@ -128,12 +128,13 @@ def test_weights_of_other_classes_are_taken_over_but_for_the_predictors(shapes_d
     for name, value in state.model.state_dict().items():
         if not name.startswith("head.lead_predictors"):
             assert torch.equal(value, source[name]), name
-    taken, tensors = starting_point.tensors_taken(job, loaded, len(state.classes))
+    taken, tensors = starting_point.count_matching_tensors(job, loaded, len(state.classes))
     assert tensors - taken == 3 * 3, "weight, bias and factor of three predictors; what is added has the channels"
     assert state.model.architecture.anchors_px == loaded.model.architecture.anchors_px, "they were learnt with these"
     given = spec(shapes_dataset, {"weights": weights, "anchors": BASE.anchors_px})
     own = build_state(given, dataset, torch.device("cpu")).model
-    assert own.architecture.anchors_px == BASE.anchors_px and own.anchors_px.tolist() == np.array(BASE.anchors_px).tolist()
+    assert own.architecture.anchors_px == BASE.anchors_px
+    assert own.anchors_px.tolist() == np.array(BASE.anchors_px).tolist()
 
 
 def test_an_imported_official_checkpoint_can_be_started_from(shapes_dataset, tmp_path):

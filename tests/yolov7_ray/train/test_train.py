@@ -1,4 +1,4 @@
-"""Training on a real local Ray: what a run leaves behind, and that killed and resumed equals uninterrupted."""
+"""Training on a real local Ray: the output of a run, and that killed and resumed equals uninterrupted."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def uninterrupted(ray_session, shapes_dataset, tmp_path_factory) -> str:
-    """A run of four epochs that nothing disturbed."""
+    """A run of four epochs without interruption."""
     job = train_job(shapes_dataset, str(tmp_path_factory.mktemp("runs")), epochs=4)
     return train(job, "uninterrupted")["run"]
 
@@ -88,11 +88,12 @@ def submit(*arguments: str, **options) -> subprocess.Popen:
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
         environment.pop(name, None)
     return subprocess.Popen([sys.executable, str(ROOT / "submit.py"), *arguments], cwd=ROOT, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                            **options)
 
 
-@pytest.mark.long  # what a killed driver leaves behind needs a minute to see that it is alone
-def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, shapes_dataset, tmp_path):
+@pytest.mark.long  # orphans of a killed driver need a minute to notice its death
+def test_a_killed_driver_resumes_by_name_and_leaves_no_orphans(uninterrupted, shapes_dataset, tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=4)))
     mine = set(processes("ray"))
@@ -112,7 +113,7 @@ def test_a_killed_driver_goes_on_by_name_and_leaves_no_orphans(uninterrupted, sh
     assert_same_training(uninterrupted, str(tmp_path / "runs/driver-killed"))
 
 
-def test_a_run_killed_between_its_last_checkpoint_and_its_report_gets_the_report(uninterrupted, shapes_dataset, tmp_path):
+def test_a_run_killed_before_its_report_gets_the_report(uninterrupted, shapes_dataset, tmp_path):
     run = tmp_path / "cut-short"
     shutil.copytree(uninterrupted, run)
     shutil.rmtree(run / "report")
@@ -123,16 +124,16 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_report_gets_the_report
     assert completed["metrics"] == whole["metrics"] and (run / "report/index.html").exists()
 
 
-def test_a_job_that_is_told_to_end_saves_first(shapes_dataset, tmp_path):
+def test_a_terminated_job_saves_first(shapes_dataset, tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=500)))
-    driver = submit(str(job), "--name", "told")
-    wait_for(tmp_path / "runs/told", "checkpoint-epoch-0001/checkpoint.json")
+    driver = submit(str(job), "--name", "terminated")
+    wait_for(tmp_path / "runs/terminated", "checkpoint-epoch-0001/checkpoint.json")
     driver.terminate()
     output, _ = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == 128 + signal.SIGTERM, output
     [(epoch, step)] = re.findall(r"saved after epoch (\d+), step (\d+)", output)
-    names = Checkpoints(str(tmp_path / "runs/told"), 1).names()
+    names = Checkpoints(str(tmp_path / "runs/terminated"), 1).names()
     assert checkpoint_name(int(epoch), int(step)) in names, (names, output)
 
 

@@ -1,4 +1,4 @@
-"""Faults of a training on a real local Ray: kills at every stage, a rank that hangs, memory that runs out, NaN."""
+"""Faults of training on a real local Ray: kills at every stage, a hanging rank, out of memory, NaN."""
 
 import importlib
 import itertools
@@ -31,7 +31,7 @@ MOMENTS = {
 
 
 def dying_at_every_moment(marks: str) -> Callable[[dict], dict]:
-    """The training loop, but it kills its process at each moment, once each; ``marks`` is where it remembers."""
+    """The training loop that kills its process once at each moment; ``marks`` is the directory that records them."""
 
     def train_loop(config: dict) -> dict:
         def deadly(moment: str, function: Callable, number: int) -> Callable:
@@ -54,7 +54,7 @@ def dying_at_every_moment(marks: str) -> Callable[[dict], dict]:
 
 
 def test_kills_at_every_stage_change_nothing(ray_session, s3, tmp_path, monkeypatch):
-    """Data and run in S3, the worker killed with SIGKILL; bitwise the run that nothing disturbed."""
+    """Data and run in S3, the worker killed with SIGKILL; bitwise equal to an undisturbed run."""
     dataset, runs, marks = f"{s3}/shapes", f"{s3}/runs", tmp_path / "marks"
     marks.mkdir()
     ingest_here(ShapesSource(format="shapes", splits={"train": 23, "val": 7}, image_size_px=64), dataset, shard_mb=0.01)
@@ -71,7 +71,7 @@ def test_kills_at_every_stage_change_nothing(ray_session, s3, tmp_path, monkeypa
     assert {path.name for path in run.glob("checkpoint-*")} == set(Checkpoints(str(run), 1).names()), "none is half"
 
 
-def test_a_rank_that_hangs_is_found_told_and_replaced(ray_session, shapes_dataset, tmp_path, capfd):
+def test_a_hanging_rank_is_detected_reported_and_replaced(ray_session, shapes_dataset, tmp_path, capfd):
     job = train_job(shapes_dataset, str(tmp_path), epochs=4, checkpoint={"every_updates": 1},
                     resources={"workers": 2, "hang_timeout_s": 4})
     outcome: list = []
@@ -90,7 +90,7 @@ def test_a_rank_that_hangs_is_found_told_and_replaced(ray_session, shapes_datase
     assert outcome[0]["best"]["num_images"] == 23, "every sample once"
 
 
-def test_weights_that_explode_go_back_and_are_given_up_with_a_report(ray_session, shapes_dataset, tmp_path, capfd):
+def test_exploding_weights_roll_back_and_then_fail_with_an_error(ray_session, shapes_dataset, tmp_path, capfd):
     job = train_job(shapes_dataset, str(tmp_path), epochs=30, checkpoint={"every_updates": 1},
                     optimizer={"algorithm": "adamw", "learning_rate": 1e30, "warmup_epochs": 1})
     with pytest.raises(JobError, match=r"loss or gradient was not finite in 10 updates in a row, after 3 returns to an "
@@ -101,7 +101,7 @@ def test_weights_that_explode_go_back_and_are_given_up_with_a_report(ray_session
         assert f"with {factor} x the learning rate" in said, said
 
 
-def test_memory_that_runs_out_is_said_with_what_to_change(ray_session, shapes_dataset, tmp_path):
+def test_out_of_memory_is_reported_with_a_remedy(ray_session, shapes_dataset, tmp_path):
     """The first layer's output is 34 GB in one piece; the images that it sees are a tenth of it."""
     if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 30e9:
         pytest.skip("needs a machine with less than 30 GB of memory")

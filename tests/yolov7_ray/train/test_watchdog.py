@@ -1,4 +1,4 @@
-"""A process that makes no step is found, tells where it stands, and ends."""
+"""A process that makes no step is detected, reports its stacks, and exits."""
 
 import subprocess
 import sys
@@ -18,15 +18,15 @@ def watched(body: str, timeout_s: float = 0.4) -> subprocess.CompletedProcess:
         def stuck_in_a_collective():
             time.sleep(60)
 
-        def tell(problem, stacks):
+        def report(problem, stacks):
             print(problem, stacks, flush=True)
 
-        with watchdog.Watchdog({timeout_s}, tell) as dog:
+        with watchdog.Watchdog({timeout_s}, report) as dog:
     """) + textwrap.indent(textwrap.dedent(body), "    ") + "\nprint('through')\n"
     return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300)
 
 
-def test_a_hang_after_quick_steps_is_found_and_told():
+def test_a_hang_after_quick_steps_is_detected_and_reported():
     ended = watched("for _ in range(5):\n    dog.feed()\n    time.sleep(0.01)\nstuck_in_a_collective()")
     assert ended.returncode == 1 and "no step for" in ended.stdout
     assert "stuck_in_a_collective" in ended.stdout and "through" not in ended.stdout
@@ -42,6 +42,6 @@ def test_the_first_step_may_take_long():
     assert ended.returncode == 0 and "through" in ended.stdout, ended.stdout + ended.stderr
 
 
-def test_the_end_comes_even_when_nobody_listens():
-    ended = watched("dog.tell = None\ndog.feed()\nstuck_in_a_collective()")
+def test_the_process_exits_even_if_the_report_fails():
+    ended = watched("dog.report = None\ndog.feed()\nstuck_in_a_collective()")
     assert ended.returncode == 1 and "through" not in ended.stdout

@@ -1,4 +1,4 @@
-"""Tuning: the space, the front, and real trials on a real local Ray."""
+"""Tuning: search space, Pareto front, and real trials on a real local Ray."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def tune_job(dataset: str, storage_uri: str, **changes) -> dict:
                        "optimizer.learning_rate": {"loguniform": [1e-3, 1e-1]}}} | changes
 
 
-def test_the_front_holds_what_nothing_beats():
+def test_the_front_holds_the_undominated_points():
     assert pareto_front([(0.5, 10), (0.4, 5), (0.3, 7), (0.6, 20), (0.6, 25)]) == [1, 0, 3]
     assert pareto_front([(0.5, 10), (0.5, 10)]) == [0]
 
@@ -38,12 +38,12 @@ def test_a_trial_is_the_train_job_with_its_values_validated_anew():
     ({"data.image_size_px": {"choice": [64, 100]}}, "search.data.image_size_px: 100 is refused.*largest stride"),
     ({"model.width": {"gaussian": [0, 1]}}, "gaussian"),
 ])
-def test_a_search_that_no_trial_could_run_is_refused_at_once(search, message):
+def test_an_invalid_search_is_rejected_at_once(search, message):
     with pytest.raises(JobError, match=message):
         validate(tune_job("data", "runs", search=search))
 
 
-def test_trials_that_never_evaluated_say_why(tmp_path):
+def test_trials_without_evaluation_report_the_cause(tmp_path):
     spec = validate(tune_job("data", "runs"))
     trials = [Trial("a", {}, "run/a", None, "Traceback …\nRuntimeError: no space left")]
     with pytest.raises(JobError, match="none of 1 trials reached an evaluation; RuntimeError: no space left"):

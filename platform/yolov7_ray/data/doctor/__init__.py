@@ -1,1 +1,1 @@
-"""What is wrong with a dataset, before a GPU starts."""
+"""Dataset validation before training."""

@@ -1,4 +1,4 @@
-"""What a dry run says of a doctor job."""
+"""Dry run of a doctor job."""
 
 from yolov7.architectures.family import architecture
 
@@ -11,11 +11,11 @@ from .spec import DoctorSpec
 
 
 def doctor_lines(spec: DoctorSpec, upcoming: Upcoming) -> list[Line]:
-    """The detector that the objects are to suit, the dataset, and what a short look at it finds."""
+    """Lines about the detector, the dataset, and the findings of a sample check."""
     detector = ("detector", f"{spec.architecture} at {spec.size_px} px")
     if upcoming.makes(spec.dataset):
         return [detector, *dataset_lines(spec.dataset, (), upcoming)[2]]
     splits = load_manifest(spec.dataset).splits
-    filled = tuple(name for name, split in splits.items() if split.num_rows)  # the doctor tells of the others
+    filled = tuple(name for name, split in splits.items() if split.num_rows)  # the doctor reports empty splits
     seen = sample_check(spec.dataset, splits, architecture(spec.architecture), spec.size_px)
     return [detector, *dataset_lines(spec.dataset, filled, upcoming)[2], *plan_lines(seen)]

@@ -1,4 +1,4 @@
-"""One encoded image: what its header says, whether it is whole, and what it looks like."""
+"""Checks of one encoded image: its header, completeness, decoding, and its perceptual hash."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 from yolov7.images.sample import decode_image
 
 Problem = tuple[str, str]
-"""Kind of symptom, detail."""
+"""Kind of finding, detail."""
 
 ORIENTATION = 274
 """EXIF's tag; 1 is upright."""
@@ -24,28 +24,28 @@ TINT_SIZE_WH = (4, 4)
 
 
 def examine_image(data, recorded_hw: tuple[int, int], pixels_too: bool) -> tuple[np.ndarray | None, list[Problem]]:
-    """All that is wrong with an image, and the image at about 1/8 of its size where it was, and could be, decoded.
+    """The image at about 1/8 of its size, None if it was not or could not be decoded; and all its problems.
 
-    Without `pixels_too` it is decoded only where its header tells nothing.
+    Without `pixels_too` it is decoded only if its header cannot be parsed.
     """
     problems = examine_header(data, recorded_hw)
     if problems is not None and not pixels_too:
         return None, problems
     pixels, more = examine_pixels(data, recorded_hw)
     known = dict(problems or ())
-    if "truncated image" in known:  # which is why the decoder complains
+    if "truncated image" in known:  # the cause of the decoder's messages
         more = []
     return pixels, [*known.items(), *more]
 
 
 def examine_header(data, recorded_hw: tuple[int, int]) -> list[Problem] | None:
-    """What can be told without decoding `data`, any buffer; None where the header is not understood."""
+    """Problems found without decoding `data`, any buffer; None if the header cannot be parsed."""
     data = bytes(data)
     try:
-        with warnings.catch_warnings():  # of very large images: the decoder judges them
+        with warnings.catch_warnings():  # about very large images: the decoder decides
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
-            turned = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of a PNG would decode it
+            orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # a PNG's own getexif would decode it
             num_frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # MPO: a JPEG and its preview
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         return None
@@ -53,13 +53,13 @@ def examine_header(data, recorded_hw: tuple[int, int]) -> list[Problem] | None:
     size_hw = (image.height, image.width)
     if size_hw != recorded_hw:
         problems.append(("size differs from the record", f"{_size(size_hw)} px, its row says {_size(recorded_hw)} px"))
-    if image.format in ("JPEG", "MPO") and not _has_end(data):
+    if image.format in ("JPEG", "MPO") and not _has_end_marker(data):
         problems.append(("truncated image", f"{len(data):,} bytes without the end marker of a JPEG"))
-    if turned not in (0, 1):
-        problems.append(("turned by EXIF", f"orientation {turned}"))
+    if orientation not in (0, 1):
+        problems.append(("turned by EXIF", f"orientation {orientation}"))
     if image.mode == "CMYK":
         problems.append(("CMYK image", image.format))
-    if ";16" in str(image.tile):  # the raw mode of what lies in the file
+    if ";16" in str(image.tile):  # the raw mode of the stored data
         problems.append(("16-bit image", image.format))
     if num_frames > 1:
         problems.append(("animated image", f"{image.format} of {num_frames} frames"))
@@ -70,16 +70,16 @@ def _size(size_hw: tuple[int, int]) -> str:
     return f"{size_hw[1]}x{size_hw[0]}"
 
 
-def _has_end(data: bytes) -> bool:
-    """Whether a JPEG's last end marker comes after the beginning of its last scan: a thumbnail has markers, too."""
+def _has_end_marker(data: bytes) -> bool:
+    """Whether a JPEG's last end marker follows the start of its last scan; an embedded thumbnail has markers too."""
     end = data.rfind(b"\xff\xd9")
     return end >= 0 and data.find(b"\xff\xda", end) < 0
 
 
 def decode(data, reduce: int = 1) -> tuple[np.ndarray, list[str]]:
-    """(h, w, 3) uint8 RGB at 1/reduce, and what the decoder says about it. ValueError where it cannot be decoded.
+    """(h, w, 3) uint8 RGB at 1/reduce, and the decoder's messages. ValueError if it cannot be decoded.
 
-    libjpeg goes on over faulty data, to grey where they end, and complains to the standard error alone.
+    libjpeg continues past faulty data, fills missing data with grey, and reports only to standard error.
     """
     with tempfile.TemporaryFile() as file:
         sys.stderr.flush()
@@ -95,9 +95,9 @@ def decode(data, reduce: int = 1) -> tuple[np.ndarray, list[str]]:
 
 
 def examine_pixels(data, recorded_hw: tuple[int, int]) -> tuple[np.ndarray | None, list[Problem]]:
-    """The image at about 1/8 of its size, None where it cannot be decoded, and what its data suffer from.
+    """The image at about 1/8 of its size, None if it cannot be decoded, and its problems.
 
-    All of a JPEG's data are read for it, so a fault anywhere in them shows.
+    All of a JPEG's data are read, so a fault anywhere in them is found.
     """
     reduce = next((factor for factor in (8, 4, 2) if min(recorded_hw) >= factor * MIN_SIDE_PX), 1)
     try:
@@ -111,7 +111,7 @@ def examine_pixels(data, recorded_hw: tuple[int, int]) -> tuple[np.ndarray | Non
 
 
 def perceptual_hash(pixels: np.ndarray) -> tuple[int, bytes]:
-    """What survives resizing and compression: 64 bits of form (is a cell brighter than its left one?), and the tint.
+    """A hash that survives resizing and compression: 64 bits (is a cell brighter than its left one?), and the tint.
 
     The tint is the mean colour of 4 x 4 cells, 48 bytes.
     """

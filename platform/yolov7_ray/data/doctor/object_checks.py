@@ -1,4 +1,4 @@
-"""The object columns of a record batch: labels and boxes against their image, the image size and the anchors.
+"""Checks of the object columns of a record batch: labels and boxes against image, image size and anchors.
 
 n objects · B images of the batch
 """
@@ -20,8 +20,8 @@ OBJECT_COLUMNS = ("boxes_xyxy", "labels", "iscrowd", "area", "polygons")
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick:
-    """What a dataset is measured by."""
+class DetectorShape:
+    """Properties of the detector that objects are checked against."""
 
     num_classes: int
     image_size_px: int
@@ -31,19 +31,19 @@ class Yardstick:
 
 
 @dataclass(slots=True)
-class Census:
-    """Counts of a part of a split; they add up."""
+class Statistics:
+    """Counts of a part of a split; parts can be added."""
 
     num_images: int = 0
     num_objects: int = 0
     objects_per_class: list[int] = field(default_factory=list)
     num_measured: int = 0
-    """Objects that anchors are to fit."""
+    """Objects that are compared to the anchors."""
     num_fitting: int = 0
-    """Those that one does fit."""
+    """Those of them that some anchor fits."""
 
-    def add(self, other: "Census") -> None:
-        """Take another part in."""
+    def add(self, other: "Statistics") -> None:
+        """Add the counts of another part."""
         per_class = np.zeros(max(len(self.objects_per_class), len(other.objects_per_class)), int)
         for counts in (self.objects_per_class, other.objects_per_class):
             per_class[:len(counts)] += np.asarray(counts, int)
@@ -61,16 +61,17 @@ class Objects:
     boxes_xyxy: np.ndarray
     """(n, 4) float64."""
     size_wh: np.ndarray
-    """(n, 2) of the object's image, as recorded."""
+    """(n, 2) of the object's image, as recorded in the row."""
     labels: np.ndarray
     iscrowd: np.ndarray
 
     def select(self, keep: np.ndarray) -> "Objects":
-        """Those that `keep`, (n,) bool, marks."""
+        """The objects where `keep`, (n,) bool, is true."""
         return Objects(*(getattr(self, name)[keep] for name in self.__slots__))
 
 
-def examine_objects(batch: pa.RecordBatch, split: str, first: int, yardstick: Yardstick, findings: Findings) -> Census:
+def examine_objects(batch: pa.RecordBatch, split: str, first: int, detector_shape: DetectorShape,
+                    findings: Findings) -> Statistics:
     """Examine a batch whose first row is sample `first` of the split."""
     lengths = np.stack([pc.list_value_length(batch.column(name)).to_numpy() for name in OBJECT_COLUMNS])
     even = (lengths == lengths[0]).all(axis=0)
@@ -81,19 +82,20 @@ def examine_objects(batch: pa.RecordBatch, split: str, first: int, yardstick: Ya
             box = None if boxes is None or not np.isfinite(boxes[number]).all() else tuple(boxes[number].tolist())
             yield Case(split, first + row, names[row].as_py(), detail, box)
 
-    uneven, bare = np.flatnonzero(~even), np.flatnonzero(lengths[1] == 0)
+    uneven, without_objects = np.flatnonzero(~even), np.flatnonzero(lengths[1] == 0)
     findings.add_all("uneven columns", split, len(uneven), cases(uneven, (
         ", ".join(f"{count} {name}" for name, count in zip(OBJECT_COLUMNS, lengths[:, row].tolist()))
         for row in uneven)))
-    findings.add_all("image without objects", split, len(bare), cases(bare, iter([""] * len(bare))))
+    findings.add_all("image without objects", split, len(without_objects),
+                     cases(without_objects, iter([""] * len(without_objects))))
     objects = _objects(batch, even)
-    census = Census(batch.num_rows, int(lengths[1].sum()), _per_class(batch, yardstick.num_classes))
-    for kind, faulty, describe in _faults(objects, yardstick):
+    statistics = Statistics(batch.num_rows, int(lengths[1].sum()), _per_class(batch, detector_shape.num_classes))
+    for kind, faulty, describe in _faults(objects, detector_shape):
         where = np.flatnonzero(faulty)
         findings.add_all(kind, split, len(where), cases(objects.image[where], map(describe, where),
                                                         objects.boxes_xyxy[where]))
-    _measure(objects, yardstick, census)
-    return census
+    _measure(objects, detector_shape, statistics)
+    return statistics
 
 
 def _objects(batch: pa.RecordBatch, even: np.ndarray) -> Objects:
@@ -115,53 +117,53 @@ def _per_class(batch: pa.RecordBatch, num_classes: int) -> list[int]:
     return np.bincount(labels[(labels >= 0) & (labels < num_classes)], minlength=num_classes).tolist()
 
 
-def _faults(objects: Objects, yardstick: Yardstick):
-    """(kind, (n,) bool, how to describe object i) of each fault; an object has one fault of its box at most."""
+def _faults(objects: Objects, detector_shape: DetectorShape):
+    """(kind, (n,) bool, how to describe object i) of each fault; an object has at most one box fault."""
     boxes = objects.boxes_xyxy
     low, high = boxes[:, :2], boxes[:, 2:]
     finite = np.isfinite(boxes).all(axis=1)
     flat = finite & (high <= low).any(axis=1)
     outside = finite & ~flat & ((low < -TOLERANCE_PX) | (high > objects.size_wh + TOLERANCE_PX)).any(axis=1)
-    sound = finite & ~flat & ~outside & ~objects.iscrowd
+    valid = finite & ~flat & ~outside & ~objects.iscrowd
     with np.errstate(invalid="ignore"):  # of boxes that are not finite
-        sides_px = (high - low) * _scale(objects, yardstick)
+        sides_px = (high - low) * _scale(objects, detector_shape)
     short, long = sides_px.min(axis=1), sides_px.max(axis=1)
 
     def box(i: int) -> str:
         width, height = objects.size_wh[i].tolist()
         return f"[{', '.join(f'{side:g}' for side in np.round(boxes[i], 2).tolist())}] in {width:g}x{height:g} px"
 
-    def seen(i: int) -> str:
-        return f"{sides_px[i, 0]:.1f}x{sides_px[i, 1]:.1f} px at image size {yardstick.image_size_px}"
+    def shown_size(i: int) -> str:
+        return f"{sides_px[i, 0]:.1f}x{sides_px[i, 1]:.1f} px at image size {detector_shape.image_size_px}"
 
-    yield ("label out of range", (objects.labels < 0) | (objects.labels >= yardstick.num_classes),
-           lambda i: f"label {objects.labels[i]} of {yardstick.num_classes} classes")
+    yield ("label out of range", (objects.labels < 0) | (objects.labels >= detector_shape.num_classes),
+           lambda i: f"label {objects.labels[i]} of {detector_shape.num_classes} classes")
     yield "box is not finite", ~finite, box
     yield "box without area", flat, box
     yield "box outside the image", outside, box
-    yield "duplicate box", _repeated(objects) & sound, lambda i: f"label {objects.labels[i]}, box {box(i)}"
-    yield "tiny object", sound & (short <= MIN_SIDE_PX), seen
-    yield "elongated object", sound & (short > MIN_SIDE_PX) & (long >= MAX_ASPECT_RATIO * short), seen
+    yield "duplicate box", _repeated(objects) & valid, lambda i: f"label {objects.labels[i]}, box {box(i)}"
+    yield "tiny object", valid & (short <= MIN_SIDE_PX), shown_size
+    yield "elongated object", valid & (short > MIN_SIDE_PX) & (long >= MAX_ASPECT_RATIO * short), shown_size
 
 
-def _scale(objects: Objects, yardstick: Yardstick) -> np.ndarray:
-    """(n, 1): pixels that the detector sees per pixel of the image."""
-    return yardstick.image_size_px / np.maximum(objects.size_wh.max(axis=1, keepdims=True, initial=1), 1)
+def _scale(objects: Objects, detector_shape: DetectorShape) -> np.ndarray:
+    """(n, 1): pixels of the detector's input per pixel of the image."""
+    return detector_shape.image_size_px / np.maximum(objects.size_wh.max(axis=1, keepdims=True, initial=1), 1)
 
 
 def _repeated(objects: Objects) -> np.ndarray:
-    """(n,) bool: an earlier object of the image has the label and the box, to the pixel."""
+    """(n,) bool: an earlier object of the image has the same label and the same box, rounded to pixels."""
     keys = np.column_stack([objects.image, objects.labels, np.rint(np.nan_to_num(objects.boxes_xyxy))])
     repeated = np.ones(len(keys), bool)
     repeated[np.unique(keys, axis=0, return_index=True)[1]] = False
     return repeated
 
 
-def _measure(objects: Objects, yardstick: Yardstick, census: Census) -> None:
-    """Count the objects that some anchor fits, of those that training learns from."""
+def _measure(objects: Objects, detector_shape: DetectorShape, statistics: Statistics) -> None:
+    """Count the objects that training uses, and those of them that some anchor fits."""
     with np.errstate(invalid="ignore"):
-        sides_px = (objects.boxes_xyxy[:, 2:] - objects.boxes_xyxy[:, :2]) * _scale(objects, yardstick)
+        sides_px = (objects.boxes_xyxy[:, 2:] - objects.boxes_xyxy[:, :2]) * _scale(objects, detector_shape)
         sides_px = sides_px[~objects.iscrowd & (sides_px > MIN_SIDE_PX).all(axis=1) & np.isfinite(sides_px).all(axis=1)]
     if len(sides_px):
-        best = shape_similarity(sides_px, yardstick.anchors_px).max(axis=1)
-        census.num_measured, census.num_fitting = len(best), int((best > 1 / RATIO_THRESHOLD).sum())
+        best = shape_similarity(sides_px, detector_shape.anchors_px).max(axis=1)
+        statistics.num_measured, statistics.num_fitting = len(best), int((best > 1 / RATIO_THRESHOLD).sum())

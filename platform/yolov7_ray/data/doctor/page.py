@@ -1,4 +1,4 @@
-"""The examination as one HTML file: findings with small pictures, and the classes of every split as bars."""
+"""The examination as one HTML file: findings with thumbnails, and bar charts of the classes of every split."""
 
 import base64
 import html
@@ -20,7 +20,7 @@ from .shard_examination import open_shard
 
 THUMBNAIL_PX = 240
 MAX_PICTURES = 120
-"""Of the whole page, so that it stays a few MB."""
+"""Maximum for the whole page, which keeps it at a few MB."""
 MAX_CLASSES = 200
 
 _STYLE = """
@@ -46,7 +46,7 @@ td { width: 40%; } .bar { display: flex; align-items: center; gap: .5rem; }
 
 
 def page(examination: Examination) -> str:
-    """The whole document; it needs no other file and runs no script."""
+    """The HTML document; it is self-contained and runs no script."""
     title = html.escape(f"Dataset doctor · {examination.uri}")
     counts = " · ".join(f"{examination.findings.num_kinds(severity)} kinds of {severity}" for severity in SEVERITIES)
     facts = (f"{examination.looked_at} in {examination.elapsed_s:.1f} s, for {examination.architecture} at "
@@ -61,26 +61,27 @@ def page(examination: Examination) -> str:
 
 
 def _section(finding: Finding, pictures: "Pictures") -> str:
-    symptom = finding.symptom
+    definition = finding.definition
     per_split = ", ".join(f"{split} {count:,}" for split, count in finding.counts.items())
     cases = "".join(f"<figure>{pictures.of(case)}<figcaption>{html.escape(str(case))}</figcaption></figure>"
                     for case in finding.examples)
-    return (f"<section class={symptom.severity}><h3><b>{symptom.severity}</b> · {finding.count:,} × "
+    return (f"<section class={definition.severity}><h3><b>{definition.severity}</b> · {finding.count:,} × "
             f"{html.escape(finding.kind)} <span class=quiet>({html.escape(per_split)})</span></h3>"
-            f"<p>{html.escape(symptom.remedy)}</p><div class=cases>{cases}</div></section>")
+            f"<p>{html.escape(definition.remedy)}</p><div class=cases>{cases}</div></section>")
 
 
 def _classes(examination: Examination) -> str:
-    """A row per class, a bar per split: as long as it has objects, beside the most frequent class's."""
+    """A row per class, a bar per split: its object count relative to the most frequent class."""
     splits = examination.counted
     rows = []
     for label, name in enumerate(examination.manifest.classes[:MAX_CLASSES]):
-        cells = [_bar(census.objects_per_class[label], max(census.objects_per_class)) for census in splits.values()]
+        cells = [_bar(statistics.objects_per_class[label], max(statistics.objects_per_class))
+                 for statistics in splits.values()]
         rows.append(f"<tr><th>{html.escape(name)}{''.join(cells)}")
     left = len(examination.manifest.classes) - MAX_CLASSES
     more = f"<p class=quiet>and {left:,} more, in the JSON</p>" if left > 0 else ""
-    heads = "".join(f"<th>{html.escape(name)}: {census.num_images:,} images, {census.num_objects:,} objects"
-                    for name, census in splits.items())
+    heads = "".join(f"<th>{html.escape(name)}: {statistics.num_images:,} images, {statistics.num_objects:,} objects"
+                    for name, statistics in splits.items())
     return f"<table><tr><th>class{heads}{''.join(rows)}</table>{more}"
 
 
@@ -97,7 +98,7 @@ class Pictures:
         self._open = cache(self._open_shard)
 
     def of(self, case: Case) -> str:
-        """The image of the case with its object, or all of them, and beside it the one it repeats; or nothing."""
+        """The case's image with its object, or all objects, then the image it duplicates; empty if there is none."""
         places = [(case.split, case.index), case.twin] if case.twin else [(case.split, case.index)]
         return "".join(self._image(*place, case) for place in places if place[1] is not None)
 
@@ -107,7 +108,7 @@ class Pictures:
         try:
             pixels = self._drawn(split, index, case)
         except (ValueError, JobError, OSError, pa.ArrowException):
-            return ""  # it cannot be shown, which is what the case says
+            return ""  # the case itself says why it cannot be shown
         self.left -= 1
         encoded = base64.b64encode(encode_image(pixels)).decode()
         return (f"<img src='data:image/jpeg;base64,{encoded}' width={pixels.shape[1]} height={pixels.shape[0]} "

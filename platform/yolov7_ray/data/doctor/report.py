@@ -1,4 +1,4 @@
-"""What the doctor says: a table in the terminal, lines of a dry run, JSON, and a page."""
+"""Reports of the doctor: a table in the terminal, lines of a dry run, JSON, and an HTML page."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from .page import page
 from .spec import DoctorSpec
 
 PAGE, VALUES = "index.html", "doctor.json"
-_TOLD_BY_THE_PLAN = ("class missing in a split", "class without objects", "anchors do not fit")
+_IN_THE_DRY_RUN_ANYWAY = ("class missing in a split", "class without objects", "anchors do not fit")
 
 
 def doctor(spec: DoctorSpec, run_name: str) -> dict[str, Any]:
-    """Examine the dataset, print and write the reports; Unsound where there are errors."""
+    """Examine the dataset, print and write the reports; Unsound if there are errors."""
     for place in filter(None, (spec.output, spec.json_file)):
         storage.check_access(place, write=True)
     examination = examine(spec.dataset, architecture(spec.architecture), spec.size_px)
@@ -31,7 +31,7 @@ def doctor(spec: DoctorSpec, run_name: str) -> dict[str, Any]:
 
 
 def write(examination: Examination, output: str | None, json_file: str | None) -> list[str]:
-    """Write page and JSON where they are wanted; their places."""
+    """Write page and JSON where requested; returns their URIs."""
     places = []
     if output:
         places += [storage.join(output, PAGE), storage.join(output, VALUES)]
@@ -44,14 +44,14 @@ def write(examination: Examination, output: str | None, json_file: str | None) -
 
 
 def table(examination: Examination) -> str:
-    """The findings, worst first: how many of what, an example, a remedy; and the sum."""
-    splits = "; ".join(f"{name} {census.num_images:,} images, {census.num_objects:,} objects"
-                       for name, census in examination.counted.items())
+    """The findings, most severe first: count, kind, an example and a remedy; and a summary."""
+    splits = "; ".join(f"{name} {statistics.num_images:,} images, {statistics.num_objects:,} objects"
+                       for name, statistics in examination.counted.items())
     lines = [f"{examination.uri}: {splits or 'no images'}; {len(examination.manifest.classes)} classes; "
              f"for {examination.architecture} at {examination.image_size_px} px"]
     for finding in examination.findings:
-        lines += [f"  {finding.symptom.severity:<8}{finding.count:>9,}  {finding.kind}{_where(finding)}",
-                  f"{'':21}-> {finding.symptom.remedy}"]
+        lines += [f"  {finding.definition.severity:<8}{finding.count:>9,}  {finding.kind}{_where(finding)}",
+                  f"{'':21}-> {finding.definition.remedy}"]
     kinds = [f"{examination.findings.num_kinds(severity)} kinds of {severity}" for severity in SEVERITIES]
     rate = f", {examination.num_images / examination.cpu_s:.0f} images/s per core" if examination.cpu_s else ""
     return "\n".join([*lines, f"{', '.join(kinds)}; {examination.looked_at} in {examination.elapsed_s:.1f} s{rate}"])
@@ -62,12 +62,12 @@ def _where(finding: Finding) -> str:
 
 
 def plan_lines(examination: Examination) -> list[tuple[str, str]]:
-    """(severity, text) of each finding and (doctor, what was looked at) for a dry run.
+    """(severity, text) of each finding and (doctor, what was examined) for a dry run.
 
-    What the plan tells itself is left out: classes that a split lacks, and how anchors fit.
+    Left out is what the dry run reports itself: classes missing in a split, and how well anchors fit.
     """
-    lines = [(finding.symptom.severity,
-              f"{finding.count:,} x {finding.kind}{_where(finding)}; {finding.symptom.remedy}")
+    lines = [(finding.definition.severity,
+              f"{finding.count:,} x {finding.kind}{_where(finding)}; {finding.definition.remedy}")
              for finding in examination.findings
-             if finding.kind not in _TOLD_BY_THE_PLAN]
+             if finding.kind not in _IN_THE_DRY_RUN_ANYWAY]
     return [("doctor", f"{examination.looked_at}; python submit.py doctor {examination.uri} looks at all"), *lines]

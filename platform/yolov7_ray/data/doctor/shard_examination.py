@@ -1,4 +1,4 @@
-"""One shard under examination: fetched, verified, mapped; then every image and object of it."""
+"""Examination of one shard: fetch, verify and map it, then check every image and object."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -14,48 +14,48 @@ from ..reading.mapped_shard import MappedShard
 from .finding import Case, Findings
 from .image_checks import examine_image, perceptual_hash
 from .near_duplicates import Identity
-from .object_checks import Census, Yardstick, examine_objects
+from .object_checks import DetectorShape, Statistics, examine_objects
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """All that a process anywhere needs for examining one shard."""
+    """Everything a process on any node needs to examine one shard."""
 
     dataset: str
     split: str
     number: int
     """Position of the shard among those of its split."""
     first: int
-    """Sample of the split that is the shard's first row."""
+    """Index in the split of the shard's first row."""
     shard: Shard
-    yardstick: Yardstick
+    detector_shape: DetectorShape
 
 
 @dataclass(slots=True)
 class ShardReport:
-    """What a shard's examination has found."""
+    """Result of examining one shard."""
 
     findings: Findings = field(default_factory=Findings)
-    census: Census = field(default_factory=Census)
+    statistics: Statistics = field(default_factory=Statistics)
     images: list[Identity] = field(default_factory=list)
     cpu_s: float = 0.0
 
     def to_json(self) -> dict:
         """Plain values."""
-        return {"findings": self.findings.to_json(), "census": asdict(self.census),
+        return {"findings": self.findings.to_json(), "statistics": asdict(self.statistics),
                 "images": [asdict(image) for image in self.images], "cpu_s": self.cpu_s}
 
     @classmethod
     def from_json(cls, values: dict) -> "ShardReport":
         """Inverse of `to_json`."""
-        return cls(Findings.from_json(values["findings"]), Census(**values["census"]),
+        return cls(Findings.from_json(values["findings"]), Statistics(**values["statistics"]),
                    [Identity(**image) for image in values["images"]], values["cpu_s"])
 
 
 def open_shard(dataset: str, shard: Shard) -> MappedShard:
-    """The shard mapped where it lies, or in the node's cache if it comes from S3; its digest is not checked here.
+    """Map the shard in place, or in the node's cache if it is in S3; its digest is not checked here.
 
-    pa.ArrowException where it is no Arrow file with our columns, or where these do not fit together.
+    pa.ArrowException if it is not an Arrow file with the expected columns, or if these are inconsistent.
     """
     uri = storage.join(dataset, shard.path)
     mapped = MappedShard(NodeCache().path(dataset, shard) if storage.is_remote(uri) else uri)
@@ -65,14 +65,14 @@ def open_shard(dataset: str, shard: Shard) -> MappedShard:
         types = dict(zip(batch.schema.names, batch.schema.types))
         if other := [field.name for field in ARROW_SCHEMA if types.get(field.name) != field.type]:
             raise pa.ArrowInvalid(f"columns are missing or of another type: {', '.join(other)}")
-        batch.validate(full=True)  # else a wrong offset would end the process
+        batch.validate(full=True)  # a wrong offset would otherwise crash the process
     return mapped
 
 
 def compare_files(dataset: str, tasks: list[ShardTask], findings: Findings) -> list[ShardTask]:
-    """Those of the shards that are there in the size that the manifest says; the others become findings."""
+    """The shards that exist with the size in the manifest; the others become findings."""
     sizes = {info.path: info.num_bytes for info in storage.list_files(dataset)}
-    sound = []
+    intact = []
     for task in tasks:
         size = sizes.get(task.shard.path)
         if size is None:
@@ -81,20 +81,20 @@ def compare_files(dataset: str, tasks: list[ShardTask], findings: Findings) -> l
             findings.add("truncated shard", Case(
                 task.split, detail=f"{task.shard.path} has {size:,} bytes, not {task.shard.num_bytes:,}"))
         else:
-            sound.append(task)
-    return sound
+            intact.append(task)
+    return intact
 
 
 def examine_shard(task: ShardTask) -> ShardReport:
-    """Examine all of a shard. What is not the shard that was written is not opened, let alone trained on."""
-    report, begun_s = ShardReport(), time.process_time()
+    """Examine a whole shard. A shard whose digest is wrong is not opened."""
+    report, started_s = ShardReport(), time.process_time()
     mapped = _verified(task, report.findings)
     if mapped is not None:
         try:
             _examine_rows(task, mapped, report)
-        except pa.ArrowException as error:  # a null where none may be
+        except pa.ArrowException as error:  # a null where none is allowed
             report.findings.add("unreadable shard", _shard_case(task, error))
-    report.cpu_s = time.process_time() - begun_s
+    report.cpu_s = time.process_time() - started_s
     return report
 
 
@@ -114,14 +114,15 @@ def _verified(task: ShardTask, findings: Findings) -> MappedShard | None:
 
 
 def _shard_case(task: ShardTask, why: object = "") -> Case:
-    words = " ".join(str(why).split())[:200]
-    return Case(task.split, detail=": ".join(filter(None, (f"{task.shard.path}, {task.shard.num_rows} images", words))))
+    reason = " ".join(str(why).split())[:200]
+    shard = f"{task.shard.path}, {task.shard.num_rows} images"
+    return Case(task.split, detail=": ".join(filter(None, (shard, reason))))
 
 
 def _examine_rows(task: ShardTask, mapped: MappedShard, report: ShardReport) -> None:
     first = task.first
     for batch in mapped.batches:
-        report.census.add(examine_objects(batch, task.split, first, task.yardstick, report.findings))
+        report.statistics.add(examine_objects(batch, task.split, first, task.detector_shape, report.findings))
         for row in range(batch.num_rows):
             values = [batch.column(name)[row] for name in ("image_id", "file_name", "image", "height_px", "width_px")]
             report.images.append(_examine_image(task.split, first + row, *values, report.findings))
@@ -134,7 +135,7 @@ def _examine_rows(task: ShardTask, mapped: MappedShard, report: ShardReport) -> 
 
 def _examine_image(split: str, index: int, image_id: pa.Scalar, file_name: pa.Scalar, image: pa.Scalar,
                    height_px: pa.Scalar, width_px: pa.Scalar, findings: Findings) -> Identity:
-    """Add what is wrong with an image, decoded once at reduced size."""
+    """Add the problems of an image, decoded once at reduced size; returns its identity."""
     data, recorded_hw = image.as_buffer(), (height_px.as_py(), width_px.as_py())
     identity = (split, index, image_id.as_py(), file_name.as_py(), storage.digest(memoryview(data)))
     pixels, problems = examine_image(data, recorded_hw, pixels_too=True)

@@ -1,4 +1,4 @@
-"""The dataset as a whole: the manifest against itself and against what was counted, classes, and anchors.
+"""Checks of dataset statistics: the manifest against itself and the counts, classes, and anchors.
 
 C classes
 """
@@ -9,19 +9,19 @@ import numpy as np
 
 from ..manifest import Manifest, Split
 from .finding import Case, Findings
-from .object_checks import Census
+from .object_checks import Statistics
 
 RARE_PART = 0.01
-"""A class with less than this part of the most frequent one's objects is rare."""
+"""A class with less than this fraction of the most frequent class's objects is rare."""
 MIN_OBJECTS_FOR_MIX = 100
 MIN_MIX_DISTANCE = 0.2
-"""Part of the objects that would have to change their class for two splits to agree, beyond chance."""
+"""Fraction of objects that would have to change class for two splits to agree, beyond chance."""
 MIN_RECALL = 0.98
 """Best possible recall below which anchors do not fit."""
 
 
 def examine_manifest(manifest: Manifest, findings: Findings) -> None:
-    """What is wrong with the manifest alone, before a shard is opened."""
+    """Check the manifest alone, without opening a shard."""
     _find_ambiguous_classes(manifest, findings)
     for name, split in manifest.splits.items():
         if not split.num_rows:
@@ -45,24 +45,24 @@ def _find_ambiguous_classes(manifest: Manifest, findings: Findings) -> None:
                                                                  f"{len(manifest.source_ids)} ids"))
 
 
-def _compare(findings: Findings, split: str, claim: str, unit: str, found: int, said: int) -> None:
-    if found != said:
+def _compare(findings: Findings, split: str, claim: str, unit: str, found: int, expected: int) -> None:
+    if found != expected:
         findings.add("counts differ from the manifest",
-                     Case(split, detail=f"{claim} {found:,} {unit}, the manifest says {said:,}"))
+                     Case(split, detail=f"{claim} {found:,} {unit}, the manifest says {expected:,}"))
 
 
-def compare_counts(manifest: Manifest, counted: dict[str, Census], findings: Findings) -> None:
-    """Hold what was counted in all shards of a split against the manifest."""
-    for name, census in counted.items():
+def compare_counts(manifest: Manifest, counted: dict[str, Statistics], findings: Findings) -> None:
+    """Compare the counts over all shards of a split to the manifest."""
+    for name, statistics in counted.items():
         split: Split = manifest.splits[name]
-        _compare(findings, name, "it has", "objects", census.num_objects, split.num_objects)
-        for label, (found, said) in enumerate(zip(census.objects_per_class, split.objects_per_class)):
-            if found != said and label < len(manifest.classes):
-                _compare(findings, name, "it has", f"objects of '{manifest.classes[label]}'", found, said)
+        _compare(findings, name, "it has", "objects", statistics.num_objects, split.num_objects)
+        for label, (found, expected) in enumerate(zip(statistics.objects_per_class, split.objects_per_class)):
+            if found != expected and label < len(manifest.classes):
+                _compare(findings, name, "it has", f"objects of '{manifest.classes[label]}'", found, expected)
 
 
 def examine_classes(classes: tuple[str, ...], per_split: dict[str, tuple[int, ...]], findings: Findings) -> None:
-    """Missing and rare classes, and splits whose classes are mixed differently; splits without objects are left out."""
+    """Find missing and rare classes, and differing class mixes; splits without objects are left out."""
     counts = {name: np.asarray(values) for name, values in per_split.items()
               if sum(values) and len(values) == len(classes)}
     if not counts:
@@ -86,9 +86,9 @@ def examine_classes(classes: tuple[str, ...], per_split: dict[str, tuple[int, ..
 
 def _compare_mix(classes: tuple[str, ...], one: tuple[str, np.ndarray], other: tuple[str, np.ndarray],
                  findings: Findings) -> None:
-    """Add where the class shares of two splits, (C,) counts each, differ by more than chance explains.
+    """Add a finding if the class shares of two splits, (C,) counts each, differ by more than chance explains.
 
-    The distance is that of total variation; two samples of the same mix differ by about the noise below.
+    The distance is the total variation distance; two samples of the same mix differ by about the noise below.
     """
     totals = np.array([one[1].sum(), other[1].sum()])
     if totals.min() < MIN_OBJECTS_FOR_MIX:
@@ -103,10 +103,10 @@ def _compare_mix(classes: tuple[str, ...], one: tuple[str, np.ndarray], other: t
                                                                 f"{distance:.0%} of the objects are of other classes"))
 
 
-def examine_anchors(counted: Iterable[tuple[str, Census]], findings: Findings) -> None:
-    """Add the objects that no anchor fits, where they are many: no training finds them."""
-    for name, census in counted:
-        missed = census.num_measured - census.num_fitting
-        if census.num_measured and missed > (1 - MIN_RECALL) * census.num_measured:
-            recall = census.num_fitting / census.num_measured
+def examine_anchors(counted: Iterable[tuple[str, Statistics]], findings: Findings) -> None:
+    """Add the objects that no anchor fits, if they are many: training cannot learn them."""
+    for name, statistics in counted:
+        missed = statistics.num_measured - statistics.num_fitting
+        if statistics.num_measured and missed > (1 - MIN_RECALL) * statistics.num_measured:
+            recall = statistics.num_fitting / statistics.num_measured
             findings.add("anchors do not fit", Case(name, detail=f"best possible recall {recall:.3f}"), missed)

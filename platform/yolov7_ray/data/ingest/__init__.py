@@ -1,1 +1,1 @@
-"""Raw images and annotations become an Arrow dataset."""
+"""Conversion of raw images and annotations to an Arrow dataset."""

@@ -1,4 +1,4 @@
-"""What a dry run says of an ingest job."""
+"""Dry run of an ingest job."""
 
 from ... import storage
 from ...errors import JobError
@@ -9,7 +9,7 @@ from .spec import IngestSpec
 
 
 def ingest_lines(spec: IngestSpec) -> list[Line]:
-    """Source and dataset; JobError where a split is not there."""
+    """Source and dataset; JobError if a split is missing."""
     source = spec.source
     if source.format == "shapes":
         lines = [("source", f"{in_words(source.splits)} generated, {source.image_size_px} px")]

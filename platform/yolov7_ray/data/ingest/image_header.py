@@ -1,11 +1,11 @@
-"""The size of an encoded image, and whether it can be decoded at all, at a small part of decoding's cost."""
+"""The size of an encoded image, and whether it can be decoded, at a fraction of the cost of decoding."""
 
 import struct
 import zlib
 
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2}
-"""Baseline, extended and progressive, Huffman coded: what every decoder reads."""
+"""Baseline, extended and progressive, Huffman coded: supported by every decoder."""
 _QUANTIZATION, _HUFFMAN, _START_OF_SCAN = 0xDB, 0xC4, 0xDA
 _MAX_PIXELS = 1 << 28
 
@@ -15,16 +15,16 @@ _PNG_BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16),
 
 
 def image_size_hw(data: bytes) -> tuple[int, int]:
-    """Height and width of an image that `decode_image` can decode; ValueError where it cannot.
+    """Height and width of an image that `decode_image` can decode; ValueError if it cannot.
 
-    A JPEG or PNG whose structure is whole is not decoded, since decoders then always deliver a picture: this is
-    what lets ingest run at the speed of the disk. Everything else, a truncated file too, is decoded to find out.
+    A JPEG or PNG with a complete structure is not decoded, since decoders then always return an image: this lets
+    ingest run at the speed of the disk. Everything else, including truncated files, is decoded.
     """
     return whole_jpeg_size_hw(data) or whole_png_size_hw(data) or _decoded_size_hw(data)
 
 
 def _decoded_size_hw(data: bytes) -> tuple[int, int]:
-    from yolov7.images.sample import decode_image  # few images need it, and PyTorch, which comes along, takes seconds
+    from yolov7.images.sample import decode_image  # rarely needed, and it imports PyTorch, which takes seconds
 
     return decode_image(data).shape[:2]
 
@@ -55,7 +55,7 @@ def whole_jpeg_size_hw(data: bytes) -> tuple[int, int] | None:
 
 
 def whole_png_size_hw(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a still PNG of common chunks, all there and with the right checksums, else None."""
+    """Height and width of a still PNG of common chunks, complete and with correct checksums, else None."""
     if data[:8] != _PNG_SIGNATURE:
         return None
     view, position, seen, size_hw, needed = memoryview(data), 8, set(), None, {b"IDAT"}
@@ -73,7 +73,7 @@ def whole_png_size_hw(data: bytes) -> tuple[int, int] | None:
         elif kind == b"IEND":
             return size_hw if needed <= seen else None
         elif kind == b"acTL" or kind[0] < ord("a") and kind not in (b"IDAT", b"PLTE"):
-            return None  # an animation, or something that no decoder may skip
+            return None  # an animation, or an unknown critical chunk
         seen.add(kind)
         position = end
     return None

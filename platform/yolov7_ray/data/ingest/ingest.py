@@ -2,8 +2,8 @@
 
 The driver reads the lists and annotations, cuts them into shards, and hands each shard as one row to Ray Data,
 whose tasks read the images and write the files; image bytes never pass through the driver or the object store.
-The manifest comes last. Memory is bounded by a record batch per running task, plus the annotations here, which are
-columns (COCO), small records (YOLO, VOC) or nothing (generated shapes).
+The manifest is written last. Memory is bounded by a record batch per running task, plus the annotations in the
+driver: columns (COCO), small records (YOLO, VOC) or nothing (generated shapes).
 """
 
 import hashlib
@@ -28,33 +28,33 @@ _SHARD_NAME = re.compile(r"^[^/]+/\d{5,}-[0-9a-f]{12}\.arrow$")
 
 
 def ingest(spec, run_name: str) -> dict:
-    """Run the ingest job `spec`; the dataset's URI and fingerprint.
+    """Run the ingest job `spec`; returns the dataset's URI and fingerprint.
 
-    A dataset that was made from this very input is kept as it is; another one at this URI is an error unless
-    `overwrite`. JobError for what the user can mend.
+    A dataset made from the same input is kept; another one at this URI is an error unless `overwrite`. JobError for
+    errors that the user can fix.
     """
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
-    begun = time.monotonic()
+    started = time.monotonic()
     source = read_source(spec.source)
     if spec.strict and (first := next(itertools.chain(*source.problems.values()), None)):
         raise strict_error(first)
     classes, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
-    if not spec.overwrite and (present := _present(uri, digest)):
-        print(f"{run_name}: {uri} is up to date: {_summary(present)}")
-        return {"dataset": spec.dataset, "fingerprint": present.fingerprint}
+    if not spec.overwrite and (existing := _existing(uri, digest)):
+        print(f"{run_name}: {uri} is up to date: {_summary(existing)}")
+        return {"dataset": spec.dataset, "fingerprint": existing.fingerprint}
     receipts = _write_shards(_plan(spec, uri, source, class_map, len(classes), digest))
     manifest, problems = _assemble(spec, uri, source, classes, class_map, digest, receipts)
     listing = "".join(json.dumps(record, sort_keys=True) + "\n" for record in problems)
     storage.write_bytes(storage.join(uri, DROPPED), listing.encode())
     storage.write_json(storage.join(uri, MANIFEST), manifest.to_json())
-    _tidy(uri, manifest)
-    _report(run_name, uri, manifest, sum(r["image_bytes"] for r in receipts), time.monotonic() - begun)
+    _remove_obsolete(uri, manifest)
+    _report(run_name, uri, manifest, sum(r["image_bytes"] for r in receipts), time.monotonic() - started)
     return {"dataset": spec.dataset, "fingerprint": manifest.fingerprint}
 
 
-# --- before ---------------------------------------------------------------------------------------------
+# --- preparation ----------------------------------------------------------------------------------------
 
 
 def _select_classes(source: RawSource, wanted: list[str] | None) -> tuple[list[int], tuple[int | None, ...]]:
@@ -70,7 +70,7 @@ def _select_classes(source: RawSource, wanted: list[str] | None) -> tuple[list[i
 
 
 def _input_digest(spec, source: RawSource) -> str:
-    """Digest of all that decides the dataset's content, without reading the images."""
+    """Digest of everything that determines the dataset's content, without reading the images."""
     digest = hashlib.sha256()
     chosen = [VERSION, spec.source.format, spec.classes, spec.shard_mb, source.classes, source.class_ids,
               source.inputs, list(source.splits)]
@@ -84,8 +84,8 @@ def _input_digest(spec, source: RawSource) -> str:
     return digest.hexdigest()
 
 
-def _present(uri: str, digest: str) -> Manifest | None:
-    """The dataset at `uri` where it is whole and made from this input, None where there is none."""
+def _existing(uri: str, digest: str) -> Manifest | None:
+    """The dataset at `uri` if it is complete and made from this input, else None; AlreadyExists for another."""
     try:
         manifest = load_manifest(uri)
     except NotFound:
@@ -109,7 +109,7 @@ def _plan(spec, uri: str, source: RawSource, class_map: tuple, num_classes: int,
 
 
 def _write_shards(tasks: list[ShardTask]) -> list[dict]:
-    """Receipts of all shards in order; those that an interrupted job left are taken over."""
+    """Receipts of all shards in order; those left by an interrupted job are reused."""
     finished = _finished(tasks)
     num_items = {task.name: len(task.items) for task in tasks}
     progress = ProgressLine("ingest", sum(num_items.values()), "images")
@@ -136,34 +136,34 @@ def _finished(tasks: list[ShardTask]) -> dict[str, dict]:
 
 
 def _run(tasks: list[ShardTask]) -> Iterator[dict]:
-    """Write shards in parallel, one Ray Data task each; receipts as they come."""
+    """Write shards in parallel, one Ray Data task each; yields receipts as they finish."""
     if not tasks:
         return
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False  # ours is one line
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the plan of each execution, and that bars are off
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ProgressLine replaces them
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs the plan of each execution, and that bars are off
     references = [ray.put(task) for task in tasks]
     rows = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(_write_row, fn_args=(references,))
     for row in rows.iter_rows():
         outcome = json.loads(row["outcome"])
-        if "mistake" in outcome:
-            raise JobError(*outcome["mistake"])
+        if "error" in outcome:
+            raise JobError(*outcome["error"])
         yield outcome
 
 
 def _write_row(row: dict, references: list) -> dict:
-    """What Ray Data maps; a JobError comes back as a value, so that it reaches the user as it is."""
+    """Row function for Ray Data; a JobError is returned as a value, so that the user sees it unchanged."""
     import ray
 
     try:
         outcome = write_shard(ray.get(references[row["id"]]))
     except JobError as error:
-        outcome = {"mistake": error.args}
+        outcome = {"error": error.args}
     return {"outcome": json.dumps(outcome)}
 
 
-# --- after ----------------------------------------------------------------------------------------------
+# --- manifest -------------------------------------------------------------------------------------------
 
 
 def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: tuple, digest: str,
@@ -190,8 +190,8 @@ def _split(name: str, receipts: list[dict], num_classes: int) -> Split:
     return Split(shards, sum(shard.num_rows for shard in shards), sum(per_class), per_class)
 
 
-def _tidy(uri: str, manifest: Manifest) -> None:
-    """Remove receipts and shards of replaced or interrupted datasets, and nothing that is not ours."""
+def _remove_obsolete(uri: str, manifest: Manifest) -> None:
+    """Remove receipts and shards of replaced or interrupted datasets, and no other files."""
     storage.delete(storage.join(uri, RECEIPTS))
     current = {shard.path for split in manifest.splits.values() for shard in split.shards}
     for info in storage.list_files(uri):

@@ -1,4 +1,4 @@
-"""One raw image and its annotations → one row of the Arrow dataset, and what was wrong with it; rows → Arrow."""
+"""One raw image and its annotations → one row of the Arrow dataset and its problems; rows → Arrow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from ..sources.objects import UNUSABLE, Objects, Problem
 from .image_header import image_size_hw
 
 TOLERANCE_PX = 0.05
-"""A box that leaves the image by less is the rounding of its source, and is clipped without a word."""
+"""A box that leaves the image by less is a rounding error of its source, and is clipped without a problem."""
 
 CLIPPED = "box clipped to the image"
 """The one problem whose object is kept."""
@@ -29,14 +29,14 @@ class Row:
     height_px: int
     width_px: int
     objects: Objects
-    """Those that are kept: labels of the dataset, boxes inside the image, all in pixels, no problems."""
+    """The kept objects: labels of the dataset, boxes inside the image, all in pixels, no problems."""
 
 
 def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[Row | None, list[Problem]]:
-    """The row, or None where the image itself is bad, with all problems in the order of the annotations.
+    """The row, None if the image itself is bad, and all problems in the order of the annotations.
 
-    `class_map` takes the source's class index to the dataset's; None drops the class without a problem, since
-    the job asked for it.
+    `class_map` maps the source's class index to the dataset's; None drops the class without a problem, as
+    requested by the job.
     """
     try:
         height, width = image_size_hw(raw.image)
@@ -48,12 +48,12 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
     clipped = np.maximum(np.minimum(boxes, size), 0)
     shift = np.abs(clipped - boxes).max(1, initial=0)
     kept = (labels >= 0) & (shift < np.inf) & _have_area(clipped)  # comparisons with NaN are false
-    as_it_is = kept & (shift <= TOLERANCE_PX)
+    unchanged = kept & (shift <= TOLERANCE_PX)
     row_objects = Objects(labels, clipped, objects.iscrowd, _areas(objects.area, clipped), objects.num_rings,
                           objects.ring_lengths, objects.xy)
     problems = []
-    if not as_it_is.all():
-        bad = ~as_it_is & ((labels >= 0) | (objects.labels == UNUSABLE))
+    if not unchanged.all():
+        bad = ~unchanged & ((labels >= 0) | (objects.labels == UNUSABLE))
         problems = [objects.problems.get(position) or _problem(boxes[position], kept[position], width, height)
                     for position in np.flatnonzero(bad).tolist()]
         row_objects = row_objects.take(np.flatnonzero(kept))
@@ -62,7 +62,7 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
 
 @lru_cache
 def _label_table(class_map: tuple[int | None, ...]) -> np.ndarray:
-    """The dataset's label for each of the source's, -1 where there is none; last, for `UNUSABLE`, -1."""
+    """The dataset's label for each of the source's, -1 if there is none; the last entry, -1, is for `UNUSABLE`."""
     return np.array([-1 if label is None else label for label in (*class_map, None)], np.int32)
 
 

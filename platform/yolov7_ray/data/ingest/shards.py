@@ -1,4 +1,4 @@
-"""Planning and writing shards: which items go into which, and each shard's bytes, depend on the input alone."""
+"""Planning and writing shards: their items and bytes depend on the input alone."""
 
 import hashlib
 import io
@@ -25,12 +25,12 @@ BATCH_BYTES = 16 << 20
 """Images are held in memory up to this size before they are written as one record batch."""
 READERS = 16
 READ_BYTES = 500_000
-"""A thread reads so much at a time: to hand small images over one by one would cost more than to read them."""
+"""Bytes per read task of a thread: handing over small images one by one would cost more than reading them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """All that a process anywhere needs for writing one shard."""
+    """Everything a process on any node needs to write one shard."""
 
     dataset: str
     split: str
@@ -39,17 +39,17 @@ class ShardTask:
     class_map: tuple[int | None, ...]
     num_classes: int
     receipts: str
-    """Directory where finished shards leave a note, so that an interrupted job need not repeat them."""
+    """Directory of the receipts of finished shards, so that an interrupted job does not repeat them."""
     strict: bool
 
     @property
     def name(self) -> str:
-        """Of the shard, before its content is known."""
+        """Name of the shard without its content digest."""
         return f"{self.split}/{self.number:05d}"
 
 
 def plan_shards(items: Sequence[Item], shard_bytes: float) -> Iterator[Sequence[Item]]:
-    """Cut items, in order, into slices of about `shard_bytes`, never an empty one."""
+    """Cut items, in order, into slices of about `shard_bytes`, never empty."""
     first = size = 0
     for index, item in enumerate(items):
         if index > first and size + item.num_bytes > shard_bytes:
@@ -63,13 +63,13 @@ def plan_shards(items: Sequence[Item], shard_bytes: float) -> Iterator[Sequence[
 def write_shard(task: ShardTask) -> dict:
     """Write one shard and its receipt, which is returned: path, sizes, digest, counts and problems.
 
-    The file is named by its content, so writing it again changes nothing. With `strict` the first problem
-    (a clipped box is none) is a JobError. A shard whose images are all bad has `path` None.
+    The file is named by its content, so writing it again changes nothing. With `strict` the first problem, except
+    a clipped box, is a JobError. A shard whose images are all bad has `path` None.
     """
     receipt = {"split": task.split, "number": task.number, "path": None, "num_rows": 0, "num_bytes": 0,
                "sha256": "", "objects_per_class": [0] * task.num_classes, "problems": [], "image_bytes": 0}
     with storage.staged(None if storage.is_remote(task.dataset) else task.receipts) as (file, path):
-        sink = _Digesting(file)
+        sink = _HashingFile(file)
         _write_rows(task, sink, receipt)
         file.flush()
         if receipt["num_rows"]:
@@ -81,8 +81,8 @@ def write_shard(task: ShardTask) -> dict:
     return receipt
 
 
-class _Digesting(io.RawIOBase):
-    """Passes on what is written, and knows its digest: nothing has to be read again."""
+class _HashingFile(io.RawIOBase):
+    """Forwards writes and computes their digest, so that nothing has to be read again."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.sha256 = file, hashlib.sha256()
@@ -96,7 +96,7 @@ class _Digesting(io.RawIOBase):
 
 
 def _publish(file: BinaryIO, path: Path, uri: str) -> None:
-    """Bring the finished local file to its place: into S3, or by its new name, as it lies in that directory."""
+    """Move the finished local file to `uri`: upload it to S3, or rename it on the same disk."""
     if storage.is_remote(uri):
         return storage.upload(path, uri)
     os.fsync(file.fileno())
@@ -114,7 +114,7 @@ def _write_rows(task: ShardTask, file: BinaryIO, receipt: dict) -> None:
     with pa.ipc.new_file(file, ARROW_SCHEMA) as writer:
         for item, raw in _fetched(task.items):
             row, problems = build_row(item, raw, task.class_map)
-            _note(task, item, problems, receipt)
+            _record_problems(task, item, problems, receipt)
             if row is None:
                 continue
             if pending and pending_bytes + len(row.image) > BATCH_BYTES:
@@ -131,7 +131,7 @@ def _write_rows(task: ShardTask, file: BinaryIO, receipt: dict) -> None:
 
 
 def _fetched(items: Sequence[Item]) -> Iterator[tuple[Item, Raw]]:
-    """Items with their bytes, in order, read ahead in parallel: an object store answers late."""
+    """Items with their bytes, in order, read ahead in parallel to hide the latency of an object store."""
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[list[tuple[Item, Raw]]]] = deque()
         for group in plan_shards(items, READ_BYTES):
@@ -142,7 +142,7 @@ def _fetched(items: Sequence[Item]) -> Iterator[tuple[Item, Raw]]:
             yield from future.result()
 
 
-def _note(task: ShardTask, item: Item, problems: list[Problem], receipt: dict) -> None:
+def _record_problems(task: ShardTask, item: Item, problems: list[Problem], receipt: dict) -> None:
     for problem in problems:
         record = problem_record(task.split, problem, item.file_name, item.image_id)
         if problem.reason == CLIPPED:

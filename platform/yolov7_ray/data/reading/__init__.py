@@ -1,1 +1,1 @@
-"""From shards to the samples of one rank."""
+"""Reading shards: cache, order and batches of one rank."""

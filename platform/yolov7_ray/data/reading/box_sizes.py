@@ -1,4 +1,4 @@
-"""The sizes of all boxes of a split, for anchors: read without touching, or fetching, an image."""
+"""The sizes of all boxes of a split, for anchors, read without the images."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +14,7 @@ PARALLEL_READS = 8
 
 
 def read_box_sizes(dataset_uri: str, manifest: Manifest, split: str) -> np.ndarray:
-    """(n, 2) float64: width and height of every box of ``split`` as parts of its image's longer side; no crowds.
+    """(n, 2) float64: width and height of every box of ``split`` as fractions of its image's longer side; no crowds.
 
     Of each shard, in S3 too, only these columns are read: a thousandth of its bytes.
     """

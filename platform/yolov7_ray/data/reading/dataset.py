@@ -1,8 +1,8 @@
 """Shards → this rank's samples and batches, in an order that depends on (seed, epoch) alone.
 
-Which sample stands at which position of an epoch, and in which global batch, is a function of (seed, epoch);
-how it is augmented, of (seed, epoch, position). The number of workers, loader processes and restarts decides
-only who makes a batch, so a resumed or resized job goes on with the very batches it would have seen.
+The position of a sample in an epoch, and its global batch, are functions of (seed, epoch); its augmentation is a
+function of (seed, epoch, position). The number of workers, loader processes and restarts decides only which process
+makes a batch, so a resumed or resized job continues with the same batches.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ from .cache import NodeCache
 from .decoded_images import DecodedSamples
 from .mapped_shard import MappedShard
 from .order import canvas_hw, epoch_order, epoch_positions, evaluation_batches, rank_share, step_size_px, window_ends
-from .prefetch import Prefetcher, ShardSchedule, ahead
+from .prefetch import Prefetcher, ShardSchedule, with_prefetch
 from .shard_windows import epoch_blocks, in_blocks
 
 PREFETCHED_BATCHES = 3
@@ -42,7 +42,7 @@ DECODED_BYTES = 256e6
 
 
 class ArrowDataset:
-    """One split, as a sequence of samples; cheap to pickle, shards are mapped where and when they are read."""
+    """One split, as a sequence of samples; cheap to pickle, since shards are mapped when they are read."""
 
     def __init__(self, uri: str, split: str, cache: NodeCache | None = None):
         self.uri, self.split_name, self.cache = storage.absolute(uri), split, cache or NodeCache()
@@ -71,7 +71,7 @@ class ArrowDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Names exactly this content."""
+        """Identifies exactly this content."""
         return self.manifest.fingerprint
 
     def read(self, index: int, reduce: int = 1) -> Sample:
@@ -99,15 +99,15 @@ class ArrowDataset:
         return height, width
 
     def sizes_hw(self) -> np.ndarray:
-        """(n, 2) height and width of all samples; every shard is opened for it."""
+        """(n, 2) height and width of all samples; all shards are opened."""
         return np.concatenate([shard.sizes_hw for shard in self._shards()])
 
     def class_counts(self) -> np.ndarray:
-        """(n, C) objects of each class in every sample, crowds left out; every shard is opened for it."""
+        """(n, C) objects of each class in every sample, without crowds; all shards are opened."""
         return np.concatenate([shard.class_counts(len(self.classes)) for shard in self._shards()])
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image, byte for byte as it came."""
+        """The encoded image, byte for byte as ingested."""
         shard, row = self._locate(index)
         return shard.image(row).to_pybytes()
 
@@ -134,13 +134,13 @@ class ArrowDataset:
 
 
 class Part(NamedTuple):
-    """One of the equal parts that a global batch is cut into."""
+    """One of the equal parts of a global batch."""
 
     batch: Batch
     num_samples: int
-    """0: the part is empty, and the batch, one image, is only there to keep ranks in step; weigh it 0."""
+    """0: the part is empty; its batch of one image only keeps ranks in step and has weight 0."""
     seconds: dict[str, float]
-    """What it took to make: `shard`, `decode`, `augment`."""
+    """Time spent on each stage: `shard`, `decode`, `augment`."""
 
 
 def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig, batch_size: int, seed: int,
@@ -152,7 +152,7 @@ def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig,
     A global batch is cut into `parts`, by default one for each of the `world_size` ranks, else one or more.
     With `weights`, (n,), samples are drawn in their proportion instead of once each. With `multi_scale` each global
     batch has its own image size, a multiple of `stride_px` within (1 +- multi_scale) * size_px. Every process keeps
-    up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch goes through so many shards at a time.
+    up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch uses so many shards at a time.
     """
     parts = world_size if parts is None else parts
     if parts < world_size:
@@ -175,10 +175,10 @@ def _train_order(dataset: ArrowDataset, seed: int, epoch: int, weights: np.ndarr
 
 def _prefetched(items: Iterable, dataset: ArrowDataset, order: np.ndarray, positions: Sequence[int], reach: int = 0,
                 later: np.ndarray | None = None) -> Iterator:
-    """`items`, while the shards of the coming ones are fetched."""
-    rows, prefetcher = dataset.shard_rows, Prefetcher(dataset.cache, dataset.uri)
-    next_epoch = [] if later is None else ShardSchedule(later, rows).needed(0)
-    return ahead(items, positions, ShardSchedule(order, rows, reach), dataset.split.shards, prefetcher, next_epoch)
+    """Yield `items` while the shards of the next ones are fetched."""
+    schedule, prefetcher = ShardSchedule(order, dataset.shard_rows, reach), Prefetcher(dataset.cache, dataset.uri)
+    next_epoch = [] if later is None else ShardSchedule(later, dataset.shard_rows).needed(0)
+    return with_prefetch(items, positions, schedule, dataset.split.shards, prefetcher, next_epoch)
 
 
 @dataclass(eq=False)
@@ -241,8 +241,8 @@ def evaluation_loader(dataset: ArrowDataset, *, size_px: int, batch_size: int, r
                       processes: int = 0, rectangular: bool = False, stride_px: int = 32) -> Iterable[Batch]:
     """This rank's letterboxed images, every one once over all ranks; `batch_size` is per rank.
 
-    `rectangular` batches hold images of similar aspect ratio, on the least canvas in multiples of `stride_px` (and
-    half a stride more) instead of a square: less to compute, at the same scale.
+    `rectangular` batches hold images of similar aspect ratio, on the smallest canvas in multiples of `stride_px` (plus
+    half a stride) instead of a square: less to compute, at the same scale.
     """
     indices = _rank_batches(dataset, batch_size, rank, world_size, rectangular)
     batches = _EvaluationBatches(dataset, size_px, indices, stride_px if rectangular else None)
@@ -289,38 +289,38 @@ class _EvaluationBatches(Dataset):
 
 
 def _load(items: Dataset, order: Sequence[int], processes: int) -> Iterator:
-    """`items[i]` for i in `order`, in that order, made here or in `processes` of their own."""
+    """`items[i]` for i in `order`, in that order, made in this process or in `processes` loader processes."""
     if processes == 0:
         return (items[number] for number in order)
-    loader = DataLoader(_Guarded(items), batch_size=None, sampler=order, num_workers=processes,
+    loader = DataLoader(_ErrorsAsItems(items), batch_size=None, sampler=order, num_workers=processes,
                         prefetch_factor=PREFETCHED_BATCHES, pin_memory=torch.cuda.is_available(),
                         worker_init_fn=_start_process, multiprocessing_context=_context())
-    return _delivered(loader, processes)
+    return _raise_errors(loader, processes)
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """A fork server: loader processes start at once, without copying the threads of Ray, CUDA and OpenMP."""
+    """A fork server: loader processes start fast, without copying the threads of Ray, CUDA and OpenMP."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
 
 
 def _start_process(_: int) -> None:
-    """One core per loader process: they are the parallelism. None outlives the process that reads from it."""
+    """Use one core per loader process, and end it with the process that reads from it."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """torch watches the fork server instead, which lives as long as its children do."""
+    """torch watches only the fork server, which lives as long as its children."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 @dataclass(eq=False)
-class _Guarded(Dataset):
-    """Hands a JobError over as a value: torch would raise it again as another type, with a traceback."""
+class _ErrorsAsItems(Dataset):
+    """Returns a JobError as a value: torch would raise it again as another type, with a traceback."""
 
     items: Dataset
 
@@ -331,7 +331,7 @@ class _Guarded(Dataset):
             return error
 
 
-def _delivered(loader: DataLoader, processes: int) -> Iterator:
+def _raise_errors(loader: DataLoader, processes: int) -> Iterator:
     try:
         for item in loader:
             if isinstance(item, JobError):

@@ -1,4 +1,4 @@
-"""A shard opened for random access: the file is mapped, and nothing is copied until it is asked for."""
+"""A memory-mapped shard with random access; data are copied only on access."""
 
 import os
 from functools import cached_property
@@ -46,7 +46,7 @@ class MappedShard:
         return np.concatenate(counts).reshape(-1, num_classes)
 
     def values(self, row: int) -> dict:
-        """All columns but image and polygons, under their names."""
+        """All columns except image and polygons, by name."""
         def array(column: str, dtype: type) -> np.ndarray:
             return self._cell(row, column).values.to_numpy(zero_copy_only=False).astype(dtype)
 

@@ -1,4 +1,4 @@
-"""Which sample stands where: orders, batches, windows, sizes and shares as functions of (seed, epoch) and counts.
+"""Sample order: orders, batches, windows, sizes and rank shares as functions of (seed, epoch) and counts.
 
 n samples · C classes
 """
@@ -10,7 +10,7 @@ import numpy as np
 from yolov7.images.sample import fitted_size_hw
 
 SIZE_STREAM = 1
-"""Sets the draws of a step's image size apart from those of the sample at the same position."""
+"""Random stream of a step's image size, separate from that of the sample at the same position."""
 
 
 # --- training -----------------------------------------------------------------------------------------
@@ -19,7 +19,7 @@ SIZE_STREAM = 1
 def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
     """Sample index at each position of the epoch.
 
-    Every sample once; with `weights`, (n,), so many draws with replacement, in their proportion.
+    Every sample once; with `weights`, (n,), as many draws with replacement, in proportion to the weights.
     """
     rng = np.random.default_rng((seed, epoch))
     if weights is None:
@@ -30,7 +30,7 @@ def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | N
 
 
 def epoch_positions(num_samples: int, batch_size: int) -> list[np.ndarray]:
-    """Positions of each global batch; sizes differ by at most one, so no update is noisier than another."""
+    """Positions of each global batch; sizes differ by at most one, so all updates are equally noisy."""
     return np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
 
 
@@ -76,10 +76,10 @@ def step_size_px(size_px: int, multi_scale: float, stride_px: int, seed: int, ep
 
 
 def class_weights(class_counts: np.ndarray, ap: np.ndarray | None = None) -> np.ndarray:
-    """(C,) weights: rare classes weigh more, and so do those that the model finds badly.
+    """(C,) weights: rare classes and classes with a low AP weigh more.
 
     The inverse of each class's number of objects in `class_counts`, (n, C), times (1 - AP)^2 where `ap`, (C,), is
-    given; NaN there (no object to judge by) counts as 0. They sum to 1 before AP is weighed in.
+    given; NaN there (no objects) counts as 0. They sum to 1 before the AP factor.
     """
     inverse = 1 / np.maximum(class_counts.sum(0), 1)
     weights = inverse / inverse.sum()
@@ -87,9 +87,9 @@ def class_weights(class_counts: np.ndarray, ap: np.ndarray | None = None) -> np.
 
 
 def image_weights(class_counts: np.ndarray, class_weights: np.ndarray) -> np.ndarray:
-    """(n,) how much each image is wanted: its objects per class, (n, C), each with the weight of its class, (C,).
+    """(n,) sampling weight of each image: its objects per class, (n, C), each with the weight of its class, (C,).
 
-    An image without objects gets 0. Where no image has any weight, all get 1.
+    An image without objects gets 0. If no image has any weight, all get 1.
     """
     weights = np.asarray(class_counts, np.float64) @ np.asarray(class_weights, np.float64)
     return weights if weights.any() else np.ones(len(weights))
@@ -102,8 +102,8 @@ def evaluation_batches(num_samples: int, batch_size: int, rank: int, world_size:
                        sizes_hw: np.ndarray | None = None) -> list[np.ndarray]:
     """Sample indices of this rank's batches, every sample once over all ranks.
 
-    Each rank takes every so manieth sample; with `sizes_hw`, (n, 2), every so manieth batch of samples of similar
-    aspect ratio.
+    Each rank takes every `world_size`-th sample; with `sizes_hw`, (n, 2), every `world_size`-th batch of samples of
+    similar aspect ratio.
     """
     if sizes_hw is None:
         return _chunks(np.arange(rank, num_samples, world_size), batch_size)

@@ -1,4 +1,4 @@
-"""Shards on their way before they are needed: in the order of their first use, as many as the cache holds."""
+"""Prefetching of shards: in the order of their first use, as many as the cache holds."""
 
 import threading
 from collections import deque
@@ -21,7 +21,7 @@ PARALLEL_SHARDS = 4
 class ShardSchedule:
     """When an epoch uses each shard of a split, from the order of its samples.
 
-    `order` is the sample index at each position, `shard_rows` the rows of each shard; a sample's partners stand at
+    `order` is the sample index at each position, `shard_rows` the rows of each shard; a sample's partners are at
     most `reach` positions from it.
     """
 
@@ -37,16 +37,16 @@ class ShardSchedule:
         return self.numbers[still][np.argsort(self.first[still], kind="stable")].tolist()
 
     def next_change(self, position: int) -> int:
-        """The first position after this one at which fewer shards are needed; the end of the epoch at last."""
+        """The next position at which fewer shards are needed, at most the end of the epoch."""
         ends = self.last + self.reach + 1
         return int(min(ends[ends > position], default=self.last.max() + 1))
 
 
 class Prefetcher:
-    """Gets the shards of one dataset into the node's cache in the background.
+    """Fetches the shards of one dataset into the node's cache in the background.
 
-    All workers of a node may prefetch the same: a shard that one is at is passed over by the others. A fault is
-    left to the reader of the shard, who meets it again and reports it.
+    All workers of a node may prefetch the same shards: one that is being fetched is skipped by the others. Errors
+    are ignored here; the reader of the shard meets and reports them.
     """
 
     def __init__(self, cache: NodeCache, dataset_uri: str):
@@ -56,15 +56,15 @@ class Prefetcher:
         self._running = 0
 
     def want(self, shards: Sequence[Shard]) -> None:
-        """Fetch these, the first needed first, instead of those that were wanted before and are not begun."""
+        """Fetch these in the given order; replaces earlier requests that have not started."""
         missing = self.cache.missing(self.dataset_uri, shards)
         with self._changed:
             self._queue = deque(missing)
             for _ in range(min(PARALLEL_SHARDS, len(self._queue)) - self._running):
-                threading.Thread(target=self._work, name="prefetch", daemon=True).start()
+                threading.Thread(target=self._fetch_queued, name="prefetch", daemon=True).start()
                 self._running += 1
 
-    def _work(self) -> None:
+    def _fetch_queued(self) -> None:
         while (shard := self._next()) is not None:
             with suppress(StorageError):
                 self.cache.fetch(self.dataset_uri, shard)
@@ -77,11 +77,11 @@ class Prefetcher:
             return None
 
 
-def ahead(items: Iterable[T], positions: Iterable[int], schedule: ShardSchedule, shards: Sequence[Shard],
-          prefetcher: Prefetcher, later: Sequence[int] = ()) -> Iterator[T]:
-    """`items`, which begin at `positions` of the epoch, while the `shards` that the coming ones need are fetched.
+def with_prefetch(items: Iterable[T], positions: Iterable[int], schedule: ShardSchedule, shards: Sequence[Shard],
+                  prefetcher: Prefetcher, later: Sequence[int] = ()) -> Iterator[T]:
+    """Yield `items`, which start at `positions` of the epoch, while the `shards` of the next ones are fetched.
 
-    `later` are the numbers of shards that the next epoch needs first.
+    `later` are the numbers of the shards that the next epoch needs first.
     """
     iterator, change = iter(items), -1
     for position in positions:

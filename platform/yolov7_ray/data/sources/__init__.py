@@ -1,1 +1,1 @@
-"""Raw data: one module for each format, all read into the same light items."""
+"""Readers of raw data: one module per format, all producing the same lightweight items."""

@@ -15,7 +15,7 @@ from .objects import UNUSABLE, Objects, Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CocoItem(Item):
-    """An image file, and where its objects lie in the columns of all."""
+    """An image file, and the position of its objects in the columns."""
 
     siblings: "CocoItems"
     index: int
@@ -28,7 +28,7 @@ class CocoItem(Item):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoItems(Sequence[CocoItem]):
-    """Images of a split, with all their objects in the same columns; a slice takes only its own along."""
+    """Images of a split, with all their objects in shared columns; a slice holds only its own objects."""
 
     images_uri: str
     image_ids: np.ndarray
@@ -127,13 +127,13 @@ def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tu
 
 
 def _repeated(ids: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Positions of ids that stood at an earlier counted position already."""
+    """Positions of ids that occur at an earlier counted position."""
     positions = np.flatnonzero(counted)
     return np.delete(positions, np.unique(ids[positions], return_index=True)[1])
 
 
 def _by_image(images_uri: str, files: dict[int, FileInfo], objects: Objects, of_image: np.ndarray) -> CocoItems:
-    """The images in their order, each with its annotations in theirs; those of other images are left out."""
+    """The images in file order, each with its annotations in file order; those of other images are left out."""
     image_ids = np.fromiter(files, np.int64, len(files))
     by_id = np.argsort(image_ids)
     wanted = np.flatnonzero(np.isin(of_image, image_ids))

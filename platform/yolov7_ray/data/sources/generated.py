@@ -1,4 +1,4 @@
-"""Generated shapes as a source like any other: nothing to download, the same images everywhere."""
+"""Generated shapes as a source: no download, the same images on every machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .shapes import SHAPE_CLASSES, generate_shape_image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeItem(Item):
-    """One image to be drawn."""
+    """One image to draw."""
 
     seed: int
     size_px: int
@@ -28,7 +28,7 @@ class ShapeItem(Item):
 
 @dataclass(frozen=True, slots=True)
 class ShapeItems(Sequence[ShapeItem]):
-    """Images to be drawn: numbers, however many they are."""
+    """Images to draw, stored as a range of numbers."""
 
     numbers: range
     seed: int
@@ -47,7 +47,7 @@ class ShapeItems(Sequence[ShapeItem]):
 
 
 def read(spec) -> RawSource:
-    """Number the images through all splits, so that no image is in two of them."""
+    """Number the images across all splits, so that no image is in two splits."""
     splits: dict[str, ShapeItems] = {}
     first = 0
     for split, num_images in spec.splits.items():

@@ -1,4 +1,4 @@
-"""A COCO instances file as columns, filled while it is read: a tenth of the memory of its parsed entries.
+"""A COCO instances file parsed into columns: a tenth of the memory of its parsed entries.
 
 n annotations · r rings of polygons · v coordinates
 """
@@ -17,13 +17,13 @@ from ...errors import JobError, NotFound
 from ...storage.disk import explained
 from .json_stream import JsonObject, NotJson
 
-PIECE_BYTES = 1 << 20
-NAMED = 1 << 62
-"""Ids are whole numbers below this; whatever else stands for one is numbered from here downwards below zero."""
+CHUNK_BYTES = 1 << 20
+MAX_ID = 1 << 62
+"""Integer ids are below this; any other id gets a code, numbered downwards from minus this."""
 
 
 class Instances:
-    """Images, annotations and categories of a file; all annotations, the unusable ones too, in their order."""
+    """Images, annotations and categories of a file; all annotations, including unusable ones, in file order."""
 
     def __init__(self) -> None:
         self.sha256 = ""
@@ -34,12 +34,12 @@ class Instances:
         self.boxes_xyxy, self.area, self.iscrowd = array("d"), array("d"), array("b")
         self.num_rings, self.ring_lengths, self.xy = array("i"), array("i"), array("f")
         self.malformed: dict[int, str] = {}
-        """Position -> what stands where a box should."""
+        """Position -> text of the malformed box."""
         self._unusual: list[Any] = []
         self._codes: dict[Any, int] = {}
 
     def add_all(self, key: str, entries: Iterator[dict]) -> None:
-        """The entries of the list `key`; KeyError, ValueError and their like where one is not COCO's."""
+        """The entries of the list `key`; KeyError, ValueError or similar if one is not COCO's."""
         add = {"images": self._add_image, "annotations": self._add_annotation,
                "categories": self._add_category}.get(key)
         for entry in entries:
@@ -71,7 +71,7 @@ class Instances:
         self._add_polygons(entry.get("segmentation"))
 
     def _add_polygons(self, segmentation: Any) -> None:
-        """Rings of at least three points; RLE masks, which crowds have, are no polygons."""
+        """Rings of at least three points; RLE masks, used for crowds, are not polygons."""
         rings = segmentation if isinstance(segmentation, list) else ()
         kept = [ring for ring in rings if isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0]
         self.num_rings.append(len(kept))
@@ -80,23 +80,23 @@ class Instances:
             self.xy.extend(ring)
 
     def code(self, identity: Any) -> int:
-        """The number that stands for an id; TypeError where it cannot be one."""
+        """The integer code of an id; TypeError if it cannot be an id."""
         if isinstance(identity, float) and identity.is_integer():
             identity = int(identity)
-        if isinstance(identity, int) and abs(identity) < NAMED:
+        if isinstance(identity, int) and abs(identity) < MAX_ID:
             return identity
         if identity not in self._codes:
-            self._codes[identity] = -NAMED - len(self._unusual)
+            self._codes[identity] = -MAX_ID - len(self._unusual)
             self._unusual.append(identity)
         return self._codes[identity]
 
     def identity(self, code: int) -> Any:
-        """What `code` stands for."""
-        return int(code) if code > -NAMED else self._unusual[-NAMED - code]
+        """The id that `code` represents."""
+        return int(code) if code > -MAX_ID else self._unusual[-MAX_ID - code]
 
 
 def read_instances(uri: str) -> Instances:
-    """Read the file at `uri`; JobError where it is missing or not COCO's."""
+    """Read the file at `uri`; JobError if it is missing or not COCO's."""
     try:
         with _opened(uri) as file:
             return _parse(file, uri)
@@ -107,13 +107,13 @@ def read_instances(uri: str) -> Instances:
 
 
 def _opened(uri: str) -> BinaryIO:
-    """The file, or what it holds: in S3 only a whole object can be verified."""
+    """The open file, or its content in memory: in S3 only a whole object can be verified."""
     return io.BytesIO(storage.read_bytes(uri)) if storage.is_remote(uri) else open(storage.absolute(uri), "rb")
 
 
 def _parse(file: BinaryIO, uri: str) -> Instances:
     content = hashlib.sha256()
-    document = JsonObject(_texts(file, content))
+    document = JsonObject(_text_chunks(file, content))
     instances = Instances()
     is_list = {"images": False, "categories": False}
     try:
@@ -135,12 +135,12 @@ def _parse(file: BinaryIO, uri: str) -> Instances:
     return instances
 
 
-def _texts(file: BinaryIO, content: "hashlib._Hash") -> Iterator[str]:
-    """The text in pieces; its digest, without a byte order mark, grows with them."""
+def _text_chunks(file: BinaryIO, content: "hashlib._Hash") -> Iterator[str]:
+    """The text in chunks; updates the digest `content`, without a byte order mark."""
     if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
         file.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    while piece := file.read(PIECE_BYTES):
-        content.update(piece)
-        yield decoder.decode(piece)
+    while chunk := file.read(CHUNK_BYTES):
+        content.update(chunk)
+        yield decoder.decode(chunk)
     yield decoder.decode(b"", final=True)

@@ -1,4 +1,4 @@
-"""What every format of raw data is read into: splits of light items, each one image and its annotations."""
+"""The common form of all raw data formats: splits of lightweight items, each one image and its annotations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What an item fetches: encoded bytes and annotations, problems among them."""
+    """Fetched item: encoded bytes and annotations, including problems."""
 
     image: bytes
     objects: Objects
@@ -26,7 +26,7 @@ class Item:
     image_id: int
     file_name: str
     num_bytes: int
-    """Of the encoded image, exact or estimated: shards are planned by it."""
+    """Size of the encoded image, exact or estimated; used to plan shards."""
     mark: str
     """Changes when the input does."""
 
@@ -49,16 +49,16 @@ class FileItem(Item):
 
 @dataclass(frozen=True)
 class RawSource:
-    """All of a source that is known before images are read."""
+    """Everything known about a source before images are read."""
 
     classes: tuple[str, ...]
     class_ids: tuple[int, ...]
     splits: dict[str, Sequence[Item]]
-    """Of large sources they hold columns, and make items when they are asked for."""
+    """For large sources they hold columns, and make items on access."""
     problems: dict[str, list[dict]] = field(default_factory=dict)
-    """Split -> records of what never became an item."""
+    """Split -> records of entries that did not become items."""
     inputs: tuple[str, ...] = ()
-    """Digests of the files that were read for this and that no item's mark covers."""
+    """Digests of the files read for this that no item's mark covers."""
 
 
 def problem_record(split: str, problem: Problem, file_name: str = "", image_id: int | None = None) -> dict:
@@ -69,7 +69,7 @@ def problem_record(split: str, problem: Problem, file_name: str = "", image_id: 
 
 
 def read_text(uri: str) -> str:
-    """A text file; NotFound says which key names it."""
+    """Read a text file; NotFound names the key that refers to it."""
     try:
         return storage.read_bytes(uri).decode("utf-8-sig", errors="replace")
     except NotFound:

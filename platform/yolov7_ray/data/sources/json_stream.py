@@ -1,4 +1,4 @@
-"""A large JSON object read entry by entry, in memory of a few of them: annotation files reach half a gigabyte."""
+"""Streaming reader of a large JSON object, a few entries in memory at a time: files reach half a gigabyte."""
 
 import json
 from collections.abc import Iterator
@@ -6,26 +6,26 @@ from typing import Any
 
 _decode = json.JSONDecoder().raw_decode
 _SPACE = json.decoder.WHITESPACE
-_UNDECIDED = 2
-"""A number may go on after the last whole one by as much, as in 1e+."""
+_LOOKAHEAD = 2
+"""Characters by which a number may continue after its last complete prefix, as in 1e+."""
 
 
 class NotJson(ValueError):
-    """What a text holds where it is not JSON, and at which character."""
+    """The text is not JSON; the message says why and at which character."""
 
 
 class JsonObject:
-    """The members of the object that a text holds, in their order; NotJson where the text is something else.
+    """The members of the JSON object in a text, in order; NotJson if the text is something else.
 
     The value of every key that `keys` gives must be taken, with `entries` or with `value`, before the next key.
     """
 
-    def __init__(self, pieces: Iterator[str]):
-        self._pieces = pieces
-        self._window, self._at, self._passed = "", 0, 0
+    def __init__(self, chunks: Iterator[str]):
+        self._chunks = chunks
+        self._buffer, self._position, self._consumed = "", 0, 0
 
     def keys(self) -> Iterator[str]:
-        """The keys; none where the text is JSON, but no object."""
+        """The keys; none if the text is JSON but not an object."""
         if self._next_character() == "{":
             yield from self._members()
         else:
@@ -36,7 +36,7 @@ class JsonObject:
     def _members(self) -> Iterator[str]:
         self._expect("{")
         if self._next_character() == "}":
-            self._at += 1
+            self._position += 1
             return
         while True:
             if self._next_character() != '"':
@@ -48,14 +48,14 @@ class JsonObject:
                 return
 
     def is_list(self) -> bool:
-        """Whether the value at hand is a list, whose `entries` can be taken."""
+        """Whether the current value is a list, so that `entries` can be called."""
         return self._next_character() == "["
 
     def entries(self) -> Iterator[Any]:
-        """The entries of the list at hand, parsed one at a time."""
+        """The entries of the current list, parsed one at a time."""
         self._expect("[")
         if self._next_character() == "]":
-            self._at += 1
+            self._position += 1
             return
         while True:
             yield self.value()
@@ -63,19 +63,19 @@ class JsonObject:
                 return
 
     def value(self) -> Any:
-        """The value at hand, parsed as a whole."""
+        """The current value, parsed completely."""
         self._next_character()
         while True:
             try:
-                value, end = _decode(self._window, self._at)
+                value, end = _decode(self._buffer, self._position)
                 fault = None
             except json.JSONDecodeError as error:
                 end, fault = error.pos, error.msg
-            if fault is None and end + _UNDECIDED < len(self._window):
+            if fault is None and end + _LOOKAHEAD < len(self._buffer):
                 break
-            if not self._read_on():
+            if not self._read_more():
                 break
-        self._at = end
+        self._position = end
         if fault:
             raise self._error(fault)
         return value
@@ -84,32 +84,32 @@ class JsonObject:
         found = self._next_character()
         if found not in characters or not found:
             raise self._error(f"Expecting {' or '.join(map(repr, characters))}")
-        self._at += 1
+        self._position += 1
         return found
 
     def _next_character(self) -> str:
-        """What comes after white space, not taken yet; empty at the end."""
+        """The next character after white space, not consumed; empty at the end."""
         while True:
-            self._at = _SPACE.match(self._window, self._at).end()
-            if self._at < len(self._window):
-                return self._window[self._at]
-            if not self._read_on():
+            self._position = _SPACE.match(self._buffer, self._position).end()
+            if self._position < len(self._buffer):
+                return self._buffer[self._position]
+            if not self._read_more():
                 return ""
 
-    def _read_on(self) -> bool:
-        """Forget what is taken and double what is not; False, and nothing changed, at the end of the text."""
-        pieces = [self._window[self._at:]]
-        wanted = missing = max(len(pieces[0]), 1)
-        for piece in self._pieces:
-            pieces.append(piece)
-            missing -= len(piece)
+    def _read_more(self) -> bool:
+        """Drop consumed text and double the rest; False, with nothing changed, at the end of the text."""
+        chunks = [self._buffer[self._position:]]
+        wanted = missing = max(len(chunks[0]), 1)
+        for chunk in self._chunks:
+            chunks.append(chunk)
+            missing -= len(chunk)
             if missing <= 0:
                 break
         if missing == wanted:
             return False
-        self._passed += self._at
-        self._window, self._at = "".join(pieces), 0
+        self._consumed += self._position
+        self._buffer, self._position = "".join(chunks), 0
         return True
 
     def _error(self, problem: str) -> NotJson:
-        return NotJson(f"{problem}: char {self._passed + self._at}")
+        return NotJson(f"{problem}: char {self._consumed + self._position}")

@@ -1,4 +1,4 @@
-"""Annotated objects: one as its source describes it, and many as columns, which take a tenth of the memory.
+"""Annotated objects: single annotations, and many as columns, which take a tenth of the memory.
 
 n objects · r rings of polygons · v coordinates
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 UNUSABLE = -1
-"""Label of an annotation that is a problem instead of an object."""
-PIECE = 1 << 9
-"""Stretches that are copied at once."""
+"""Label of an annotation that is a problem, not an object."""
+GATHER_CHUNK = 1 << 9
+"""Slices that are copied at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Annotation:
     label: int
     """Index into the source's classes."""
     box_xyxy: tuple[float, float, float, float]
-    """0-based, in pixels, or in parts of the image where its item is `relative`."""
+    """0-based, in pixels, or in fractions of the image if its item is `relative`."""
     iscrowd: bool = False
-    """A region of many objects, or one that evaluation is to forgive."""
+    """A region of many objects, or one that evaluation ignores."""
     area: float | None = None
     """Square pixels as annotated; None: the box's."""
     polygons: Sequence[np.ndarray] = ()
@@ -42,10 +42,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Annotations as columns, in the order of the source, those that cannot be used in their places."""
+    """Annotations as columns in source order, including unusable ones."""
 
     labels: np.ndarray
-    """(n,) int32; `UNUSABLE` where `problems` tells why."""
+    """(n,) int32; `UNUSABLE` if `problems` has an entry."""
     boxes_xyxy: np.ndarray
     """(n, 4) float64."""
     iscrowd: np.ndarray
@@ -59,7 +59,7 @@ class Objects:
     xy: np.ndarray
     """(v,) float32."""
     problems: dict[int, Problem] = field(default_factory=dict)
-    """Position -> why it is no object."""
+    """Position -> why it is not an object."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,7 +68,7 @@ class Objects:
     def of(cls, annotations: Sequence[Annotation | Problem]) -> "Objects":
         """The columns of single annotations."""
         problems = {position: entry for position, entry in enumerate(annotations) if isinstance(entry, Problem)}
-        entries = [_NOTHING if isinstance(entry, Problem) else entry for entry in annotations]
+        entries = [_PLACEHOLDER if isinstance(entry, Problem) else entry for entry in annotations]
         rings = [ring for entry in entries for ring in entry.polygons]
         return cls(
             np.array([entry.label for entry in entries], np.int32),
@@ -81,7 +81,7 @@ class Objects:
 
     @classmethod
     def joined(cls, parts: "Sequence[Objects]") -> "Objects":
-        """The objects of all parts, of which none has problems, one after the other."""
+        """The objects of all parts, concatenated; no part may have problems."""
         assert not any(part.problems for part in parts)
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
 
@@ -95,7 +95,7 @@ class Objects:
                        self._problems_of(labels, chosen))
 
     def cut(self, start: np.ndarray, stop: np.ndarray) -> "Objects":
-        """A stretch of the columns, not copied; `start` and `stop` count objects, rings and coordinates (`ends`)."""
+        """A slice of the columns, not copied; `start` and `stop` count objects, rings and coordinates (`ends`)."""
         objects, rings, coordinates = map(slice, start.tolist(), stop.tolist())
         labels = self.labels[objects]
         return Objects(labels, self.boxes_xyxy[objects], self.iscrowd[objects], self.area[objects],
@@ -115,26 +115,26 @@ class Objects:
         return {new: self.problems[int(positions[new])] for new in np.flatnonzero(labels == UNUSABLE).tolist()}
 
 
-_NOTHING = Annotation(UNUSABLE, (0, 0, 0, 0))
+_PLACEHOLDER = Annotation(UNUSABLE, (0, 0, 0, 0))
 _COLUMNS = ("labels", "boxes_xyxy", "iscrowd", "area", "num_rings", "ring_lengths", "xy")
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:
-    """Where each of the groups of so many begins."""
+    """Start of each of the groups with these counts."""
     return np.cumsum(counts, dtype=np.int64) - counts
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """start, start + 1, … of every group, one after the other."""
+    """start, start + 1, … of every group, concatenated."""
     return np.repeat(starts - _starts(counts), counts) + np.arange(counts.sum())
 
 
 def _gathered(values: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The stretches of `values` one after the other, piece by piece: an index is larger than what it fetches."""
+    """The slices of `values`, concatenated in chunks: a full index would be larger than the values."""
     gathered = np.empty(counts.sum(dtype=np.int64), values.dtype)
     filled = 0
-    for first in range(0, len(starts), PIECE):
-        piece = values[_ranges(starts[first:first + PIECE], counts[first:first + PIECE])]
+    for first in range(0, len(starts), GATHER_CHUNK):
+        piece = values[_ranges(starts[first:first + GATHER_CHUNK], counts[first:first + GATHER_CHUNK])]
         gathered[filled:filled + len(piece)] = piece
         filled += len(piece)
     return gathered

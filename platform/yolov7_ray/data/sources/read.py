@@ -1,4 +1,4 @@
-"""The table of formats: COCO, YOLO, Pascal VOC and generated shapes, all read into the same light items."""
+"""The table of formats: COCO, YOLO, Pascal VOC and generated shapes, all read into the same items."""
 
 from ...errors import JobError
 from . import coco, generated, voc, yolo
@@ -10,7 +10,7 @@ READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": gene
 
 
 def read_source(spec: Source) -> RawSource:
-    """Read what `spec`, the source section of an ingest job, describes: everything but the images."""
+    """Read the source described by `spec`, the source section of an ingest job, without the images."""
     source = READERS[spec.format](spec)
     repeated = sorted({name for name in source.classes if source.classes.count(name) > 1})
     if repeated:

@@ -1,8 +1,8 @@
-"""A generated detection dataset: coloured, rotated, overlapping shapes on textured ground.
+"""A generated detection dataset: coloured, rotated, overlapping shapes on textured background.
 
 Every row is a function of (seed, index) alone, so any machine makes the same dataset in any order
-and in parallel. Colour says nothing about the class: only form does. Randomness is integers, and
-the ground is computed in numbers that float32 holds exactly; the JPEG encoder is the one in
+and in parallel. The class depends on shape alone, not on colour. Random numbers are integers, and
+the background is computed in numbers that float32 holds exactly; the JPEG encoder is the one in
 OpenCV's wheel, whose transform is integer arithmetic.
 
 n objects · S side of the image in pixels
@@ -18,15 +18,15 @@ from .spec import SHAPE_CLASSES
 DEFAULT_SIZE_PX = 160
 MAX_SHAPES = 6
 MIN_SIDE, MAX_SIDE = 0.16, 0.45
-"""Diameter of the circle around a shape, as a part of the image's side."""
+"""Diameter of the circle around a shape, as a fraction of the image's side."""
 
 MIN_VISIBLE_PART = 0.4
-"""No shape is hidden by later ones beyond this."""
+"""Fraction of a shape that later shapes leave visible at least."""
 
 TRIES_PER_SHAPE = 8
 JPEG_QUALITY = 92
 FIXED_POINT_BITS = 4
-"""OpenCV draws from integers; these are its fractional bits."""
+"""Fractional bits of the integer coordinates that OpenCV draws with."""
 
 
 def generate_shape_image(seed: int, index: int, size_px: int = DEFAULT_SIZE_PX) -> dict:
@@ -40,7 +40,7 @@ def generate_shape_image(seed: int, index: int, size_px: int = DEFAULT_SIZE_PX) 
     if size_px < 32:
         raise ValueError(f"shapes: size_px={size_px} is too small to draw on; choose 32 or more")
     rng = np.random.default_rng([seed, index])
-    image = _ground(size_px, rng)
+    image = _background(size_px, rng)
     labels, outlines = _arrangement(size_px, rng)
     for outline in outlines:
         _paint(image, outline, rng)
@@ -61,20 +61,20 @@ def generate_shape_image(seed: int, index: int, size_px: int = DEFAULT_SIZE_PX) 
     }
 
 
-def _ground(size_px: int, rng: np.random.Generator) -> np.ndarray:
+def _background(size_px: int, rng: np.random.Generator) -> np.ndarray:
     """(S, S, 3) uint8: soft coloured patches, stripes and grain, all in muted tones."""
     spread = _bilinear_weights(5, size_px)
     patches = spread @ rng.integers(60, 150, (5, 15)).astype(np.float32)  # along x
     patches = patches.reshape(size_px, 5, 3).transpose(1, 0, 2).reshape(5, -1)
-    ground = (spread @ patches).reshape(size_px, size_px, 3)  # along y
+    background = (spread @ patches).reshape(size_px, size_px, 3)  # along y
     slope_x, slope_y, period = rng.integers(0, 4), rng.integers(0, 4), rng.integers(12, 40)
     wave = np.arange(6 * size_px) % period
     wave = np.abs(wave - period // 2) * 24 // period
     along = np.arange(size_px)
     stripes = wave.astype(np.float32)[slope_y * along[:, None] + slope_x * along]
     grain = rng.integers(-10, 11, (size_px, size_px), dtype=np.int8)
-    ground += (stripes + grain)[:, :, None]
-    return ground.clip(0, 255, out=ground).astype(np.uint8)
+    background += (stripes + grain)[:, :, None]
+    return background.clip(0, 255, out=background).astype(np.uint8)
 
 
 def _bilinear_weights(num_knots: int, size_px: int) -> np.ndarray:
@@ -112,10 +112,10 @@ def _arrangement(size_px: int, rng: np.random.Generator) -> tuple[list[int], lis
 
 
 def _outline(shape: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
-    """(k, 2) float64 vertices of a turned shape wholly inside the image, in 16ths of a pixel."""
-    fine = 1 << FIXED_POINT_BITS
-    lowest, highest = (int(part * size_px * fine / 2) for part in (MIN_SIDE, MAX_SIDE))
-    radius = rng.integers(lowest, highest + 1) / fine
+    """(k, 2) float64 vertices of a rotated shape completely inside the image, in 16ths of a pixel."""
+    units = 1 << FIXED_POINT_BITS
+    lowest, highest = (int(part * size_px * units / 2) for part in (MIN_SIDE, MAX_SIDE))
+    radius = rng.integers(lowest, highest + 1) / units
     turn = 2 * math.pi * rng.integers(360) / 360
     vertices = {"circle": 32, "square": 4, "triangle": 3, "star": 10}[shape]
     angles = turn + 2 * math.pi * np.arange(vertices) / vertices
@@ -124,17 +124,17 @@ def _outline(shape: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
         reach[1::2] *= 0.45
     around = reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     margin = math.ceil(radius) + 1
-    centre = rng.integers(margin * fine, (size_px - margin) * fine, 2, endpoint=True) / fine
-    return np.rint((centre + around) * fine) / fine
+    centre = rng.integers(margin * units, (size_px - margin) * units, 2, endpoint=True) / units
+    return np.rint((centre + around) * units) / units
 
 
 def _fixed_point(outline: np.ndarray) -> np.ndarray:
-    """Vertices for OpenCV, which counts from the first pixel's centre, not from its corner."""
+    """Vertices for OpenCV, whose origin is the first pixel's centre, not its corner."""
     return np.rint((outline - 0.5) * (1 << FIXED_POINT_BITS)).astype(np.int32)
 
 
 def _paint(image: np.ndarray, outline: np.ndarray, rng: np.random.Generator) -> None:
-    """Fill an outline with a vivid colour of random hue, and darken its rim."""
+    """Fill an outline with a saturated colour of random hue, and draw a darker rim."""
     colour = rng.permutation([int(rng.integers(190, 256)), int(rng.integers(0, 256)), 20]).tolist()
     rim = [level // 3 for level in colour]
     vertices = [_fixed_point(outline)]

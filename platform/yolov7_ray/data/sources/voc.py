@@ -1,8 +1,8 @@
 """Pascal VOC: JPEGImages/, Annotations/NAME.xml and lists of names in ImageSets/Main/.
 
 Pixels count from 1 and a box includes its last pixel, so (xmin - 1, ymin - 1, xmax, ymax) is the box here.
-"Difficult" objects become crowds, which are no training targets and which evaluation forgives, as VOC's own
-does. File name and size written in the XML are not trusted: the name in the list and the image's header hold.
+"Difficult" objects become crowds, which training does not use and evaluation ignores, as VOC's own evaluation
+does. File name and size in the XML are ignored: the name in the list and the image's header are used.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -70,7 +70,7 @@ def _annotation_text(uri: str, name: str, files: dict[str, FileInfo]) -> str | N
 
 
 def parse_objects(text: str) -> list[Named | Problem] | Problem:
-    """Class name and annotation (label still open) of each object in the XML."""
+    """Class name and annotation (label not set yet) of each object in the XML."""
     try:
         root = ElementTree.fromstring(text.strip())
     except ElementTree.ParseError as error:

@@ -1,6 +1,6 @@
 """YOLO text labels: one file per image, one line per object: class cx cy w h, or class and a polygon.
 
-All coordinates are parts of the image's width and height. An image without a label file has no objects.
+All coordinates are fractions of the image's width and height. An image without a label file has no objects.
 """
 
 import re
@@ -18,7 +18,7 @@ from .objects import Annotation, Objects, Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YoloItem(Item):
-    """An image whose labels lie in a file of their own, which is read beside it."""
+    """An image whose labels are in a separate file, read with the image."""
 
     uri: str
     labels_uri: str | None
@@ -48,7 +48,7 @@ def _class_names(uri: str) -> list[str]:
             names = [names[index] for index in range(len(names))]
         return [str(name) for name in names]
     except NotFound:
-        pass  # classes.txt is the other custom
+        pass  # classes.txt is the alternative
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise JobError(storage.join(uri, "data.yaml"), f"has no usable `names` ({' '.join(str(error).split())})",
                        "list the class names there, or set source.classes") from None
@@ -101,7 +101,7 @@ def labels_path(image_path: str) -> str:
 
 
 def parse_labels(text: str, num_classes: int) -> list[Annotation | Problem]:
-    """One entry per line that is not empty, with boxes in parts of the image."""
+    """One entry per line that is not empty, with boxes in fractions of the image."""
     return [_parse_line(line, number, num_classes)
             for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
