@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from yolov7.evaluation.metrics import CocoEvaluator, Metrics
-from yolov7.evaluation.test_time_augmentation import TestTimeAugmentation
+from yolov7.evaluation.augmented_inference import TestTimeAugmentation
 from yolov7.training.engine import Precision, evaluate
 from yolov7.training.stage_clock import Clock
 from yolov7.training.state import TrainState
@@ -35,7 +35,7 @@ def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluati
     share = {"batch_size": evaluation.batch_size or batch_size, "rank": worker.rank,
              "world_size": worker.world_size, "rectangular": evaluation.rectangular}
     return evaluate(
-        TestTimeAugmentation(model) if evaluation.test_time_augmentation else model,
+        TestTimeAugmentation(model) if evaluation.augmented_inference else model,
         evaluation_loader(dataset, size_px=size_px, stride_px=max(model.strides), processes=worker.loader_processes,
                           **share),
         map(dataset.truth, evaluation_order(dataset, **share)),

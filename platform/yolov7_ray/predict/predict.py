@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from yolov7.evaluation.postprocess import postprocess
-from yolov7.evaluation.test_time_augmentation import TestTimeAugmentation
+from yolov7.evaluation.augmented_inference import TestTimeAugmentation
 from yolov7.images.batch import normalize
 from yolov7.images.sample import Letterbox, decode_image, letterbox
 from yolov7.model.reparameterize import reparameterize

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from yolov7.architectures.family import architecture
-from yolov7.evaluation.test_time_augmentation import VIEWS, scaled_images, TestTimeAugmentation, View
+from yolov7.evaluation.augmented_inference import VIEWS, scaled_images, TestTimeAugmentation, View
 from yolov7.model.detector import build_model
 
 GOLDEN_SUMS = {0.83: ((224, 288), 95425.11382694216), 0.67: ((192, 224), 63494.12470720103)}
