@@ -35,7 +35,7 @@ def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluati
     share = {"batch_size": evaluation.batch_size or batch_size, "rank": worker.rank,
              "world_size": worker.world_size, "rectangular": evaluation.rectangular}
     return evaluate(
-        TestTimeAugmentation(model) if evaluation.augmented_inference else model,
+        TestTimeAugmentation(model) if evaluation.test_time_augmentation else model,
         evaluation_loader(dataset, size_px=size_px, stride_px=max(model.strides), processes=worker.loader_processes,
                           **share),
         map(dataset.truth, evaluation_order(dataset, **share)),
