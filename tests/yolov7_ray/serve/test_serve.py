@@ -495,7 +495,7 @@ ray.shutdown()
 @pytest.mark.slow
 def test_serves_until_terminated(registry, tmp_path_factory):
     root = Path(__file__).parents[3]
-    path = os.pathsep.join([str(root / "platform"), str(root), str(Path(__file__).parent)])
+    path = os.pathsep.join([str(root / "platform"), str(root), str(Path(__file__).parents[1])])
     directory = tmp_path_factory.mktemp("r")
     process = subprocess.Popen([sys.executable, "-u", "-c", SERVE_UNTIL_STOPPED, registry, str(directory)], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": path})
