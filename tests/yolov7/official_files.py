@@ -15,6 +15,11 @@ STAND_INS = {
 }
 
 
+def fuseforward(self, x):
+    """The method that fused modules have as their `forward`, an attribute of each."""
+    raise AssertionError("only pickled")
+
+
 @contextlib.contextmanager
 def stand_in_modules():
     """Give the official module names classes of ours for as long as something is pickled."""
@@ -22,7 +27,7 @@ def stand_in_modules():
     modules = {name: types.ModuleType(name) for name in STAND_INS}
     for name, classes in STAND_INS.items():
         for class_name in classes:
-            setattr(modules[name], class_name, type(class_name, (nn.Module,), {"__module__": name}))
+            setattr(modules[name], class_name, type(class_name, (nn.Module,), {"__module__": name, "fuseforward": fuseforward}))
     assert not (packages | modules).keys() & sys.modules.keys()
     sys.modules.update(packages | modules)
     try:
@@ -69,11 +74,18 @@ def _stand_in(modules, path, key, activation):
     return nn.ModuleList() if path[-1] in ("m", "m2", "ia", "im") else nn.Module()
 
 
-def save_official(path, state_dict, key="model", half=False, names=None, activation=None, legacy=False, **others):
-    """Write a checkpoint with the module under `key` and everything else that official ones hold."""
+def save_official(path, state_dict, key="model", half=False, names=None, activation=None, legacy=False, bound=False,
+                  **others):
+    """Write a checkpoint with the module under `key` and everything else that official ones hold.
+
+    `bound`: as after fusing, which gives each module a bound method.
+    """
     with stand_in_modules() as modules:
         module = official_module(state_dict, modules, names, activation)
         module = module.half() if half else module
+        for part in module.modules() if bound else ():
+            if hasattr(part, "fuseforward"):
+                part.forward = part.fuseforward
         content = {"epoch": -1, "best_fitness": None, "optimizer": None, "training_results": None, "wandb_id": None}
         with warnings.catch_warnings():  # the older format wants the source of classes, which ours have not
             warnings.simplefilter("ignore", UserWarning)

@@ -5,7 +5,9 @@ Three forms are distinguished by their tensor names:
 * training checkpoints have batch norms and implicit knowledge (and auxiliary heads);
 * deployed ones (most published files) have batch norms, and their implicit knowledge is already folded:
   they become a model without it, and without auxiliary heads, that can be trained further;
-* fused ones have no batch norms left and become a folded model.
+* fused ones (after `fuse()`, by which official code loads models) have no batch norms left and become a folded model.
+  What fusing leaves behind without using it again is dropped: implicit vectors, which it has multiplied into the
+  predictors, and auxiliary layers.
 """
 
 from __future__ import annotations
@@ -174,6 +176,26 @@ def _entries(attributes: Mapping, group: str) -> list[tuple[str, Any]]:
     return list(entries.items())
 
 
+def _without_leftovers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fused tensors without implicit vectors, the auxiliary predictors `m2` and their convolutions.
+
+    There is one such convolution per predictor, each a layer right before the detection layer.
+    """
+    parts = {name: name.split(".") for name in tensors}
+    numbers = {name: int(path[1]) if path[0] == "model" and path[1].isdecimal() else -1
+               for name, path in parts.items() if len(path) > 2}
+    auxiliary = [numbers[name] for name, path in parts.items() if path[2:3] == ["m2"] and path[-1] == "weight"]
+    detection = auxiliary[0] if auxiliary else -1
+    first = detection - len(auxiliary)
+    kept = {}
+    for name, path in parts.items():
+        is_left = path[2:3] in (["m2"], ["ia"], ["im"]) or auxiliary and first <= numbers.get(name, -1) < detection
+        if not is_left:
+            moves = auxiliary and numbers.get(name) == detection
+            kept[".".join([path[0], str(first), *path[2:]]) if moves else name] = tensors[name]
+    return kept
+
+
 def _weights(tensors: dict[str, Tensor], names: Any, activations: frozenset[str]) -> OfficialWeights:
     """Normalise tensor names, and take the class names if there is one for each class.
 
@@ -183,6 +205,8 @@ def _weights(tensors: dict[str, Tensor], names: Any, activations: frozenset[str]
         name.removeprefix("module.").replace(".rbr_reparam.", ".conv."): tensor for name, tensor in tensors.items()
     }
     weights = OfficialWeights(tensors, None, activations)
+    if weights.is_fused:
+        weights = OfficialWeights(_without_leftovers(tensors), None, activations)
     num_classes = weights.num_classes
     if isinstance(names, dict):
         names = [names.get(label) for label in range(len(names))]

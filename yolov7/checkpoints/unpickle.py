@@ -6,6 +6,7 @@ nothing: a name stays a `Name`, an object becomes a `Record` of its constructor 
 * names on the caller's list of builders (tensors), and plain containers, are built;
 * a name of the standard library that is not on the short list below is refused wherever it occurs;
 * any other class becomes a record, which holds its arguments and its state, and is inert;
+* a bound method of a record, which is pickled as a call of `getattr`, becomes a record, too: nothing is looked up;
 * a call of any other function is refused (a class is recognised by its capital letter);
 * extension codes, out-of-band buffers and persistent ids that the caller does not know are refused.
 
@@ -98,7 +99,16 @@ def _encode_latin_1(text: str, encoding: str) -> bytes:
     return text.encode("latin-1")
 
 
+def _bound_method(owner: Any = None, name: Any = None, *more: Any) -> Record:
+    """A method of a record of a foreign class, as a record that cannot be called."""
+    known = not isinstance(owner, Record) or owner.made_by.module.partition(".")[0] in sys.stdlib_module_names
+    if known or not isinstance(name, str) or not name.isidentifier() or more:
+        raise ValueError(f"the file wants an attribute of a {type(owner).__name__} looked up; nothing was executed")
+    return Record(Name("builtins", "getattr"), (owner, name))
+
+
 CONTAINERS: dict[str, Callable[..., Any]] = {
+    "builtins.getattr": _bound_method,  # fused modules hold one as their `forward`
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda factory=None, pairs=(): _ordered_dict(pairs),
     "builtins.list": lambda values=(): list(_expect_sequence(values)),

@@ -8,6 +8,7 @@ sample.
 n objects · S side of the output in pixels
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,11 @@ from .warp import rotation, scaling, shearing, translation
 
 MIXUP_BETA = 8.0
 """Both parameters of the beta distribution of mixup's weight, which is near 0.5, rarely near 0 or 1."""
+
+MIN_DONATED = 30
+"""Objects among which paste-in chooses, if `MAX_DONORS` images hold so many."""
+MAX_DONORS = 32
+"""Images that are read for paste-in at most: those of a window of partners."""
 
 
 def augmented_sample(
@@ -49,13 +55,10 @@ def augmented_sample(
         sample = mixup(sample, other, float(rng.beta(MIXUP_BETA, MIXUP_BETA)))
     if config.copy_paste > 0:
         sample = paste.copy_paste(sample, config.copy_paste, rng)
+    sample = replace(sample, image=jitter_hsv(sample.image, config, rng))
     if rng.random() < config.paste_in:
-        [donor] = source.draw(1, index, rng)
-        magnify = 1 + rng.uniform(-config.scale, config.scale)
-        full_hw, fetch = source.open(donor)
-        scale = magnify * fitted_size_hw(full_hw, (size_px, size_px))[0]
-        sample = paste.paste_in(sample, fetch(reduction(scale)), scale, rng)
-    return replace(sample, image=jitter_hsv(sample.image, config, rng))
+        sample = paste.paste_in(sample, _donated_objects(source, index, size_px, rng), rng)
+    return sample
 
 
 class _SampleSource:
@@ -78,6 +81,20 @@ class _SampleSource:
             sample = self.read(index)
             return sample.original_size_hw, lambda reduce: sample
         return self.size_hw(index), lambda reduce: self.read(index, reduce)
+
+
+def _donated_objects(source: _SampleSource, index: int, size_px: int, rng) -> list[paste.Donated]:
+    """Objects to paste: a random half of those of as many partners, four at a time, as give at least 30."""
+    partners = iter(source.draw(min(len(source.partners), MAX_DONORS) or 1, index, rng))
+    donated: list[paste.Donated] = []
+    while len(donated) < MIN_DONATED and (group := list(itertools.islice(partners, 4))):
+        objects = []
+        for partner in group:
+            full_hw, fetch = source.open(partner)
+            donor = fetch(reduction(fitted_size_hw(full_hw, (size_px, size_px))[0]))
+            objects += [paste.Donated(donor, int(i)) for i in np.flatnonzero(~donor.iscrowd)]
+        donated += [objects[i] for i in rng.permutation(len(objects))[: -(-len(objects) // 2)]]
+    return donated
 
 
 def _mosaic_or_single(source: _SampleSource, index: int, size_px: int, config, rng) -> Sample:
@@ -120,7 +137,7 @@ def random_view(
 
     perspective = np.eye(3)
     perspective[2, :2] = symmetric(config.perspective), symmetric(config.perspective)
-    magnify = 1 + symmetric(config.scale)
+    magnify = rng.uniform(*config.magnification_range)
     rotate = rotation(symmetric(config.rotate_degrees))
     shear = shearing(symmetric(config.shear_degrees), symmetric(config.shear_degrees))
     translate = translation(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sample import Letterbox, Sample, letterbox
+from .sample import Letterbox, Sample, area_resize, centred
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +89,22 @@ def normalize(
 def evaluation_sample(
     sample: Sample, size_px: int, canvas_hw: tuple[int, int] | None = None
 ) -> tuple[Sample, Letterbox]:
-    """Letterbox a sample for evaluation: its longer side becomes `size_px`, on a square or `canvas_hw`.
+    """Fit a sample for evaluation: its longer side becomes `size_px`, on a square or `canvas_hw`.
 
-    All objects stay, crowds too; boxes and polygons are converted to the letterboxed frame.
+    By `area_resize`, as the reference evaluates, so that the same weights have the same AP. Training does
+    not see this interpolation: there images are magnified at random and drawn bilinearly from a
+    decoding at most twice too large, in the reference as here.
+    All objects stay, crowds too; boxes and polygons are converted to the letterboxed frame, along each
+    axis by its own ratio of whole pixels.
     """
-    image, fit = letterbox(sample.image, (size_px, size_px), canvas_hw=canvas_hw)
+    height, width = sample.image.shape[:2]
+    resized = area_resize(sample.image, size_px)
+    image, pad_x, pad_y = centred(resized, canvas_hw or (size_px, size_px))
+    scale = size_px / max(height, width)
+    stretch_xy = (resized.shape[1] / (width * scale), resized.shape[0] / (height * scale))
+    fit = Letterbox(scale, pad_x, pad_y, (height, width), stretch_xy)
     polygons = sample.polygons
     if polygons is not None:
-        pad = np.array([fit.pad_x, fit.pad_y], np.float32)
-        polygons = [[ring * np.float32(fit.scale) + pad for ring in rings] for rings in polygons]
+        polygons = [[fit.to_letterboxed(ring) for ring in rings] for rings in polygons]
     boxes = fit.to_letterboxed(sample.boxes_xyxy)
     return replace(sample, image=image, boxes_xyxy=boxes, polygons=polygons), fit

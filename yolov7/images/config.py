@@ -27,7 +27,8 @@ class AugmentConfig:
     translate: float = 0.2
     """Moved along each axis by +- this part of the output's side."""
     scale: float = 0.9
-    """Magnified by 1 +- this; below 1."""
+    """Magnified by 1 - this to 1.1 + this, each factor as likely (0.9: 0.1 to 2.0), as in the reference
+    implementation; below 1. 0: not at all."""
     shear_degrees: float = 0.0
     """Each axis slanted by +- this."""
     perspective: float = 0.0
@@ -37,7 +38,7 @@ class AugmentConfig:
     flip_horizontal: float = 0.5
     """Probability of mirroring left and right."""
     paste_in: float = 0.0
-    """Probability that objects of another image are pasted into free places (0.15 in P5)."""
+    """Probability that objects of other images are pasted into up to 20 free places (0.15 in P5)."""
     copy_paste: float = 0.0
     """Probability, per outlined object, that its mirror image is pasted into a free place."""
 
@@ -62,8 +63,6 @@ class AugmentConfig:
             )
 
     @property
-    def uses_polygons(self) -> bool:
-        """Whether outlines make a difference beyond tightening boxes cut by the border."""
-        return bool(
-            self.rotate_degrees or self.shear_degrees or self.perspective or self.copy_paste
-        )
+    def magnification_range(self) -> tuple[float, float]:
+        """Least and greatest factor that a sample is magnified by."""
+        return (1 - self.scale, 1.1 + self.scale) if self.scale else (1.0, 1.0)

@@ -3,7 +3,8 @@
 n objects
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,8 +15,20 @@ from .warp import areas, clip_boxes, scaling, translation, warp_into
 MAX_COVERED_FRACTION = 0.3
 """Maximum fraction of another object's box that a pasted object may cover."""
 
-MAX_PASTED_OBJECTS = 10
-MIN_PASTED_SIDE_PX = 8
+SLOT_SIZES = (0.75,) * 2 + (0.5,) * 4 + (0.25,) * 4 + (0.125,) * 4 + (0.0625,) * 6
+"""Largest sides of the slots of paste-in, as parts of the image's sides, in the order in which they are filled."""
+SLOT_PROBABILITY = 0.8
+MIN_SLOT_SIDE_PX = 20
+MIN_PASTED_SIDE_PX = 10
+MIN_PASTED_AREA_PX = 60
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Donated:
+    """An object that may be pasted: number `index` of a sample, whose image may be decoded at reduced size."""
+
+    donor: Sample
+    index: int
 
 
 def hides_too_much(boxes_xyxy: np.ndarray, pasted_xyxy: np.ndarray) -> bool:
@@ -24,55 +37,75 @@ def hides_too_much(boxes_xyxy: np.ndarray, pasted_xyxy: np.ndarray) -> bool:
     return bool((hidden > MAX_COVERED_FRACTION * areas(boxes_xyxy)).any())
 
 
-def paste_in(sample: Sample, donor: Sample, scale: float, rng: np.random.Generator) -> Sample:
-    """Paste objects of `donor`, scaled by `scale`, at random free positions of `sample`.
+def paste_in(sample: Sample, donated: Sequence[Donated], rng: np.random.Generator) -> Sample:
+    """Paste random ones of `donated` into free slots of `sample`, each scaled to fit its slot.
 
-    Objects with an outline are cut out along it, others with their whole box. The donor's image may
-    be decoded at reduced size. `sample.image` is modified in place.
+    There are 20 slots, from large to small, each with probability 0.8, and of a random size up to its
+    own. A slot is free if it covers less than 30 % of every box, those of objects pasted before, too. Objects
+    with an outline are cut out along it, others with their whole box. The distribution of numbers and
+    sizes is the reference implementation's; unlike there, pasted objects are not mirrored with the image.
+    `sample.image` is modified in place.
     """
-    canvas = sample.image
-    height, width = canvas.shape[:2]
-    decode_scale_xy = np.array(donor.image.shape[1::-1]) / donor.original_size_hw[::-1]
-    donor = donor.select(~donor.iscrowd)
-    boxes = [*sample.boxes_xyxy]
-    chosen = []
-    for i in rng.permutation(len(donor.labels))[:MAX_PASTED_OBJECTS]:
-        box = donor.boxes_xyxy[i].astype(float)
-        size_xy = np.rint((box[2:] - box[:2]) * scale).astype(int)
-        if size_xy.min() < MIN_PASTED_SIDE_PX or size_xy[0] > width or size_xy[1] > height:
+    height, width = sample.image.shape[:2]
+    boxes, chosen = [*sample.boxes_xyxy], []
+    for slot in _slots_xyxy(width, height, rng) if donated else ():
+        if (slot[2:] - slot[:2]).min() <= MIN_SLOT_SIDE_PX or boxes and hides_too_much(np.array(boxes), slot):
             continue
-        corner = rng.integers(0, (width, height) - size_xy, endpoint=True)
-        target = np.concatenate([corner, corner + size_xy]).astype(np.float32)
-        if boxes and hides_too_much(np.array(boxes), target):
-            continue
-        to_target = (
-            translation(*corner)
-            @ scaling(*size_xy / (box[2:] - box[:2]))
-            @ translation(*-box[:2])
-        )
-        rings = donor.polygons[i] if donor.polygons is not None else []
-        rings = [ring * to_target[[0, 1], [0, 1]] + to_target[:2, 2] for ring in rings]
-        box_decoded = box * np.tile(decode_scale_xy, 2)
-        _paste_object(canvas, donor.image, to_target @ scaling(*1 / decode_scale_xy), box_decoded, target, rings)
-        boxes.append(target)
-        chosen.append((i, [ring.astype(np.float32) for ring in rings]))
+        candidate = donated[rng.integers(len(donated))]
+        pasted = _pasted_into(sample.image, candidate, slot)
+        if pasted is not None:
+            boxes.append(pasted[0])
+            chosen.append((candidate, pasted[1]))
     if not chosen:
         return sample
-    pasted_indices = [i for i, _ in chosen]
     polygons = sample.polygons
     if polygons is not None:
         polygons = polygons + [rings for _, rings in chosen]
-    return _with_objects(sample, np.array(boxes), donor, pasted_indices, polygons)
+    return _with_objects(sample, np.array(boxes), [candidate for candidate, _ in chosen], polygons)
 
 
-def _paste_object(canvas, image, matrix, box_xyxy, target_xyxy, rings) -> None:
-    """Draw the donor's box on its target, only inside `rings` (canvas pixels) if there are any."""
+def _slots_xyxy(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """(m, 4) places to paste, m up to 20: sides uniform from 1 px, the centre anywhere, then clipped."""
+    sizes = np.array(SLOT_SIZES)[rng.random(len(SLOT_SIZES)) < SLOT_PROBABILITY, None]
+    image_xy = np.array([width, height])
+    sides = rng.integers(1, np.maximum(sizes * image_xy, 1).astype(int), endpoint=True)
+    corners = np.maximum(rng.integers(0, image_xy, sides.shape) - sides // 2, 0)
+    return np.concatenate([corners, np.minimum(corners + sides, image_xy)], 1).astype(np.float32)
+
+
+def _pasted_into(canvas: np.ndarray, candidate: Donated, slot_xyxy: np.ndarray):
+    """Draw a candidate at the slot's corner, fitted into it; its box (4,) and rings, None if it is too small."""
+    donor, index = candidate.donor, candidate.index
+    box, corner = donor.boxes_xyxy[index].astype(float), slot_xyxy[:2]
+    sides = box[2:] - box[:2]
+    size_xy = (sides * ((slot_xyxy[2:] - corner) / np.maximum(sides, 1e-6)).min()).astype(int)
+    if size_xy.min() <= MIN_PASTED_SIDE_PX:
+        return None
+    to_target = translation(*corner) @ scaling(*size_xy / sides) @ translation(*-box[:2])
+    rings = donor.polygons[index] if donor.polygons is not None else []
+    rings = [ring * to_target[[0, 1], [0, 1]] + to_target[:2, 2] for ring in _longest(rings)]
+    target = np.concatenate([corner, corner + size_xy]).astype(np.float32)
+    mask = _polygon_mask([ring - corner for ring in rings], tuple(size_xy[::-1])) if rings else None
+    if mask is not None and np.count_nonzero(mask) <= MIN_PASTED_AREA_PX:
+        return None
+    decode_scale_xy = np.array(donor.image.shape[1::-1]) / donor.original_size_hw[::-1]
+    matrix = to_target @ scaling(*1 / decode_scale_xy)
+    _paste_object(canvas, donor.image, matrix, box * np.tile(decode_scale_xy, 2), target, mask)
+    return target, [ring.astype(np.float32) for ring in rings]
+
+
+def _longest(rings: list[np.ndarray]) -> list[np.ndarray]:
+    """The ring of the most points alone: that of an object's largest visible part, mostly."""
+    return [max(rings, key=len)] if rings else []
+
+
+def _paste_object(canvas, image, matrix, box_xyxy, target_xyxy, mask) -> None:
+    """Draw the donor's box on its target, only where `mask` (of the target's size) is set if there is one."""
     left, top, right, bottom = target_xyxy.astype(int)
     window = canvas[top:bottom, left:right]
-    pasted = window.copy() if rings else window
+    pasted = window if mask is None else window.copy()
     warp_into(pasted, image, translation(-left, -top) @ matrix, box_xyxy)
-    if rings:
-        mask = _polygon_mask([ring - (left, top) for ring in rings], window.shape[:2])
+    if mask is not None:
         cv2.copyTo(pasted, mask, window)
 
 
@@ -102,7 +135,7 @@ def copy_paste(sample: Sample, probability: float, rng: np.random.Generator) -> 
         mask |= _polygon_mask(rings, mask.shape)
     image = cv2.copyTo(cv2.flip(sample.image, 1), mask, sample.image.copy())
     polygons = [[ring.astype(np.float32) for ring in rings] for rings in polygons]
-    return _with_objects(replace(sample, image=image), np.array(boxes), sample, pasted_indices, polygons)
+    return _with_objects(replace(sample, image=image), np.array(boxes), [Donated(sample, i) for i in pasted_indices], polygons)
 
 
 def _polygon_mask(rings: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
@@ -112,13 +145,12 @@ def _polygon_mask(rings: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarr
     return mask
 
 
-def _with_objects(sample: Sample, boxes_xyxy, donor: Sample, pasted_indices: list[int], polygons) -> Sample:
-    """`sample` with the donor's objects `pasted_indices` added; `boxes_xyxy` and `polygons` hold all."""
-    return replace(
-        sample,
-        boxes_xyxy=boxes_xyxy.astype(np.float32),
-        labels=np.concatenate([sample.labels, donor.labels[pasted_indices]]),
-        iscrowd=np.concatenate([sample.iscrowd, donor.iscrowd[pasted_indices]]),
-        area=np.concatenate([sample.area, donor.area[pasted_indices]]),
-        polygons=polygons,
-    )
+def _with_objects(sample: Sample, boxes_xyxy, pasted: Sequence[Donated], polygons) -> Sample:
+    """`sample` with the pasted objects added; `boxes_xyxy` and `polygons` hold all."""
+
+    def added(column: str) -> np.ndarray:
+        own = getattr(sample, column)
+        return np.concatenate([own, np.array([getattr(one.donor, column)[one.index] for one in pasted], own.dtype)])
+
+    return replace(sample, boxes_xyxy=boxes_xyxy.astype(np.float32), labels=added("labels"),
+                   iscrowd=added("iscrowd"), area=added("area"), polygons=polygons)

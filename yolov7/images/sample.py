@@ -194,24 +194,34 @@ def read_sample(
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How an image was fitted into a network's input: letterboxed = original * scale + pad."""
+    """How an image was fitted into a network's input: letterboxed = original * scale * stretch + pad."""
 
     scale: float
     pad_x: float
     pad_y: float
     original_size_hw: tuple[int, int]
+    stretch_xy: tuple[float, float] = (1.0, 1.0)
+    """What the rounding of both sides to whole pixels adds to the scale; 1 where it is left out of account."""
 
-    def to_letterboxed(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Convert (..., 4) boxes from pixels of the original to pixels of the letterboxed image."""
-        pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
-        return np.asarray(boxes_xyxy, np.float32) * np.float32(self.scale) + pad
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Pixels of the input per pixel of the original, along each axis."""
+        return self.scale * self.stretch_xy[0], self.scale * self.stretch_xy[1]
+
+    def to_letterboxed(self, points_xy: np.ndarray) -> np.ndarray:
+        """Convert (..., 4) boxes, or (..., 2) points, from pixels of the original to pixels of the input."""
+        scale, pad = self._per_column(points_xy)
+        return np.asarray(points_xy, np.float32) * scale + pad
 
     def to_original(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Convert (..., 4) boxes back to pixels of the original, clipped to it."""
         height, width = self.original_size_hw
-        pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
-        boxes = (np.asarray(boxes_xyxy, np.float32) - pad) / np.float32(self.scale)
-        return boxes.clip(0, np.array([width, height] * 2, np.float32))
+        scale, pad = self._per_column(boxes_xyxy)
+        return ((np.asarray(boxes_xyxy, np.float32) - pad) / scale).clip(0, np.array([width, height] * 2, np.float32))
+
+    def _per_column(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = np.shape(values)[-1] // 2
+        return np.array(self.scale_xy * pairs, np.float32), np.array([self.pad_x, self.pad_y] * pairs, np.float32)
 
 
 def fitted_size_hw(
@@ -235,18 +245,38 @@ def letterbox(
 
     The canvas has size `canvas_hw` if given, which must hold the fitted image, else `size_hw`.
     `scale_up=False` keeps small images at their size. If the padding is odd, the image lies half a
-    pixel above (or left of) the centre that `Letterbox` records, as in the official detector, whose
-    published AP was measured this way.
+    pixel above (or left of) the centre that `Letterbox` records, as in the official detector. This is how it sees
+    single images, and how ours are predicted, served and trained; evaluation shrinks by `area_resize`.
     """
     original_hw = image.shape[:2]
     scale, (height, width) = fitted_size_hw(original_hw, size_hw, scale_up)
-    canvas_hw = canvas_hw or size_hw
+    if original_hw != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    canvas, pad_x, pad_y = centred(image, canvas_hw or size_hw, pad_value)
+    return canvas, Letterbox(scale, pad_x, pad_y, original_hw)
+
+
+def centred(
+    image: np.ndarray, canvas_hw: tuple[int, int], pad_value: int = PAD_GREY
+) -> tuple[np.ndarray, float, float]:
+    """An (H, W, 3) uint8 image in the middle of a canvas that holds it, and the padding left and above."""
+    height, width = image.shape[:2]
     pad_x, pad_y = (canvas_hw[1] - width) / 2, (canvas_hw[0] - height) / 2
     left, top = int(pad_x), int(pad_y)
     canvas = np.full((*canvas_hw, 3), pad_value, np.uint8)
-    inside = canvas[top : top + height, left : left + width]
-    if original_hw == (height, width):
-        inside[...] = image
-    else:
-        inside[...] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return canvas, Letterbox(scale, pad_x, pad_y, original_hw)
+    canvas[top : top + height, left : left + width] = image
+    return canvas, pad_x, pad_y
+
+
+def area_resize(image: np.ndarray, longer_px: int) -> np.ndarray:
+    """Resize an (H, W, 3) uint8 image until its longer side is `longer_px`, as the reference evaluates.
+
+    Shrinking averages over the area of each new pixel, so that nothing is skipped; enlarging is bilinear.
+    Sizes are truncated to whole pixels, at least 1, where `letterbox` rounds.
+    """
+    height, width = image.shape[:2]
+    scale = longer_px / max(height, width)
+    if scale == 1:
+        return image
+    size_wh = max(1, int(width * scale)), max(1, int(height * scale))
+    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

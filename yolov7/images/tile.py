@@ -13,9 +13,11 @@ from .sample import Sample, reduction
 from .warp import areas, clip_boxes, is_axis_aligned, magnification, project_boxes, scaling, warp_into
 
 MIN_SIDE_PX = 2.0
-MIN_VISIBLE_FRACTION = 0.1
 MAX_ASPECT_RATIO = 20.0
-"""An object remains a target if its warped box passes these three thresholds."""
+MIN_VISIBLE_FRACTION = 0.1
+MIN_VISIBLE_FRACTION_OUTLINED = 0.01
+"""An object remains a target if its warped box passes these thresholds, as in the reference implementation; the last
+one where all objects of the source image have outlines, so that what is left of a box is known to hold the object."""
 
 
 def draw_tile(
@@ -53,33 +55,31 @@ def warp_objects(
 
     Objects are clipped to `crop_xyxy` of the source. An object with an outline gets the box around its
     warped outline, any other the box around its warped box. Crowds are dropped, and objects with a
-    side of at most 2 px, a tenth of their box or less visible, or an aspect ratio of 20 or more.
+    side of at most 2 px, an aspect ratio of 20 or more, or of whose clipped box, magnified, a tenth or less
+    remains visible (a hundredth or less if all objects of the sample have outlines).
     """
     frame = np.array([0, 0, size_hw[1], size_hw[0]], float)
-    boxes = sample.boxes_xyxy.astype(float)
-    inside = clip_boxes(boxes, crop_xyxy)
+    outlined = np.array([len(rings) > 0 for rings in sample.polygons or [[]] * len(sample.labels)], bool)
+    min_fraction = MIN_VISIBLE_FRACTION_OUTLINED if outlined[~sample.iscrowd].all() else MIN_VISIBLE_FRACTION
+    inside = clip_boxes(sample.boxes_xyxy.astype(float), crop_xyxy)
     visible = clip_boxes(project_boxes(matrix, inside), frame)
-    keep = areas(inside) > MIN_VISIBLE_FRACTION * areas(boxes)
-    keep &= (visible[:, 2:] - visible[:, :2]).min(1) > MIN_SIDE_PX
-    keep &= ~sample.iscrowd
-    sample, visible, unclipped = sample.select(keep), visible[keep], project_boxes(matrix, boxes[keep])
+    keep = ((visible[:, 2:] - visible[:, :2]).min(1) > MIN_SIDE_PX) & ~sample.iscrowd
+    sample, visible, outlined = sample.select(keep), visible[keep], outlined[keep]
+    before = areas(inside[keep]) * magnification(matrix) ** 2
     polygons = sample.polygons
     if polygons is not None:
         outlines = Outlines.of(polygons)
-        warped = outlines.projected(matrix)
-        unclipped = warped.boxes_xyxy(unclipped)
         if is_axis_aligned(matrix):  # both clipping rectangles become one
             bounds = clip_boxes(project_boxes(matrix, crop_xyxy[None]), frame)[0]
         else:
-            warped, bounds = outlines.clipped(crop_xyxy).projected(matrix), frame
-        warped = warped.clipped(bounds)
-        outlined = np.array([len(rings) > 0 for rings in polygons], bool)
+            outlines, bounds = outlines.clipped(crop_xyxy), frame
+        warped = outlines.projected(matrix).clipped(bounds)
         visible = warped.boxes_xyxy(np.where(outlined[:, None], 0, visible))
         polygons = warped.polygons(len(polygons))
     sides = visible[:, 2:] - visible[:, :2]
     keep = (
         (sides.min(1) > MIN_SIDE_PX)
-        & (areas(visible) > MIN_VISIBLE_FRACTION * areas(unclipped))
+        & (areas(visible) > min_fraction * before)
         & (sides.max(1) < MAX_ASPECT_RATIO * sides.min(1))
     )
     return replace(sample, boxes_xyxy=visible.astype(np.float32), polygons=polygons).select(keep)

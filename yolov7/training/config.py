@@ -18,7 +18,8 @@ class OptimizerConfig:
     momentum: float = 0.937
     """SGD momentum, or Adam's beta1."""
     weight_decay: float = 0.0005
-    """L2 penalty of convolution weights, for the nominal batch size; biases and norms have none."""
+    """L2 penalty of convolution weights at up to 64 images per batch; in proportion to the batch above (128: twice
+    this). Biases and norms have none."""
     warmup_epochs: float = 3.0
     """Epochs of linear warmup; at least 1000 steps, unless that were over a tenth of the run."""
     warmup_momentum: float = 0.8

@@ -5,6 +5,9 @@ from torch import nn
 
 from .schedule import Schedule
 
+DECAY_BATCH_SIZE = 64
+"""Images per update for which `OptimizerConfig.weight_decay` is given: the published recipes' reference batch."""
+
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Trainable parameters by role: ``weight`` (decayed), ``scale`` (norms and implicit vectors) and ``bias``."""
@@ -21,11 +24,20 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
+def scaled_weight_decay(weight_decay: float, batch_size: int) -> float:
+    """Decay in proportion to the images of one update, when batches are accumulated up to about 64 images.
+
+    So 16 and 64 images get the decay itself, 128 twice and 256 four times as much. It depends on the batch alone,
+    whatever the job accumulates to (`nominal_batch_size`), as in the reference implementation.
+    """
+    images_per_update = batch_size * max(1, round(DECAY_BATCH_SIZE / batch_size))
+    return weight_decay * images_per_update / DECAY_BATCH_SIZE
+
+
 def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """The optimizer over the three parameter groups, its decay scaled to the images per update."""
+    """The optimizer over the three parameter groups; convolution weights have the scaled decay."""
     config = schedule.config
-    images_per_update = schedule.batch_size * max(1, round(schedule.nominal_batch_size / schedule.batch_size))
-    decay = config.weight_decay * images_per_update / schedule.nominal_batch_size
+    decay = scaled_weight_decay(config.weight_decay, schedule.batch_size)
     groups = [
         {"params": parameters, "role": role, "weight_decay": decay if role == "weight" else 0.0}
         for role, parameters in parameter_groups(model).items() if parameters

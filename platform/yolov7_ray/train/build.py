@@ -19,7 +19,7 @@ def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) 
     torch.manual_seed(spec.seed)
     loaded = starting_model(spec)
     schedule = Schedule(spec.optimizer, spec.epochs, -(-len(train_set) // spec.batch_size), spec.batch_size,
-                        max(spec.batch_size, spec.nominal_batch_size))
+                        spec.nominal_batch_size)
     return TrainState.build(starting_architecture(spec, loaded), list(train_set.classes), schedule, spec.ema, device,
                             initial=loaded.model.state_dict() if loaded else None, frozen=spec.model.freeze)
 

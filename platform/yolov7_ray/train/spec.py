@@ -170,7 +170,7 @@ class TrainSpec(Job):
     batch_size: Positive = 16
     """Images per optimizer micro-step over all workers together."""
     nominal_batch_size: Positive = 64
-    """Gradients are accumulated up to about this many images per update."""
+    """Gradients are accumulated up to about this many images per update. Weight decay follows batch_size, not this."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs and on CPUs with bf16 units, else fp32."""
     seed: Seed = 0

@@ -119,6 +119,36 @@ def test_fused_weights_become_a_folded_model(tmp_path, name):
     assert_same_outputs(loaded, folded)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_file_saved_after_fusing_is_imported_with_all_that_fusing_left(tmp_path, name, legacy):
+    """Bound methods as `forward`, implicit vectors that are multiplied in, and auxiliary layers: none is of use."""
+    model = trained(name)
+    folded, official = reparameterize(model), as_official(model)
+    shift = len(model.head.auxiliary_convs)
+    detection = max(int(key.split(".")[1]) for key in official)
+    fused = {key.replace(f"model.{detection - shift}.", f"model.{detection}."): tensor
+             for key, tensor in as_official(folded).items()}
+    fused |= {key: tensor for key, tensor in official.items() if key.split(".")[2] in ("m2", "ia", "im")}
+    for number in range(detection - shift, detection):
+        fused |= {f"model.{number}.conv.weight": official[f"model.{number}.conv.weight"],
+                  f"model.{number}.conv.bias": official[f"model.{number}.bn.bias"]}
+    assert any(".ia." in key for key in fused) and any(".m2." in key for key in fused) == (shift > 0)
+    path = save_official(tmp_path / "fused.pt", fused, bound=True, legacy=legacy)
+    torch.save({"state_dict": fused}, tmp_path / "weights.pt")
+    for file in (path, tmp_path / "weights.pt"):
+        loaded, _ = import_official(file, SMALL[name])
+        assert loaded.is_folded
+        assert_same_outputs(loaded, folded)
+
+
+def test_params_after_fusing_are_those_of_the_folded_model_and_the_implicit_vectors():
+    """36,907,898 in the reference; what we drop of them are 256 + 512 + 1024 + 3 x 255 of the implicit vectors."""
+    with torch.device("meta"):
+        folded = build_model(ARCHITECTURES["yolov7"], 80, folded=True)
+    assert sum(parameter.numel() for parameter in folded.parameters()) == 36_907_898 - 1792 - 765
+
+
 @pytest.mark.parametrize("wrap", [
     lambda weights: weights, lambda weights: {"state_dict": weights, "epoch": 3}, lambda weights: {"model": weights},
     lambda weights: {"model": None, "ema": weights}, lambda weights: {f"module.{k}": v for k, v in weights.items()},

@@ -175,7 +175,7 @@ def test_an_object_becomes_a_record(tmp_path, evil_package, name):
 
 
 @pytest.mark.parametrize("name", [
-    "os.system", "posix.system", "nt.system", "builtins.getattr", "builtins.open", "importlib.import_module",
+    "os.system", "posix.system", "nt.system", "builtins.open", "importlib.import_module",
     "runpy.run_path", "pty.spawn", "webbrowser.open", "ctypes.CDLL", "codecs.decode", "functools.reduce",
     "operator.attrgetter", "types.FunctionType", "marshal.loads", "pickle.loads", "copyreg.add_extension",
     "collections.namedtuple", "subprocess.Popen", "sys.settrace", "threading.Thread", "multiprocessing.Process",
@@ -196,6 +196,21 @@ def test_functions_of_libraries_are_not_called(name):
     with pytest.raises(ValueError, match=rf"wants '{name}' called"):
         read(f"c{module}\n{function}\n)R.".encode())
     assert str(read(f"c{module}\n{function}\n.".encode())) == name, "a mere name does nothing"
+
+
+def test_a_bound_method_of_a_record_is_a_record():
+    owner = b"cmodels.common\nConv\n)\x81q\x00"
+    bound = read(b"\x80\x02c__builtin__\ngetattr\n" + owner + b"X\x0b\x00\x00\x00fuseforward\x86R.")
+    assert str(bound.made_by) == "builtins.getattr" and str(bound.args[0].made_by) == "models.common.Conv"
+    assert bound.args[1] == "fuseforward"
+    with pytest.raises(ValueError, match="made by no name"):
+        read(b"\x80\x02c__builtin__\ngetattr\n" + owner + b"X\x0b\x00\x00\x00fuseforward\x86R)R.")
+
+
+@pytest.mark.parametrize("owner", [b"N", b"cmodels.common\nConv\n", b"cpathlib\nPath\n)\x81", b"}"])
+def test_no_attribute_of_anything_else_is_looked_up(owner):
+    with pytest.raises(ValueError, match="wants an attribute of a .* looked up; nothing was executed"):
+        read(b"\x80\x02c__builtin__\ngetattr\n" + owner + b"X\x05\x00\x00\x00mkdir\x86R.")
 
 
 def read(pickled, **keywords):

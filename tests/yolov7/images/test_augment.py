@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from yolov7.images import mosaic, paste, warp
+from yolov7.images import augment, mosaic, paste, warp
 from yolov7.images.config import AugmentConfig
 from yolov7.images.augment import augmented_sample, jitter_hsv, mixup
 from yolov7.images.outlines import Outlines
@@ -292,6 +292,43 @@ def test_filter_after_warp(box, kept):
     assert (len(warped.labels) == 1) is kept
 
 
+def cut_at_the_left(parts, outlined, magnify: float = 1.0) -> list[bool]:
+    """Which of these parts of an object 200 x 30 px, left in view at the left border, keep it."""
+    kept = []
+    for part in parts:
+        x1 = 200 * part
+        box = np.array([[x1 - 200, 10, x1, 40]], np.float32)
+        ring = box[0][[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+        sample = replace(painted(64, 64, (0, 0, 9, 9)), boxes_xyxy=box, polygons=[[ring]] if outlined else None)
+        view = warp.scaling(magnify, magnify)
+        kept.append(len(warp_objects(sample, view, np.array([-999, -999, 999, 999]), (256, 256)).labels) == 1)
+    return kept
+
+
+@pytest.mark.parametrize("magnify", [1.0, 2.5])
+def test_an_outlined_object_stays_while_a_hundredth_is_visible_any_other_while_a_tenth_is(magnify):
+    assert cut_at_the_left((0.012, 0.05, 0.09, 0.11), outlined=True, magnify=magnify) == [True] * 4
+    assert cut_at_the_left((0.012, 0.05, 0.09, 0.11), outlined=False, magnify=magnify) == [False] * 3 + [True]
+
+
+def test_one_object_without_outline_asks_a_tenth_of_all():
+    cut = replace(painted(64, 64, (0, 0, 9, 9)), boxes_xyxy=np.array([[-95, 10, 5, 40]], np.float32))
+    cut = replace(cut, polygons=[[np.array([[-95, 10], [5, 10], [5, 40], [-95, 40]], np.float32)]])
+    both = replace(cut, boxes_xyxy=np.repeat(cut.boxes_xyxy, 2, 0), labels=np.zeros(2, int), area=np.ones(2),
+                   iscrowd=np.zeros(2, bool), polygons=[*cut.polygons, []])
+    crop = np.array([-99, -99, 99, 99])
+    assert len(warp_objects(cut, np.eye(3), crop, (64, 64)).labels) == 1  # 5 % of it
+    assert len(warp_objects(both, np.eye(3), crop, (64, 64)).labels) == 0
+    crowded = replace(both, iscrowd=np.array([False, True]))
+    assert len(warp_objects(crowded, np.eye(3), crop, (64, 64)).labels) == 1  # crowds do not count
+
+
+def test_what_is_left_is_compared_with_the_part_that_the_mosaic_shows():
+    sample = replace(painted(64, 64, (0, 0, 9, 9)), boxes_xyxy=np.array([[0, 10, 100, 40]], np.float32), polygons=None)
+    warped = warp_objects(sample, np.eye(3), np.array([0, 0, 8, 64]), (64, 64))
+    assert warped.boxes_xyxy.tolist() == [[0, 10, 8, 40]]  # 8 % of the object, but all of its part in the mosaic
+
+
 def test_outline_gives_a_tighter_box_than_the_turned_box():
     diamond = np.array([[32, 12], [52, 32], [32, 52], [12, 32]], np.float32)
     sample = replace(painted(64, 64, (12, 12, 52, 52)), polygons=[[diamond]])
@@ -366,35 +403,93 @@ def test_hue_wraps_around_the_circle():
         assert np.abs(turned - expected).max() <= 6
 
 
+def ground(size_px: int) -> Sample:
+    """A grey image without objects."""
+    empty = painted(size_px, size_px, (0, 0, 9, 9)).select(np.array([False]))
+    return replace(empty, image=np.full((size_px, size_px, 3), 114, np.uint8))
+
+
 def test_paste_in_shows_the_object_at_its_box():
-    ground = replace(painted(96, 96, (0, 0, 9, 9)).select(np.array([False])))
-    ground = replace(ground, image=np.full((96, 96, 3), 114, np.uint8), polygons=None)
     donor = replace(painted(64, 64, (8, 8, 40, 24), label=5), polygons=None)
-    pasted = paste.paste_in(ground, donor, 1.5, np.random.default_rng(0))
-    assert pasted.labels.tolist() == [5]
-    assert extent_of_bright(pasted.image) == pytest.approx(pasted.boxes_xyxy[0], abs=1)
-    assert pasted.boxes_xyxy[0, 2:] - pasted.boxes_xyxy[0, :2] == pytest.approx([48, 24])
+    for seed in range(10):
+        bare = replace(ground(96), polygons=None)
+        pasted = paste.paste_in(bare, [paste.Donated(donor, 0)], np.random.default_rng(seed))
+        assert (pasted.labels == 5).all() and len(pasted.area) == len(pasted.labels) == len(pasted.boxes_xyxy)
+        sides = pasted.boxes_xyxy[:, 2:] - pasted.boxes_xyxy[:, :2]
+        assert (sides > 10).all() and np.abs(sides[:, 0] - 2 * sides[:, 1]).max(initial=0) <= 2  # aspect kept
+        bright = np.zeros((96, 96), bool)
+        for x0, y0, x1, y1 in pasted.boxes_xyxy.astype(int):
+            bright[y0:y1, x0:x1] = True
+        assert np.array_equal(pasted.image[:, :, 0] == 255, bright)
 
 
-def test_paste_in_cuts_along_the_outline():
-    ground = painted(96, 96, (0, 0, 9, 9)).select(np.array([False]))
-    ground = replace(ground, image=np.full((96, 96, 3), 114, np.uint8))
-    donor = painted(64, 64, (8, 8, 40, 40))
-    triangle = np.array([[8, 8], [40, 8], [8, 40]], np.float32)
-    pasted = paste.paste_in(
-        ground, replace(donor, polygons=[[triangle]]), 1.0, np.random.default_rng(0)
-    )
-    bright = (pasted.image[:, :, 0] == 255).sum()
-    assert bright == pytest.approx(32 * 32 / 2, rel=0.1)
-    assert bounding_box(pasted.polygons[0]) == pytest.approx(pasted.boxes_xyxy[0], abs=1)
+def test_paste_in_cuts_along_the_longest_ring():
+    donor, box = painted(64, 64, (8, 8, 40, 40)), [[36, 36], [40, 36], [36, 40]]
+    triangle = np.array([[8, 8], [24, 8], [40, 8], [8, 40]], np.float32)
+    outlined = replace(donor, polygons=[[np.array(box, np.float32), triangle]])
+    pasted = paste.paste_in(ground(96), [paste.Donated(outlined, 0)], np.random.default_rng(1))
+    areas = warp.areas(pasted.boxes_xyxy)
+    assert len(areas) > 0 and (pasted.image[:, :, 0] == 255).sum() == pytest.approx(areas.sum() / 2, rel=0.15)
+    for rings, box in zip(pasted.polygons, pasted.boxes_xyxy):
+        assert len(rings) == 1 and bounding_box(rings) == pytest.approx(box, abs=1)
 
 
 def test_paste_in_hides_nothing():
-    full = painted(64, 64, (0, 0, 64, 64), label=1)
-    nearly = replace(full, boxes_xyxy=np.array([[20, 20, 44, 44]], np.float32))
-    large = painted(64, 64, (2, 2, 62, 62), label=2)
-    pasted = paste.paste_in(nearly, large, 1.0, np.random.default_rng(0))
-    assert pasted.labels.tolist() == [1]
+    nearly = replace(painted(64, 64, (0, 0, 64, 64), label=1), boxes_xyxy=np.array([[16, 16, 48, 48]], np.float32))
+    large = paste.Donated(painted(64, 64, (2, 2, 62, 62), label=2), 0)
+    for seed in range(20):
+        boxes = paste.paste_in(nearly, [large], np.random.default_rng(seed)).boxes_xyxy
+        for i, box in enumerate(boxes[1:], 1):
+            assert not paste.hides_too_much(boxes[:i], box)
+
+
+def test_slots_of_paste_in_are_those_of_the_reference():
+    """20 slots at 640 px, each with probability 0.8; sides uniform from 1 to 480, 320, 160, 80 and 40 px."""
+    rng = np.random.default_rng(0)
+    drawn = [paste._slots_xyxy(640, 640, rng) for _ in range(4000)]
+    counts = np.array([len(slots) for slots in drawn])
+    assert counts.mean() == pytest.approx(16, abs=0.15) and counts.var() == pytest.approx(20 * 0.8 * 0.2, rel=0.1)
+    slots = np.concatenate(drawn)
+    inside = (slots[:, 0] > 0) & (slots[:, 2] < 640)  # not clipped
+    assert (slots[:, 2] - slots[:, 0])[inside].max() <= 480 and slots.min() == 0 and slots.max() == 640
+    sides = (slots[:, 2:] - slots[:, :2]).min(1)
+    larger = [(1 - 20 / most) ** 2 for most in (480, 320, 160, 80, 40)]  # both sides above 20 px
+    expected = 0.8 * np.dot((2, 4, 4, 4, 6), larger)  # 9.73
+    assert (sides > 20).sum() / len(drawn) == pytest.approx(expected, abs=0.15)
+
+
+def test_paste_in_chooses_among_half_of_the_objects_of_several_images():
+    reads = []
+
+    def read(index):
+        reads.append(index)
+        sample = painted(64, 64, (8, 8, 40, 40), label=index)
+        return replace(sample, **{key: np.repeat(getattr(sample, key), 5, 0)
+                                  for key in ("boxes_xyxy", "labels", "iscrowd", "area")}, polygons=None)
+
+    source = augment._SampleSource(read, range(1, 99), None)
+    donated = augment._donated_objects(source, 0, 64, np.random.default_rng(0))
+    # four images of 5 objects give 10 at a time
+    assert len(donated) == 30 and len(reads) == len(set(reads)) == 12 and 0 not in reads
+    alone = augment._SampleSource(read, [], None)
+    assert len(augment._donated_objects(alone, 7, 64, np.random.default_rng(0))) == 3
+
+
+def magnifications(spread: float, count: int = 20_000) -> np.ndarray:
+    config, rng = replace(STILL, scale=spread), np.random.default_rng(0)
+    return np.array([augment.random_view(128, 64, config, rng)[0, 0] for _ in range(count)])
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.9])
+def test_magnification_is_uniform_from_1_less_to_1_1_more(spread):
+    drawn, width = magnifications(spread), 0.1 + 2 * spread
+    assert 1 - spread <= drawn.min() <= 1.001 - spread and 1.099 + spread <= drawn.max() <= 1.1 + spread
+    assert drawn.mean() == pytest.approx(1.05, abs=4 * width / 12**0.5 / len(drawn) ** 0.5)
+    assert drawn.var() == pytest.approx(width**2 / 12, rel=0.03)
+
+
+def test_without_scale_nothing_is_magnified():
+    assert (magnifications(0.0, 10) == 1).all() and AugmentConfig(scale=0.0).magnification_range == (1, 1)
 
 
 def test_copy_paste_mirrors():
@@ -413,9 +508,3 @@ def test_copy_paste_mirrors():
 def test_bad_config_is_named(name, value):
     with pytest.raises(ValueError, match=f"augment.{name}: {value}"):
         AugmentConfig(**{name: value})
-
-
-def test_uses_polygons_only_where_they_matter():
-    assert not AugmentConfig().uses_polygons
-    assert AugmentConfig(rotate_degrees=5).uses_polygons
-    assert AugmentConfig(copy_paste=0.1).uses_polygons

@@ -93,3 +93,13 @@ def test_evaluation_sample_on_a_rectangle():
     assert (fit.pad_x, fit.pad_y) == (16, 16)
     assert np.array_equal(rectangle.image[16:80, 16:144], square.image[32:96])
     assert fit.to_original(rectangle.boxes_xyxy).tolist() == original.boxes_xyxy.tolist()
+
+
+def test_evaluation_sample_maps_each_axis_by_its_whole_pixels():
+    """77 x 100 px to 32: 24 rows of 24.64, 4 rows of grey above; a box over all rows ends where the picture does."""
+    original = sample(size_hw=(77, 100), boxes=[(0, 0, 100, 77), (25, 38.5, 50, 77)])
+    fitted, fit = evaluation_sample(original, 32)
+    assert np.flatnonzero((fitted.image != 114).any((1, 2))).tolist() == list(range(4, 28))
+    assert fitted.boxes_xyxy == pytest.approx(np.array([[0, 4, 32, 28], [8, 16, 16, 28]]), abs=1e-4)
+    assert fitted.polygons[0][0].max(0) == pytest.approx([24 * 0.32, 4 + 12 * 24 / 77], abs=1e-4)
+    assert fit.scale == 0.32 and fit.to_original(fitted.boxes_xyxy) == pytest.approx(original.boxes_xyxy, abs=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from yolov7.images.sample import decode_image, letterbox, read_sample, reduction, shrunk, Letterbox
+from yolov7.images.sample import area_resize, decode_image, letterbox, read_sample, reduction, shrunk, Letterbox
 
 LETTERBOX_GOLDENS = json.loads(
     (Path(__file__).parents[2] / "goldens" / "letterbox.json").read_text()
@@ -207,3 +207,35 @@ def test_letterbox_on_a_larger_ground():
     large, fit = letterbox(image, (64, 64), canvas_hw=(64, 96))
     assert large.shape == (64, 96, 3) and (fit.pad_x, fit.pad_y) == (16, 8)
     assert np.array_equal(large[:, 16:80], small) and (large[:, :16] == 114).all()
+
+
+def test_area_resize_averages_every_pixel_where_bilinear_skips_some():
+    """8 px to 2: the means of four, derived by hand; two points between the middle pixels would say 0."""
+    row = np.array([40, 0, 0, 80, 255, 0, 0, 1], np.uint8)  # means 30 and 64
+    image = np.broadcast_to(row[None, :, None], (8, 8, 3)).copy()
+    assert area_resize(image, 2)[:, :, 0].tolist() == [[30, 64], [30, 64]]
+    assert letterbox(image, (2, 2))[0][:, :, 0].tolist() == [[0, 0], [0, 0]]
+
+
+def test_area_resize_weighs_pixels_by_their_part():
+    """3 px to 2: a new pixel is 1.5 old ones, (60 + 30 / 2) / 1.5 = 50 and (30 / 2 + 90) / 1.5 = 70."""
+    image = np.broadcast_to(np.array([60, 30, 90], np.uint8)[None, :, None], (3, 3, 3)).copy()
+    assert area_resize(image, 2)[:, :, 0].tolist() == [[50, 70], [50, 70]]
+
+
+def test_area_resize_enlarges_bilinearly():
+    """2 px to 4: new centres at -1/4, 1/4, 3/4 and 5/4, so 0, a quarter of 100, three quarters, 100."""
+    image = np.broadcast_to(np.array([0, 100], np.uint8)[None, :, None], (2, 2, 3)).copy()
+    assert area_resize(image, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
+    assert area_resize(image, 2) is image
+
+
+@pytest.mark.parametrize("size_hw, longer_px, expected_hw", [
+    ((77, 100), 32, (24, 32)),  # 24.64
+    ((427, 640), 320, (213, 320)),  # 213.5, which rounds to 214
+    ((375, 500), 640, (480, 640)),
+    ((333, 500), 640, (426, 640)),  # 426.24
+    ((1, 500), 100, (1, 100)),  # 0.2
+])
+def test_area_resize_truncates_sizes(size_hw, longer_px, expected_hw):
+    assert area_resize(np.zeros((*size_hw, 3), np.uint8), longer_px).shape[:2] == expected_hw

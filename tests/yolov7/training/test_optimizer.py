@@ -64,6 +64,14 @@ def test_every_parameter_is_in_one_group_and_only_convolutions_decay():
     assert decays == {"weight": 0.0005, "scale": 0, "bias": 0}
 
 
+@pytest.mark.parametrize("nominal", [64, 128])
+@pytest.mark.parametrize(("batch_size", "decay"), [(16, 0.0005), (64, 0.0005), (128, 0.0010), (256, 0.0020)])
+def test_weight_decay_grows_with_batches_above_64_as_in_the_reference(batch_size, decay, nominal):
+    optimizer = build_optimizer(torch.nn.Conv2d(3, 4, 3), schedule(batch_size=batch_size, nominal=nominal))
+    decays = {g["role"]: g["weight_decay"] for g in optimizer.param_groups}
+    assert decays == {"weight": pytest.approx(decay), "bias": 0}
+
+
 @pytest.mark.parametrize("algorithm", ["sgd", "adam", "adamw"])
 def test_every_algorithm_lowers_a_quadratic(algorithm):
     model = torch.nn.Linear(4, 1)

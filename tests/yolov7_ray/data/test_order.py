@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from yolov7_ray.data.reading.dataset import evaluation_loader, evaluation_order, train_loader
 from yolov7_ray.data.reading.decoded_images import DecodedSamples
 from yolov7_ray.data.reading.order import (
+    canvas_hw,
     class_weights,
     epoch_batches,
     epoch_order,
@@ -219,6 +220,12 @@ def test_evaluation_order_runs_in_step_with_the_batches(world_size, rectangular)
         assert ids == evaluation_order(dataset, **share).tolist()
         seen += ids
     assert sorted(seen) == list(range(23))
+
+
+def test_canvas_is_derived_before_sides_are_cut_to_whole_pixels():
+    """482 of 640 px, shown at 64: 48.2 px are 1.506 strides of 32, and with half a stride more than 2: so 3."""
+    assert canvas_hw([(482, 640)], 64, 32) == (96, 96)
+    assert canvas_hw([(480, 640), (320, 640)], 64, 32) == (64, 96)
 
 
 def test_rectangular_batches_are_similar_padded_little_and_at_the_same_scale():

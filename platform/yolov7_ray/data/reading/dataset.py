@@ -205,7 +205,7 @@ class _TrainSteps(Dataset):
         self.order = _train_order(self.dataset, self.seed, self.epoch, self.weights, self.shuffle_shards)
         self.positions = epoch_positions(num_samples, self.batch_size)
         self.window_ends = window_ends(num_samples, self.batch_size, self.augment.partner_window)
-        largest_px = int(self.size_px * (1 + self.multi_scale) * (1 + self.augment.scale))
+        largest_px = int(self.size_px * (1 + self.multi_scale) * self.augment.magnification_range[1])
         self.decoded = DecodedSamples(self.dataset, largest_px, self.decoded_bytes)
 
     def __len__(self) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from yolov7.images.sample import fitted_size_hw
 
 SIZE_STREAM = 1
 """Random stream of a step's image size, separate from that of the sample at the same position."""
@@ -120,6 +119,7 @@ def canvas_hw(sizes_hw: Sequence[tuple[int, int]], size_px: int, stride_px: int)
 
     Half a stride more than needed, then rounded up, as the published evaluation does.
     """
-    fitted = np.array([fitted_size_hw(size_hw, (size_px, size_px))[1] for size_hw in sizes_hw]).max(0)
-    height, width = np.ceil(fitted / stride_px + 0.5).astype(int) * stride_px
+    sizes = np.array(sizes_hw)
+    fitted_to_1 = (sizes / sizes.max(1, keepdims=True)).max(0)  # before any rounding to pixels
+    height, width = np.ceil(fitted_to_1 * size_px / stride_px + 0.5).astype(int) * stride_px
     return int(height), int(width)
