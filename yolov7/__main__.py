@@ -23,21 +23,24 @@ def import_weights(args: Arguments) -> None:
 
     chosen = architecture(args.architecture) if args.architecture else None
     model, classes = import_official(args.checkpoint, chosen)
-    save_model(args.output, model, classes)
+    save_model(args.output, model, classes,
+               image_size_px=args.image_size or model.architecture.default_image_size_px)
     form = "folded" if model.is_folded else "training form"
     print(f"{args.output}: {model.architecture.name}, {model.num_classes} classes, {form}")
 
 
 def export_weights(args: Arguments) -> None:
-    from .checkpoints.export import export_onnx
-    from .checkpoints.weights import load_model
+    from .checkpoints.export import export_onnx, save_program
+    from .checkpoints.weights import load_model, trained_image_size_px
 
     model, classes = load_model(args.weights)
-    size_px = args.image_size or model.architecture.default_image_size_px
-    export_onnx(
-        model, args.output, size_px, classes, nms=args.nms, dynamic_size=args.dynamic_size,
-        confidence_threshold=args.confidence, iou_threshold=args.iou, max_detections=args.max_detections,
-    )  # fmt: skip
+    size_px = args.image_size or trained_image_size_px(args.weights) or model.architecture.default_image_size_px
+    options = {"nms": args.nms, "dynamic_size": args.dynamic_size, "confidence_threshold": args.confidence,
+               "iou_threshold": args.iou, "max_detections": args.max_detections}
+    if args.output.endswith(".pt2"):
+        save_program(model, args.output, size_px, **options)
+    else:
+        export_onnx(model, args.output, size_px, classes, **options)
     print(f"{args.output}: {model.architecture.name}, {model.num_classes} classes, {size_px} px")
 
 
@@ -61,11 +64,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", help="official checkpoint or plain state dict")
     sub.add_argument("--architecture", help="its name; found from the weights by default")
     sub.add_argument("-o", "--output", required=True, help="safetensors file to write")
+    sub.add_argument("--image-size", type=int, help="pixels it was trained at; the architecture's own by default")
 
-    sub = add_command("export", export_weights, "write a folded ONNX file")
+    sub = add_command("export", export_weights, "write a folded ONNX file or torch.export program")
     sub.add_argument("weights", help="safetensors file of import, of a run or of the registry")
-    sub.add_argument("-o", "--output", required=True, help="ONNX file to write")
-    sub.add_argument("--image-size", type=int, help="pixels; the architecture's own size by default")
+    sub.add_argument("-o", "--output", required=True, help="ONNX file to write, or with the suffix .pt2 a program")
+    sub.add_argument("--image-size", type=int, help="pixels; the size it was trained at by default")
     sub.add_argument("--dynamic-size", action="store_true", help="leave height and width free")
     sub.add_argument("--nms", action="store_true", help="with suppression: detections (D, 7) instead of predictions")
     sub.add_argument("--confidence", type=float, default=0.25, help="least score with --nms (0.25)")

@@ -6,7 +6,9 @@ from golden_models import filled_model, official_state_dict
 from official_files import save_official
 
 from yolov7.__main__ import main
-from yolov7.checkpoints.weights import load_model
+from yolov7.architectures.family import architecture
+from yolov7.checkpoints.weights import load_model, save_model, trained_image_size_px
+from yolov7.model.detector import build_model
 
 
 def test_import_writes_a_model_file(tmp_path, capsys):
@@ -18,10 +20,24 @@ def test_import_writes_a_model_file(tmp_path, capsys):
     model, classes = load_model(output)
     expected = filled_model("yolov7-tiny").state_dict()
     assert classes == names and all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+    assert trained_image_size_px(output) == 640
+    main(["import", str(checkpoint), "--architecture", "yolov7-tiny", "-o", str(output), "--image-size", "416"])
+    assert trained_image_size_px(output) == 416
     with pytest.raises(SystemExit):
         main(["import", str(checkpoint), "--architecture", "yolov7", "-o", str(tmp_path / "none.safetensors")])
     assert "do not fit yolov7 with 80 classes" in capsys.readouterr().err
     assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_a_program_takes_images_of_the_size_that_the_model_was_trained_at(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(architecture("yolov7-tiny").scaled(depth=0.33, width=0.125), 2)
+    save_model(tmp_path / "model.safetensors", model, ["cat", "dog"], image_size_px=96)
+    main(["export", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "model.pt2")])
+    program, images = torch.export.load(tmp_path / "model.pt2").module(), torch.rand(3, 3, 96, 96)
+    torch.testing.assert_close(program(images), model.eval()(images), rtol=1e-3, atol=1e-3)
+    with pytest.raises(AssertionError, match="96"):
+        program(torch.rand(3, 3, 64, 64))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -15,6 +15,8 @@ from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.registry.model_source import load_model
 from yolov7_ray.train.spec import TrainSpec
 
+from yolov7.__main__ import main
+
 ARCHIVE = Path(__file__).parents[1] / "goldens/version-0.1-run-and-registry.tar.xz"
 CLASSES = ["circle", "square", "triangle", "star"]
 
@@ -30,6 +32,10 @@ def earlier(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(("ref", "registry", "last"), [
     ("old@latest", "registry", [48.0523, 48.0624, 376.683, 321.202, 0.017478, 0.16361, 0.16156, 0.16687, 0.16307]),
+    ("registry/old/1/model.safetensors", None,
+     [48.0523, 48.0624, 376.683, 321.202, 0.017478, 0.16361, 0.16156, 0.16687, 0.16307]),
+    ("runs/old-train/checkpoint-epoch-0002/ema.safetensors", None,
+     [47.9972, 47.9315, 373.911, 321.431, 0.017353, 0.16356, 0.16300, 0.16543, 0.16305]),
     ("runs/old-train", None, [47.9972, 47.9315, 373.911, 321.431, 0.017353, 0.16356, 0.16300, 0.16543, 0.16305]),
 ])
 def test_a_registered_version_and_a_checkpoint(earlier, ref, registry, last):
@@ -38,6 +44,16 @@ def test_a_registered_version_and_a_checkpoint(earlier, ref, registry, last):
         outputs = loaded.model(torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64))
     assert (loaded.classes, loaded.image_size_px, outputs.shape) == (CLASSES, 64, (1, 252, 9))
     torch.testing.assert_close(outputs[0, -1], torch.tensor(last), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("file", ["registry/old/1/model.safetensors",
+                                  "runs/old-train/checkpoint-epoch-0002/ema.safetensors"])
+def test_a_file_is_exported_at_the_size_it_was_trained_at(earlier, file, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("yolov7.checkpoints.export.export_onnx",
+                        lambda model, path, size_px, classes, **options: sizes.append(size_px))
+    main(["export", file, "-o", "model.onnx"])
+    assert sizes == [64]
 
 
 def test_a_dataset(earlier):

@@ -96,6 +96,14 @@ def export_program(model: nn.Module, image_size_px: int, *, dynamic_size: bool =
     return torch.export.export(model, (images,), dynamic_shapes=dynamic_shapes)
 
 
+def save_program(model: YOLO, path: str | os.PathLike, image_size_px: int, *, nms: bool = False,
+                 dynamic_size: bool = False, **settings: Any) -> None:
+    """Write what `export_program` returns; with `nms` of a `DetectorWithNms` with these `settings`."""
+    folded = deployable(model)
+    detector = DetectorWithNms(folded, **settings) if nms else folded
+    torch.export.save(export_program(detector, image_size_px, dynamic_size=dynamic_size), path)
+
+
 def _example_input(model: nn.Module, image_size_px: int, dynamic_size: bool) -> tuple[Tensor, tuple[dict, ...]]:
     """An example input and its dynamic axes."""
     network = model.model if isinstance(model, DetectorWithNms) else model

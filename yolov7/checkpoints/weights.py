@@ -1,7 +1,7 @@
 """Loading and saving weights: official checkpoints by name, our own files as safetensors.
 
-A file written by `save_model` is self-describing: its metadata holds the architecture, the classes and
-whether the weights are folded. Nothing here unpickles.
+A file written by `save_model` is self-describing: its metadata holds the architecture, the classes, the image
+size and whether the weights are folded. Nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,8 @@ from ..model.detector import YOLO, build_model
 from .official_names import find_differences, official_names
 
 FORMAT = "yolov7/1"
+RECORDS = ("version.json", "spec.json")
+"""Files beside a model file that tell its image size where the file itself, of version 0.1, does not."""
 
 
 def load_official_state_dict(model: YOLO, state_dict: Mapping[str, Tensor]) -> None:
@@ -64,10 +68,11 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def save_model(path: str | os.PathLike, model: YOLO, classes: list[str],
-               state_dict: Mapping[str, Tensor] | None = None) -> None:
+               state_dict: Mapping[str, Tensor] | None = None, *, image_size_px: int | None = None) -> None:
     """Write a model, trained or folded, with its architecture and class names into one file.
 
-    `state_dict`, if given, is written instead of the model's own.
+    `state_dict`, if given, is written instead of the model's own. `image_size_px` is the longer side of the images
+    that it was trained on, at which it is used by default; None if unknown.
     """
     if len(classes) != model.num_classes:
         raise ValueError(
@@ -79,7 +84,7 @@ def save_model(path: str | os.PathLike, model: YOLO, classes: list[str],
         "num_classes": str(model.num_classes),
         "folded": json.dumps(model.is_folded),
         "classes": json.dumps(list(classes), ensure_ascii=False),
-    }
+    } | ({} if image_size_px is None else {"image_size_px": str(image_size_px)})
     save_weights(path, model.state_dict() if state_dict is None else state_dict, metadata)
 
 
@@ -93,3 +98,30 @@ def load_model(path: str | os.PathLike) -> tuple[YOLO, list[str]]:
         model = build_model(architecture, int(metadata["num_classes"]), folded=json.loads(metadata["folded"]))
     model.load_state_dict(state_dict, strict=True, assign=True)
     return model.eval(), json.loads(metadata["classes"])
+
+
+def trained_image_size_px(path: str | os.PathLike) -> int | None:
+    """The image size that `save_model` wrote into a file, else that of a record beside it; None if neither tells.
+
+    No weights are read. ValueError if it is not a complete safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{os.fspath(path)}: not a readable safetensors file ({error}); give a model file") from error
+    if "image_size_px" in metadata:
+        return int(metadata["image_size_px"])
+    for record in (Path(path).with_name(name) for name in RECORDS):
+        if record.is_file() and (size_px := recorded_image_size_px(json.loads(record.read_bytes()))):
+            return size_px
+    return None
+
+
+def recorded_image_size_px(record: Any) -> int | None:
+    """The image size in a version's record (`image_size_px`) or a train job's spec (`data.image_size_px`), or None."""
+    if not isinstance(record, dict):
+        return None
+    data = record.get("data")
+    size_px = record.get("image_size_px") or (data.get("image_size_px") if isinstance(data, dict) else None)
+    return size_px if isinstance(size_px, int) else None

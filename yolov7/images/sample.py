@@ -1,7 +1,7 @@
 """A sample: one image with its objects, and the letterbox that fits it into a network's input.
 
-Frame: x to the right, y down, in pixels measured from the image's corner, so that pixel i covers
-[i, i + 1) and a box over the whole image is (0, 0, width, height).
+Frame: the picture as displayed, its EXIF orientation applied; x to the right, y down, in pixels measured
+from the image's corner, so that pixel i covers [i, i + 1) and a box over the whole image is (0, 0, width, height).
 
 n objects · H W pixels · k vertices
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from .orientation import UPRIGHT, is_tiff, read_orientation, upright
+
 PAD_GREY = 114
 """Grey level around letterboxed and augmented images."""
 
@@ -21,8 +23,9 @@ REDUCED_DECODING = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-"""OpenCV's flag for decoding at 1/reduce, combined with the colour flags. JPEG is reduced inside the
-inverse DCT, which saves time; other formats are resized afterwards."""
+"""OpenCV's flag for decoding a JPEG at 1/reduce, combined with the colour flags: it is reduced inside the
+inverse DCT, which saves time. Other formats are decoded and `shrunk`: OpenCV rounds their sizes down, and
+resizes a turned TIFF into the shape of its stored pixels."""
 
 Polygons = list[list[np.ndarray]]
 """Rings of each object, (k, 2) float32 in pixels; an object without outline has no rings."""
@@ -52,7 +55,7 @@ class Sample:
     image_id: int
     file_name: str
     original_size_hw: tuple[int, int]
-    """Height and width of the stored image."""
+    """Height and width of the full image as displayed."""
 
     def select(self, keep: np.ndarray) -> "Sample":
         """The sample with only the objects that `keep`, (n,) bool, marks; the image is shared."""
@@ -73,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """Ground truth of an image, known without decoding it: its n objects, in pixels of the stored image."""
+    """Ground truth of an image, known without decoding it: its n objects, in pixels of the displayed image."""
 
     image_id: int
     file_name: str
@@ -96,15 +99,15 @@ def encode_image(image_rgb: np.ndarray, extension: str = ".jpg") -> bytes:
 def decode_image(data, reduce: int = 1) -> np.ndarray:
     """Decode JPEG, PNG, WebP, BMP, TIFF or GIF (first frame) to (H, W, 3) uint8 RGB.
 
-    `data` is bytes or any buffer. Grey, alpha, CMYK and 16-bit images become 8-bit RGB. The EXIF
-    orientation is ignored, because annotations refer to the pixels as they are stored. With
-    `reduce` 2, 4 or 8 the image is decoded at that fraction of its size, rounded up.
-    ValueError where the bytes are no image.
+    `data` is bytes or any buffer. Grey, alpha, CMYK and 16-bit images become 8-bit RGB. The picture
+    is as displayed: turned and flipped as its EXIF orientation says. With `reduce` 2, 4 or 8 it is
+    decoded at that fraction of its size, rounded up. ValueError where the bytes are no image.
     """
     if reduce not in REDUCED_DECODING:
         raise ValueError(f"decode_image: reduce={reduce!r} is not possible; choose 1, 2, 4 or 8")
-    flags = REDUCED_DECODING[reduce] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     encoded = np.frombuffer(data, np.uint8)
+    is_jpeg = encoded[:2].tobytes() == b"\xff\xd8"
+    flags = REDUCED_DECODING[reduce if is_jpeg else 1] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(encoded, flags) if encoded.size else None
     except cv2.error:  # OpenCV's own limit on pixels
@@ -114,7 +117,9 @@ def decode_image(data, reduce: int = 1) -> np.ndarray:
             f"decode_image: {encoded.size} bytes starting with {encoded[:8].tobytes()!r} are no "
             "image that can be decoded; JPEG, PNG, WebP, BMP, TIFF and GIF work"
         )
-    return image
+    if not is_tiff(encoded):  # OpenCV turns a TIFF whatever the flags say
+        image = upright(image, read_orientation(encoded))
+    return image if is_jpeg or reduce == 1 else shrunk(image, reduce)
 
 
 def reduction(scale: float) -> int:
@@ -161,10 +166,13 @@ def read_sample(
     except ValueError as error:
         raise ValueError(f"{file_name}: {error}") from None
     expected_hw = (-(-height_px // reduce), -(-width_px // reduce))
-    if pixels.shape[:2] != expected_hw and reduce == 1:
+    if pixels.shape[:2] != expected_hw:
+        orientation = read_orientation(image)
+        turned = f" (EXIF orientation {orientation})" if orientation != UPRIGHT else ""
         raise ValueError(
-            f"{file_name}: the image is {pixels.shape[1]}x{pixels.shape[0]} px, its row says "
-            f"{width_px}x{height_px} px; ingest the dataset again so that boxes fit the pixels"
+            f"{file_name}: the image is {pixels.shape[1]}x{pixels.shape[0]} px as displayed{turned}"
+            f"{f' at 1/{reduce}' if reduce > 1 else ''}, by its row {expected_hw[1]}x{expected_hw[0]} px; ingest the dataset again with "
+            "`overwrite: true`, so that boxes fit the pixels"
         )
     boxes = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4)
     lengths = {len(boxes), len(labels), len(iscrowd), len(area)}

@@ -45,11 +45,13 @@ class TrainState:
     """Factor on the schedule's learning rate; lowered when the run had to be rolled back."""
     history: list[dict] = field(default_factory=list)
     """One row of metrics per completed epoch."""
+    image_size_px: int | None = None
+    """Longer side of the images, written into the model files."""
 
     @classmethod
     def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
               device: torch.device | str = "cpu", initial: Mapping[str, torch.Tensor] | None = None,
-              frozen: Sequence[str] = ()) -> "TrainState":
+              frozen: Sequence[str] = (), image_size_px: int | None = None) -> "TrainState":
         """A new state; ``initial`` weights replace the random ones wherever name and shape agree.
 
         The modules named in ``frozen`` are not trained: no gradient, no update, fixed batch statistics.
@@ -59,7 +61,8 @@ class TrainState:
             transfer_weights(model, initial)
         freeze(model, frozen)
         model = model.to(device, memory_format=torch.channels_last)
-        return cls(model, EMA(model, ema), build_optimizer(model, schedule), schedule, list(classes))
+        return cls(model, EMA(model, ema), build_optimizer(model, schedule), schedule, list(classes),
+                   image_size_px=image_size_px)
 
     def save(self, directory: str | Path) -> None:
         """Write the state into ``directory``."""
@@ -68,7 +71,7 @@ class TrainState:
     def snapshot(self) -> "Snapshot":
         """A copy in host memory of all that is saved, so that training can continue while it is written."""
         counters = {name: getattr(self, name) for name in COUNTERS}
-        return Snapshot(self.epoch, self.step, self.model, self.classes, *map(to_host, (
+        return Snapshot(self.epoch, self.step, self.model, self.classes, self.image_size_px, *map(to_host, (
             self.model.state_dict(), self.ema.model.state_dict(),
             {**counters, "optimizer": self.optimizer.state_dict(), "ema_updates": self.ema.num_updates,
              "classes": self.classes})))
@@ -100,6 +103,7 @@ class Snapshot:
     model: nn.Module
     """Only for its architecture; its weights may have changed since."""
     classes: list[str]
+    image_size_px: int | None
     weights: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
     optimizer_and_counters: dict
@@ -107,8 +111,8 @@ class Snapshot:
     def save(self, directory: str | Path) -> None:
         """Write it into ``directory``."""
         directory = Path(directory)
-        save_model(directory / "model.safetensors", self.model, self.classes, self.weights)
-        save_model(directory / "ema.safetensors", self.model, self.classes, self.average)
+        for name, weights in (("model.safetensors", self.weights), ("ema.safetensors", self.average)):
+            save_model(directory / name, self.model, self.classes, weights, image_size_px=self.image_size_px)
         torch.save(self.optimizer_and_counters, directory / "state.pt")
 
 

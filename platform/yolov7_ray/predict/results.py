@@ -13,7 +13,7 @@ ROW = pa.schema([
     ("file_name", pa.string()),
     ("width_px", pa.int32()),
     ("height_px", pa.int32()),
-    ("boxes_xyxy", pa.list_(pa.list_(pa.float32(), 4))),  # pixels of the stored image
+    ("boxes_xyxy", pa.list_(pa.list_(pa.float32(), 4))),  # pixels of the displayed image
     ("scores", pa.list_(pa.float32())),  # best first
     ("labels", pa.list_(pa.int32())),  # index into the model's classes
 ])

@@ -43,7 +43,7 @@ class ModelSource:
     sha256: str | None = None
     """Verified if known."""
     image_size_px: int | None = None
-    """As trained; None if only the file is known."""
+    """As a record tells that is not the file's own; None: as the file tells."""
     record: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> LoadedModel:
@@ -53,13 +53,19 @@ class ModelSource:
             storage.download(self.uri, path, sha256=self.sha256)
             try:
                 model, classes = weights.load_model(path)
+                size_px = self.image_size_px or weights.trained_image_size_px(path) or self._recorded_image_size_px()
             except (ValueError, KeyError, TypeError, RuntimeError) as error:
                 problem = str(error).replace(str(path), "the file")
                 raise Corrupt(self.uri, f"cannot be loaded as a model: {problem}",
                               "give a file that training or publishing wrote") from error
         model = model.float().eval()
-        size_px = self.image_size_px or model.architecture.default_image_size_px
-        return LoadedModel(model, list(classes), size_px, self.ref, self.record)
+        return LoadedModel(model, list(classes), size_px or model.architecture.default_image_size_px, self.ref,
+                           self.record)
+
+    def _recorded_image_size_px(self) -> int | None:
+        """The image size by a record beside the file: files of version 0.1 do not tell their own."""
+        records = (_read_if_exists(storage.join(_parent(self.uri), name)) for name in weights.RECORDS)
+        return next(filter(None, map(weights.recorded_image_size_px, records)), None)
 
 
 def load_model(ref: str, registry: str | None = None) -> LoadedModel:

@@ -55,7 +55,7 @@ def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
     dataset = _open_dataset(spec, loaded.classes)
     with tempfile.TemporaryDirectory(prefix="yolov7-publish-") as directory:
         path = Path(directory) / MODEL_FILE
-        weights.save_model(path, reparameterize(loaded.model), loaded.classes)
+        weights.save_model(path, reparameterize(loaded.model), loaded.classes, image_size_px=size_px)
         folded, _ = weights.load_model(path)
         parity = _checked_parity(spec, loaded.model, folded, dataset, size_px)
         metrics = _evaluate(folded, dataset, size_px, spec) if dataset is not None else {}

@@ -19,7 +19,7 @@ from yolov7.model.reparameterize import reparameterize
 
 from ..registry.model_source import LoadedModel, ModelSource
 from .engines import ENGINES
-from .limits import undecodable, upright
+from .limits import undecodable
 from .served import Detected, Options
 
 
@@ -68,13 +68,13 @@ class DetectorReplica:
         self._in_batch.set_max_batch_size(max_batch_size)
         self._in_batch.set_batch_wait_timeout_s(batch_wait_s)
 
-    async def detect(self, image: bytes | np.ndarray, orientation: int, options: Options, draw: bool) -> Detected:
+    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool) -> Detected:
         """Detect in one image, encoded or as RGB pixels (H, W, 3) uint8; with others, if others come.
 
         Boxes are in pixels of the image as its EXIF orientation displays it. RequestError 400 if it cannot
         be decoded.
         """
-        pixels = await asyncio.to_thread(self._decode, image, orientation)
+        pixels = await asyncio.to_thread(self._decode, image)
         fitted, fit = await asyncio.to_thread(self.detector.prepare, pixels)
         detections, batch_size, inference_ms = await self._in_batch((fitted, options))
         detections[:, :4] = fit.to_original(detections[:, :4])
@@ -100,11 +100,11 @@ class DetectorReplica:
             torch.cuda.synchronize()
 
     @staticmethod
-    def _decode(image: bytes | np.ndarray, orientation: int) -> np.ndarray:
+    def _decode(image: bytes | np.ndarray) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
         try:
-            return upright(decode_image(image), orientation)
+            return decode_image(image)
         except ValueError as error:
             raise undecodable() from error
 

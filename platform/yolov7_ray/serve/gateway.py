@@ -24,15 +24,13 @@ class RemoteModel:
         self.info = info
         self._handle = handle
 
-    async def detect(
-        self, image: bytes | np.ndarray, orientation: int, options: Options, draw: bool = False
-    ) -> Detected:
+    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
         """Detect in one image; see DetectorReplica.detect. RequestError 503 if the model is busy or down."""
         try:
-            return await self._call(image, orientation, options, draw)
+            return await self._call(image, options, draw)
         except RayActorError:  # the replica died: detection has no side effects, so retry on another
             try:
-                return await self._call(image, orientation, options, draw)
+                return await self._call(image, options, draw)
             except RayActorError as error:
                 raise self._unavailable("lost its replica") from error
 

@@ -18,7 +18,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .limits import Limits, RequestError, check_pixels, read_body, read_orientation
+from .limits import Limits, RequestError, check_header, check_pixels, read_body
 from .served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -100,11 +100,12 @@ def router(models: Mapping[str, ServedModel], settings: Settings) -> APIRouter:
         length = request.headers.get(JSON_LENGTH_HEADER)
         # in a thread: parsing megabytes of JSON takes time
         inference, image = await asyncio.to_thread(_parse, body, length, settings.limits)
-        orientation = read_orientation(image, settings.limits) if isinstance(image, bytes) else 1
+        if isinstance(image, bytes):
+            check_header(image, settings.limits)
         wanted = inference.parameters
         options = Options(settings.confidence if wanted.confidence is None else wanted.confidence,
                           settings.iou if wanted.iou is None else wanted.iou, wanted.max_detections)
-        return _response(inference, model.info, await model.detect(image, orientation, options))
+        return _response(inference, model.info, await model.detect(image, options))
 
     return api
 

@@ -4,7 +4,6 @@ import io
 import warnings
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -12,7 +11,6 @@ from starlette.requests import Request
 from ..errors import JobError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
-EXIF_ORIENTATION = 0x0112
 
 
 class RequestError(JobError):
@@ -81,8 +79,8 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
     raise RequestError(400, "body", "the form holds no file", "send one file, as `curl -F file=@image.jpg` does")
 
 
-def read_orientation(data: bytes, limits: Limits) -> int:
-    """EXIF orientation (1 to 8) from an image's header, after a check of format and size.
+def check_header(data: bytes, limits: Limits) -> None:
+    """Check format and size by an image's header.
 
     400 if it is not a JPEG, PNG or WebP image, 413 if it has too many pixels. Nothing is decoded.
     """
@@ -91,7 +89,6 @@ def read_orientation(data: bytes, limits: Limits) -> int:
         try:
             with Image.open(io.BytesIO(data), formats=tuple(FORMATS.values())) as header:
                 check_pixels(header.width, header.height, limits)
-                orientation = header.getexif().get(EXIF_ORIENTATION, 1) if "exif" in header.info else 1
         except RequestError:
             raise
         except Image.DecompressionBombError as error:
@@ -100,24 +97,12 @@ def read_orientation(data: bytes, limits: Limits) -> int:
             raise undecodable() from error
         except Exception as error:  # a damaged header: Pillow's plugins raise arbitrary exceptions
             raise undecodable() from error
-    return orientation if orientation in range(1, 9) else 1
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
     """413 if an image of this size is too large."""
     if width * height > limits.max_pixels:
         raise _too_many_pixels(f"{width} x {height}", limits)
-
-
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The stored pixels (H, W, 3), rotated and flipped for display by EXIF orientation."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
 
 
 def undecodable() -> RequestError:

@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from . import inference_protocol
-from .limits import FORMATS, RequestError, read_image, read_orientation
+from .limits import FORMATS, RequestError, check_header, read_image
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
 from .served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
 
@@ -73,9 +73,9 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
         """Detect the objects in a JPEG, PNG or WebP image."""
         served = find_model(models, model)
         image = await read_image(request, settings.limits)
-        orientation = read_orientation(image, settings.limits)
+        check_header(image, settings.limits)
         options = Options(confidence, iou, max_detections)
-        found = await served.detect(image, orientation, options, draw=format == "image")
+        found = await served.detect(image, options, draw=format == "image")
         if format == "image":
             return Response(found.drawn_png, media_type="image/png")
         return DetectResponse.of(served.info, found)

@@ -57,9 +57,7 @@ class ServedModel(Protocol):
 
     info: ServedInfo
 
-    async def detect(
-        self, image: bytes | np.ndarray, orientation: int, options: Options, draw: bool = False
-    ) -> Detected: ...
+    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected: ...
 
     async def is_ready(self) -> bool: ...
 

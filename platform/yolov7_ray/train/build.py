@@ -21,7 +21,8 @@ def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) 
     schedule = Schedule(spec.optimizer, spec.epochs, -(-len(train_set) // spec.batch_size), spec.batch_size,
                         spec.nominal_batch_size)
     return TrainState.build(starting_architecture(spec, loaded), list(train_set.classes), schedule, spec.ema, device,
-                            initial=loaded.model.state_dict() if loaded else None, frozen=spec.model.freeze)
+                            initial=loaded.model.state_dict() if loaded else None, frozen=spec.model.freeze,
+                            image_size_px=spec.data.image_size_px)
 
 
 def wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:

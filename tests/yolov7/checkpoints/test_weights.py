@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -8,7 +9,7 @@ from yolov7 import build_model, load_official_state_dict
 from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import architecture
 from yolov7.checkpoints.official_names import official_names
-from yolov7.checkpoints.weights import load_model, load_weights, save_model, save_weights
+from yolov7.checkpoints.weights import load_model, load_weights, save_model, save_weights, trained_image_size_px
 
 OFFICIAL = [name for name in FACTS if name != "yolov7-tiny-silu"]
 
@@ -95,6 +96,21 @@ def test_a_model_file_explains_itself(tmp_path, name, fold):
     assert loaded.architecture == model.architecture and loaded.is_folded == fold and not loaded.training
     assert all(p.requires_grad != fold for p in loaded.parameters())
     torch.testing.assert_close(loaded(images), model(images), rtol=1e-5, atol=1e-4)
+
+
+def test_a_model_file_tells_its_image_size(tmp_path):
+    model, path = build_model(architecture("yolov7-tiny").scaled(width=0.25), 1), tmp_path / "model.safetensors"
+    save_model(path, model, ["cell"])
+    assert trained_image_size_px(path) is None
+    for name, record, size_px in (("spec.json", {"data": {"image_size_px": 320}}, 320),
+                                  ("version.json", {"image_size_px": 448, "spec": None}, 448)):
+        (tmp_path / name).write_text(json.dumps(record))
+        assert trained_image_size_px(path) == size_px, "files of version 0.1 do not tell"
+    save_model(path, model, ["cell"], image_size_px=192)
+    assert trained_image_size_px(path) == 192
+    (tmp_path / "x.safetensors").write_bytes(b"not a model at all")
+    with pytest.raises(ValueError, match="x.safetensors: not a readable safetensors file"):
+        trained_image_size_px(tmp_path / "x.safetensors")
 
 
 def test_weights_and_metadata_round_trip(tmp_path):

@@ -191,7 +191,7 @@ ROW_FAULTS = {
     "duplicate image": _copy("train"),
     "near-duplicate in two splits": _copy("val", _recompressed(60)),
     "near-duplicate image": _copy("train", _recompressed(75)),
-    "turned by EXIF": _change(image=_with_exif(6)),
+    "turned by EXIF": _change(image=_with_exif(3)),
     "CMYK image": _change(image=_pillow(1, "JPEG", "CMYK")),
     "16-bit image": _change(image=cv2.imencode(".png", _pixels(1).astype(np.uint16) * 256)[1].tobytes()),
     "animated image": _change(
@@ -405,7 +405,7 @@ def test_a_dry_run_reports_the_sample_check_without_ray(tmp_path, monkeypatch):
     monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("started Ray"))
     text = plan(load_job(f"kind: train\ndataset: {tmp_path / 'd'}\nmodel: {{architecture: yolov7-tiny, width: 0.25}}"))
     assert "  error     1 x label out of range: train 5 (5.jpg): label 2 of 2 classes; labels are" in text
-    assert "  warning   1 x turned by EXIF: train 5 (5.jpg): orientation 6; turn the pixels" in text
+    assert "  note      1 x turned by EXIF: train 5 (5.jpg): orientation 3; fine: it is used as displayed" in text
     assert "  doctor    labels of 12, headers of 12 and pixels of 12 of 12 images; " in text
     assert f"python submit.py doctor {tmp_path / 'd'} looks at all" in text
     text = plan(load_job(f"kind: doctor\ndataset: {tmp_path / 'd'}\n"))

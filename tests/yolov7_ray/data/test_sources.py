@@ -23,7 +23,7 @@ from yolov7_ray.data.sources.json_stream import JsonObject, NotJson
 from yolov7_ray.data.sources.objects import UNUSABLE, Annotation, Objects, Problem
 from yolov7_ray.data.sources.read import read_source
 from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
-from yolov7_ray.data.sources.voc import parse_objects
+from yolov7_ray.data.sources.voc import parse
 from yolov7_ray.data.sources.yolo import labels_path, parse_labels
 from yolov7_ray.errors import JobError
 
@@ -509,7 +509,7 @@ def test_voc_bad_rows(tmp_path):
 
 
 def test_voc_objects():
-    parsed = parse_objects("<a><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object><object/></a>")
+    parsed, _ = parse("<a><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object><object/></a>")
     assert [problem.reason for problem in parsed] == ["malformed box", "unknown class"]
 
 

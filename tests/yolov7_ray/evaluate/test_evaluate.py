@@ -20,23 +20,25 @@ pytestmark = pytest.mark.ray
 def model_file(shapes_dataset, tmp_path) -> str:
     classes = list(load_manifest(shapes_dataset).classes)
     path = tmp_path / "model.safetensors"
-    save_model(path, build_model(ARCHITECTURES["yolov7-tiny"].scaled(depth=0.5, width=0.25), len(classes)), classes)
+    save_model(path, build_model(ARCHITECTURES["yolov7-tiny"].scaled(depth=0.5, width=0.25), len(classes)), classes,
+               image_size_px=64)
     return str(path)
 
 
-def evaluate(model: str, dataset: str, storage_uri: str, workers: int) -> dict:
+def evaluate(model: str, dataset: str, storage_uri: str, workers: int, image_size_px: int | None = None) -> dict:
     from yolov7_ray.evaluate.evaluate import evaluate
 
-    job = {"kind": "evaluate", "model": model, "dataset": dataset, "storage": storage_uri, "image_size_px": 64,
-           "resources": {"workers": workers}, "evaluation": {"batch_size": 4}}
+    job = {"kind": "evaluate", "model": model, "dataset": dataset, "storage": storage_uri,
+           "image_size_px": image_size_px, "resources": {"workers": workers}, "evaluation": {"batch_size": 4}}
     return evaluate(validate(job), f"evaluate-{workers}")
 
 
 def test_workers_share_the_work_and_agree(ray_session, shapes_dataset, model_file, tmp_path, capfd):
-    one = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 1)
+    one = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 1, image_size_px=64)
     two = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 2)
     results = [json.loads(Path(outputs["run"], "results.json").read_text())["metrics"] for outputs in (one, two)]
-    assert results[0] == results[1] and results[0]["overall"]["num_images"] == 7
+    assert results[0] == results[1], "and a bare model file knows the size that it was trained at"
+    assert results[0]["overall"]["num_images"] == 7
     assert Path(two["run"], "report/index.html").exists()
     assert "ap50" in capfd.readouterr().out
 

@@ -165,13 +165,28 @@ def test_bad_image_of_a_dataset_is_no_end(tmp_path):
         images.read(0)
 
 
-def test_stored_pixels_count_whatever_exif_says(tmp_path, model_uri):
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "PNG", "WEBP"])
+def test_every_orientation_is_predicted_as_displayed(tmp_path, model_uri, file_format):
+    """The same picture stored in eight ways gives the same detections, in pixels of the displayed picture."""
     from PIL import Image
+    from yolov7.images.orientation import upright
 
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    Image.new("RGB", (64, 32)).save(tmp_path / "turned.jpg", exif=exif)
-    assert FolderImages(str(tmp_path)).read(0).pixels.shape == (32, 64, 3)
+    inverse = {6: 8, 8: 6}
+    displayed = decode_image(jpeg(0))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = upright(displayed, inverse.get(orientation, orientation))
+        options = {"lossless": True} if file_format == "WEBP" else {"quality": 100} if file_format == "JPEG" else {}
+        Image.fromarray(stored).save(tmp_path / f"{orientation}.{file_format.lower()}", file_format, exif=exif, **options)
+    predictor = Predictor(FolderImages(str(tmp_path)), locate(model_uri),
+                          job(model_uri, tmp_path, tmp_path / "out", confidence_threshold=0.001))
+    rows = pa.concat_tables(predictor(pa.table({"index": range(8)}))).to_pylist()
+    assert {(row["height_px"], row["width_px"]) for row in rows} == {(96, 128)}
+    if file_format != "JPEG":
+        assert len(rows[0]["boxes_xyxy"]) > 0
+        for row in rows:
+            np.testing.assert_allclose(row["boxes_xyxy"], rows[0]["boxes_xyxy"], atol=0.01)
 
 
 def test_second_run_leaves_nothing_of_the_first(tmp_path):

@@ -9,6 +9,7 @@ from serving import CLASSES, SIZE_PX, blind_model, tiny_model
 
 from yolov7.model.reparameterize import reparameterize
 from yolov7.checkpoints.weights import save_model
+from yolov7_ray import storage
 from yolov7_ray.errors import JobError
 from yolov7_ray.registry import publish as publishing
 from yolov7_ray.registry.model_source import load_model
@@ -48,6 +49,8 @@ def test_published_model_is_folded_and_has_its_whole_record(run, place, capsys):
                               "images": "noise"}
     loaded = load_model(outputs["model"], place)
     assert loaded.model.is_folded
+    file = load_model(storage.join(place, "shapes/1/model.safetensors"))
+    assert loaded.image_size_px == file.image_size_px == SIZE_PX
     images = torch.rand(1, 3, SIZE_PX, SIZE_PX)
     torch.testing.assert_close(loaded.model(images), tiny_model()(images).detach(), rtol=1e-3, atol=1e-3)
     said = capsys.readouterr().out

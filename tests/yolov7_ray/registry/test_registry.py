@@ -185,7 +185,18 @@ def test_checkpoint_and_file_can_be_given(run):
     checkpoint = load_model(str(run / "checkpoint-epoch-0002") + "/")
     assert same_weights(checkpoint.model, 2) and checkpoint.record["dataset_fingerprint"] == "abc"
     file = load_model(str(run / "checkpoint-epoch-0002" / "ema.safetensors"))
-    assert same_weights(file.model, 2) and file.image_size_px == 640
+    assert same_weights(file.model, 2) and file.image_size_px == SIZE_PX, "by the record beside it"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_file_tells_its_own_image_size_wherever_it_is_copied(place, tmp_path, beside):
+    """What training and publishing write, alone in a directory; or beside a record of another size."""
+    uri = storage.join(place, "copy", "model.safetensors")
+    save_model(tmp_path / "model.safetensors", tiny_model(), CLASSES, image_size_px=192)
+    storage.upload(tmp_path / "model.safetensors", uri)
+    if beside:
+        storage.write_json(storage.join(place, "copy", "spec.json"), {"data": {"image_size_px": 320}})
+    assert load_model(uri).image_size_px == 192
 
 
 def test_run_on_s3(run, s3):

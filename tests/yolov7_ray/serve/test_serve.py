@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from conftest import coco_source, make_coco
 from serving import (
     CLASSES, SIZE_PX, ask, blind_model, deployed, endpoint_spec, expected_boxes, picture, register_blind_model,
@@ -31,8 +32,10 @@ from serving import (
 from yolov7.images.sample import decode_image
 from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.errors import JobError, NotFound
-from yolov7_ray.registry.model_source import LoadedModel
-from yolov7_ray.serve.limits import read_orientation, upright, Limits, RequestError
+from yolov7_ray.predict.predict import FolderImages, Predictor
+from yolov7_ray.predict.spec import PredictSpec
+from yolov7_ray.registry.model_source import LoadedModel, locate
+from yolov7_ray.serve.limits import check_header, Limits, RequestError
 from yolov7_ray.serve.probe import ProbeImage
 from yolov7_ray.serve.served import Options
 from yolov7_ray.data.ingest.spec import IngestSpec
@@ -94,15 +97,26 @@ def multipart(data: bytes, name: str = "file", filename: str = '; filename="x.jp
 
 
 @pytest.mark.ray
-def test_image_is_rotated_by_its_exif_orientation(endpoint):
+@pytest.mark.parametrize(("file_format", "options"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})])
+def test_every_orientation_is_answered_as_predict_does(endpoint, registry, tmp_path, file_format, options):
+    """One frame everywhere: the picture as displayed."""
     stored = Image.open(io.BytesIO(picture(96, 128)))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    stored.save(buffer, "JPEG", exif=exif)
-    answer = ask(f"{endpoint}/v1/detect", buffer.getvalue()).json
-    assert (answer["width_px"], answer["height_px"]) == (96, 128)
-    np.testing.assert_allclose(boxes(answer), expected_boxes(128, 96), atol=0.3)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored.save(tmp_path / f"{orientation}.{file_format.lower()}", file_format, exif=exif, **options)
+    spec = PredictSpec(kind="predict", model="shapes", registry=registry, images=str(tmp_path), output="unused",
+                       multi_label=False)
+    predictor = Predictor(FolderImages(str(tmp_path)), locate("shapes", registry), spec)
+    rows = pa.concat_tables(predictor(pa.table({"index": range(8)}))).to_pylist()
+    for orientation, row in enumerate(rows, 1):
+        answer = ask(f"{endpoint}/v1/detect", (tmp_path / row["file_name"]).read_bytes(),
+                     content_type=f"image/{file_format.lower()}").json
+        width, height = (128, 96) if orientation <= 4 else (96, 128)
+        assert (answer["width_px"], answer["height_px"]) == (row["width_px"], row["height_px"]) == (width, height)
+        np.testing.assert_allclose(boxes(answer), expected_boxes(height, width), atol=0.3)
+        assert len(row["boxes_xyxy"]) == len(boxes(answer)) > 0
+        np.testing.assert_allclose(row["boxes_xyxy"], boxes(answer), atol=0.01)
 
 
 @pytest.mark.ray
@@ -256,21 +270,9 @@ def test_body_without_length_is_cut_off(endpoint):
 def test_bytes_are_checked_before_pixels_and_pixels_before_decoding():
     start = time.thread_time()
     with pytest.raises(RequestError) as error:
-        read_orientation(bomb(), LIMITS)
+        check_header(bomb(), LIMITS)
     assert error.value.status == 413 and time.thread_time() - start < 1
-    assert read_orientation(picture(), LIMITS) == 1
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_matches_pillow(orientation):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    displayed = np.asarray(ImageOps.exif_transpose(Image.open(buffer)))
-    assert read_orientation(buffer.getvalue(), LIMITS) == orientation
-    np.testing.assert_array_equal(upright(pixels, orientation), displayed)
+    check_header(picture(), LIMITS)
 
 
 # --- Open Inference Protocol v2 ------------------------------------------------------------------------

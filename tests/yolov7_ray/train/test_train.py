@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from yolov7.checkpoints.weights import trained_image_size_px
 from training_jobs import DEADLINE_S, assert_same_training, processes, train, train_job, wait_for
 
 from yolov7_ray import storage
@@ -50,6 +51,8 @@ def test_two_workers_leave_checkpoints_results_events_plots_and_a_page(ray_sessi
         assert (run / "report" / picture).stat().st_size > 1000 and picture in (run / "report/index.html").read_text()
     loaded = load_model(str(run))
     assert loaded.image_size_px == 64 and loaded.classes == results["classes"]
+    files = [trained_image_size_px(run / "checkpoint-epoch-0003" / name) for name in ("ema.safetensors", "model.safetensors")]
+    assert files == [64, 64]
     assert "epoch 3/3" in capfd.readouterr().out
 
 

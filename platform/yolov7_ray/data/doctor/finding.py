@@ -44,8 +44,8 @@ CATALOGUE: dict[str, FindingKind] = {definition.kind: definition for definition 
     FindingKind("duplicate image id", "error", "number the images of a split apart and ingest again"),
     FindingKind("image in two splits", "error", _MOVE),
     FindingKind("damaged image", "warning", "look at it: the decoder went on over faulty data; fetch it anew"),
-    FindingKind("turned by EXIF", "warning", "turn the pixels and drop the tag, or be sure that boxes are those of the "
-                                             "stored pixels, which are used unturned"),
+    FindingKind("turned by EXIF", "note", "fine: it is used as displayed, as its boxes are; look at one if the "
+                                          "annotation tool ignores EXIF"),
     FindingKind("CMYK image", "warning", "convert it to RGB: its colours depend on the decoder"),
     FindingKind("16-bit image", "warning", "scale it to 8 bits yourself: all but the upper 8 are dropped"),
     FindingKind("animated image", "warning", "store its frames as images: only the first is used"),

@@ -10,13 +10,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from yolov7.images.orientation import UPRIGHT, displayed_size_hw, is_tiff, read_orientation
 from yolov7.images.sample import decode_image
 
 Problem = tuple[str, str]
 """Kind of finding, detail."""
 
-ORIENTATION = 274
-"""EXIF's tag; 1 is upright."""
 MIN_SIDE_PX = 32
 """Images are decoded at 1/8, or larger where their shorter side would fall below this."""
 HASH_SIZE_WH = (9, 8)
@@ -45,17 +44,18 @@ def examine_header(data, recorded_hw: tuple[int, int]) -> list[Problem] | None:
         with warnings.catch_warnings():  # about very large images: the decoder decides
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
-            orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # a PNG's own getexif would decode it
             num_frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # MPO: a JPEG and its preview
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+            stored_hw = (image.tag_v2[257], image.tag_v2[256]) if is_tiff(data) else (image.height, image.width)
+    except (OSError, SyntaxError, ValueError, KeyError, EOFError, Image.DecompressionBombError):
         return None
     problems = []
-    size_hw = (image.height, image.width)
+    orientation = read_orientation(data)
+    size_hw = displayed_size_hw(stored_hw, orientation)
     if size_hw != recorded_hw:
         problems.append(("size differs from the record", f"{_size(size_hw)} px, its row says {_size(recorded_hw)} px"))
     if image.format in ("JPEG", "MPO") and not _has_end_marker(data):
         problems.append(("truncated image", f"{len(data):,} bytes without the end marker of a JPEG"))
-    if orientation not in (0, 1):
+    if orientation != UPRIGHT:
         problems.append(("turned by EXIF", f"orientation {orientation}"))
     if image.mode == "CMYK":
         problems.append(("CMYK image", image.format))

@@ -3,6 +3,8 @@
 import struct
 import zlib
 
+from yolov7.images.orientation import displayed_size_hw, read_orientation
+
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2}
 """Baseline, extended and progressive, Huffman coded: supported by every decoder."""
@@ -15,12 +17,13 @@ _PNG_BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16),
 
 
 def image_size_hw(data: bytes) -> tuple[int, int]:
-    """Height and width of an image that `decode_image` can decode; ValueError if it cannot.
+    """Height and width as displayed of an image that `decode_image` can decode; ValueError if it cannot.
 
     A JPEG or PNG with a complete structure is not decoded, since decoders then always return an image: this lets
     ingest run at the speed of the disk. Everything else, including truncated files, is decoded.
     """
-    return whole_jpeg_size_hw(data) or whole_png_size_hw(data) or _decoded_size_hw(data)
+    stored_hw = whole_jpeg_size_hw(data) or whole_png_size_hw(data)
+    return displayed_size_hw(stored_hw, read_orientation(data)) if stored_hw else _decoded_size_hw(data)
 
 
 def _decoded_size_hw(data: bytes) -> tuple[int, int]:
@@ -30,7 +33,7 @@ def _decoded_size_hw(data: bytes) -> tuple[int, int]:
 
 
 def whole_jpeg_size_hw(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a common JPEG with all its segments up to the end marker, else None."""
+    """Stored height and width of a common JPEG with all its segments up to the end marker, else None."""
     if data[:2] != b"\xff\xd8":
         return None
     position, seen, size_hw = 2, set(), None
@@ -55,7 +58,7 @@ def whole_jpeg_size_hw(data: bytes) -> tuple[int, int] | None:
 
 
 def whole_png_size_hw(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a still PNG of common chunks, complete and with correct checksums, else None."""
+    """Stored height and width of a still PNG of common chunks, complete and with correct checksums, else None."""
     if data[:8] != _PNG_SIGNATURE:
         return None
     view, position, seen, size_hw, needed = memoryview(data), 8, set(), None, {b"IDAT"}

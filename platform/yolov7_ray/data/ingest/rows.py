@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..manifest import ARROW_SCHEMA
+from yolov7.images.orientation import UPRIGHT, displayed_size_hw, read_orientation, upright_boxes, upright_points
+
 from ..sources.item import Item, Raw
 from ..sources.objects import UNUSABLE, Objects, Problem
 from .image_header import image_size_hw
@@ -16,7 +18,9 @@ TOLERANCE_PX = 0.05
 """A box that leaves the image by less is a rounding error of its source, and is clipped without a problem."""
 
 CLIPPED = "box clipped to the image"
-"""The one problem whose object is kept."""
+TURNED = "boxes turned to the image as displayed"
+KEPT = {CLIPPED, TURNED}
+"""Problems for which nothing is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Row:
     height_px: int
     width_px: int
     objects: Objects
-    """The kept objects: labels of the dataset, boxes inside the image, all in pixels, no problems."""
+    """The kept objects: labels of the dataset, boxes inside the displayed image, all in pixels, no problems."""
 
 
 def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[Row | None, list[Problem]]:
@@ -43,7 +47,8 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
     except ValueError:
         return None, [Problem("undecodable image", f"{len(raw.image)} bytes", is_image=True)]
     size = np.array([width, height, width, height], np.float64)
-    objects = _in_pixels(raw.objects, size) if raw.relative else raw.objects
+    objects, problems = _displayed(raw, (height, width))
+    objects = _in_pixels(objects, size) if raw.relative else objects
     labels, boxes = _label_table(class_map)[objects.labels], objects.boxes_xyxy
     clipped = np.maximum(np.minimum(boxes, size), 0)
     shift = np.abs(clipped - boxes).max(1, initial=0)
@@ -51,13 +56,28 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
     unchanged = kept & (shift <= TOLERANCE_PX)
     row_objects = Objects(labels, clipped, objects.iscrowd, _areas(objects.area, clipped), objects.num_rings,
                           objects.ring_lengths, objects.xy)
-    problems = []
     if not unchanged.all():
         bad = ~unchanged & ((labels >= 0) | (objects.labels == UNUSABLE))
-        problems = [objects.problems.get(position) or _problem(boxes[position], kept[position], width, height)
-                    for position in np.flatnonzero(bad).tolist()]
+        problems += [objects.problems.get(position) or _problem(boxes[position], kept[position], width, height)
+                     for position in np.flatnonzero(bad).tolist()]
         row_objects = row_objects.take(np.flatnonzero(kept))
     return Row(item.image_id, item.file_name, raw.image, height, width, row_objects), problems
+
+
+def _displayed(raw: Raw, size_hw: tuple[int, int]) -> tuple[Objects, list[Problem]]:
+    """The objects in the displayed frame, of size `size_hw`.
+
+    Annotations are given in it, unless they declare the size of the stored pixels alone: then they are turned.
+    """
+    orientation = read_orientation(raw.image)
+    stored_hw = displayed_size_hw(size_hw, orientation)  # its own inverse
+    if orientation == UPRIGHT or raw.declared_hw in (None, size_hw) or raw.declared_hw != stored_hw:
+        return raw.objects, []
+    objects = raw.objects
+    xy = upright_points(objects.xy.reshape(-1, 2), stored_hw, orientation).ravel()
+    turned = replace(objects, boxes_xyxy=upright_boxes(objects.boxes_xyxy, stored_hw, orientation), xy=xy)
+    return turned, [Problem(TURNED, f"{len(objects)} of an image declared {stored_hw[1]}x{stored_hw[0]} px, displayed "
+                                    f"{size_hw[1]}x{size_hw[0]} px by EXIF orientation {orientation}", is_image=True)]
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from ...errors import JobError
 from ..manifest import ARROW_SCHEMA
 from ..sources.item import Item, Raw, problem_record
 from ..sources.objects import Problem
-from .rows import CLIPPED, Row, build_row, record_batch
+from .rows import KEPT, Row, build_row, record_batch
 
 BATCH_BYTES = 16 << 20
 """Images are held in memory up to this size before they are written as one record batch."""
@@ -63,8 +63,8 @@ def plan_shards(items: Sequence[Item], shard_bytes: float) -> Iterator[Sequence[
 def write_shard(task: ShardTask) -> dict:
     """Write one shard and its receipt, which is returned: path, sizes, digest, counts and problems.
 
-    The file is named by its content, so writing it again changes nothing. With `strict` the first problem, except
-    a clipped box, is a JobError. A shard whose images are all bad has `path` None.
+    The file is named by its content, so writing it again changes nothing. With `strict` the first problem that
+    drops something is a JobError. A shard whose images are all bad has `path` None.
     """
     receipt = {"split": task.split, "number": task.number, "path": None, "num_rows": 0, "num_bytes": 0,
                "sha256": "", "objects_per_class": [0] * task.num_classes, "problems": [], "image_bytes": 0}
@@ -145,7 +145,7 @@ def _fetched(items: Sequence[Item]) -> Iterator[tuple[Item, Raw]]:
 def _record_problems(task: ShardTask, item: Item, problems: list[Problem], receipt: dict) -> None:
     for problem in problems:
         record = problem_record(task.split, problem, item.file_name, item.image_id)
-        if problem.reason == CLIPPED:
+        if problem.reason in KEPT:
             record["dropped"] = None
         elif task.strict:
             raise strict_error(record)

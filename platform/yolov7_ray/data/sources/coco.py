@@ -23,7 +23,7 @@ class CocoItem(Item):
     def fetch(self) -> Raw:
         """Read the file."""
         return Raw(storage.read_bytes(storage.join(self.siblings.images_uri, self.file_name)),
-                   self.siblings.objects_of(self.index))
+                   self.siblings.objects_of(self.index), declared_hw=self.siblings.declared_hw(self.index))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +33,8 @@ class CocoItems(Sequence[CocoItem]):
     images_uri: str
     image_ids: np.ndarray
     files: list[FileInfo]
+    sizes_hw: np.ndarray
+    """(images, 2) as declared, 0 where they are not."""
     objects: Objects
     ends: np.ndarray
     """(images + 1, 3) where each image's objects end (`Objects.ends`), counted from those of the first image."""
@@ -44,7 +46,7 @@ class CocoItems(Sequence[CocoItem]):
         if isinstance(index, slice):
             first, last, _ = index.indices(len(self))
             return CocoItems(self.images_uri, self.image_ids[first:last], self.files[first:last],
-                             self.objects.cut(self.ends[first], self.ends[last]),
+                             self.sizes_hw[first:last], self.objects.cut(self.ends[first], self.ends[last]),
                              self.ends[first:last + 1] - self.ends[first])
         file = self.files[index]
         return CocoItem(image_id=int(self.image_ids[index]), file_name=file.path, num_bytes=file.num_bytes,
@@ -53,6 +55,11 @@ class CocoItems(Sequence[CocoItem]):
     def objects_of(self, index: int) -> Objects:
         """The objects of one image."""
         return self.objects.cut(self.ends[index], self.ends[index + 1])
+
+    def declared_hw(self, index: int) -> tuple[int, int] | None:
+        """Height and width of an image by the annotation file, if it tells."""
+        height, width = self.sizes_hw[index].tolist()
+        return (height, width) if height else None
 
 
 def read(spec) -> RawSource:
@@ -86,8 +93,8 @@ def _read_split(split: str, images_uri: str, instances: Instances,
     if not present:
         raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
     objects, problems = _objects(split, instances, class_ids)
-    files: dict[int, FileInfo] = {}
-    for image_id, name in zip(instances.image_ids, instances.file_names, strict=True):
+    files: dict[int, tuple[FileInfo, int]] = {}  # with the position in the file
+    for position, (image_id, name) in enumerate(zip(instances.image_ids, instances.file_names, strict=True)):
         problem = None
         if image_id in files:
             problem = Problem("duplicate image id", "the first image with this id stays", is_image=True)
@@ -96,8 +103,11 @@ def _read_split(split: str, images_uri: str, instances: Instances,
         if problem:
             problems.append(problem_record(split, problem, name, image_id))
         else:
-            files[image_id] = present[name]
-    return _by_image(images_uri, files, objects, np.asarray(instances.of_image)), problems
+            files[image_id] = present[name], position
+    sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[[position for _, position in files.values()]]
+    image_ids = np.fromiter(files, np.int64, len(files))
+    objects, ends = _by_image(image_ids, objects, np.asarray(instances.of_image))
+    return CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends), problems
 
 
 def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tuple[Objects, list[dict]]:
@@ -132,12 +142,10 @@ def _repeated(ids: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return np.delete(positions, np.unique(ids[positions], return_index=True)[1])
 
 
-def _by_image(images_uri: str, files: dict[int, FileInfo], objects: Objects, of_image: np.ndarray) -> CocoItems:
-    """The images in file order, each with its annotations in file order; those of other images are left out."""
-    image_ids = np.fromiter(files, np.int64, len(files))
+def _by_image(image_ids: np.ndarray, objects: Objects, of_image: np.ndarray) -> tuple[Objects, np.ndarray]:
+    """The objects of each image in turn, in file order, and where they end; those of other images are left out."""
     by_id = np.argsort(image_ids)
     wanted = np.flatnonzero(np.isin(of_image, image_ids))
     image = by_id[np.searchsorted(image_ids, of_image[wanted], sorter=by_id)]
     objects = objects.take(wanted[np.argsort(image, kind="stable")])
-    ends = objects.ends(np.bincount(image, minlength=len(files)))
-    return CocoItems(images_uri, image_ids, list(files.values()), objects, ends)
+    return objects, objects.ends(np.bincount(image, minlength=len(image_ids)))

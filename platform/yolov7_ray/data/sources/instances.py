@@ -18,6 +18,7 @@ from ...storage.disk import explained
 from .json_stream import JsonObject, NotJson
 
 CHUNK_BYTES = 1 << 20
+MAX_SIDE_PX = 1 << 30
 MAX_ID = 1 << 62
 """Integer ids are below this; any other id gets a code, numbered downwards from minus this."""
 
@@ -29,6 +30,8 @@ class Instances:
         self.sha256 = ""
         self.image_ids = array("q")
         self.file_names: list[str] = []
+        self.sizes_hw = array("i")
+        """Height and width declared for each image, 0 and 0 where they are not; flat."""
         self.categories: list[tuple[int, str]] = []
         self.ids, self.of_image, self.category_ids = array("q"), array("q"), array("q")
         self.boxes_xyxy, self.area, self.iscrowd = array("d"), array("d"), array("b")
@@ -49,6 +52,7 @@ class Instances:
     def _add_image(self, entry: dict) -> None:
         self.image_ids.append(int(entry["id"]))
         self.file_names.append(str(entry["file_name"]))
+        self.sizes_hw.extend(_size_hw(entry))
 
     def _add_category(self, entry: dict) -> None:
         category_id, name = int(entry["id"]), str(entry["name"])
@@ -93,6 +97,15 @@ class Instances:
     def identity(self, code: int) -> Any:
         """The id that `code` represents."""
         return int(code) if code > -MAX_ID else self._unusual[-MAX_ID - code]
+
+
+def _size_hw(entry: dict) -> tuple[int, int]:
+    """The size that an image's entry declares; 0, 0 where it is none."""
+    try:
+        height, width = int(entry["height"]), int(entry["width"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0, 0
+    return (height, width) if 0 < height < MAX_SIDE_PX and 0 < width < MAX_SIDE_PX else (0, 0)
 
 
 def read_instances(uri: str) -> Instances:

@@ -17,6 +17,8 @@ class Raw:
     image: bytes
     objects: Objects
     relative: bool = False
+    declared_hw: tuple[int, int] | None = None
+    """Height and width of the image by its annotations, if they tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,11 @@ class FileItem(Item):
 
     uri: str
     objects: Objects
+    declared_hw: tuple[int, int] | None = None
 
     def fetch(self) -> Raw:
         """Read the file."""
-        return Raw(storage.read_bytes(self.uri), self.objects)
+        return Raw(storage.read_bytes(self.uri), self.objects, declared_hw=self.declared_hw)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Pixels count from 1 and a box includes its last pixel, so (xmin - 1, ymin - 1, xmax, ymax) is the box here.
 "Difficult" objects become crowds, which training does not use and evaluation ignores, as VOC's own evaluation
-does. File name and size in the XML are ignored: the name in the list and the image's header are used.
+does. The file name in the XML is ignored: that of the list is used. The size decides between two frames alone: where
+it is that of the stored pixels and not that of the image as EXIF displays it, boxes are turned.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -29,7 +30,7 @@ def read(spec) -> RawSource:
     for split, place in spec.splits.items():
         names = [line.split()[0] for line in read_text(storage.join(spec.uri, place)).splitlines() if line.strip()]
         parsed[split], problems[split] = _read_split(spec.uri, split, names, images, files)
-    classes = spec.classes or sorted({named[0] for rows in parsed.values() for _, _, objects in rows
+    classes = spec.classes or sorted({named[0] for rows in parsed.values() for _, _, objects, _ in rows
                                       for named in objects if isinstance(named, tuple)})
     splits = {split: [_item(spec.uri, index, row, list(classes)) for index, row in enumerate(rows)]
               for split, rows in parsed.items()}
@@ -53,14 +54,14 @@ def _read_split(uri: str, split: str, names: list[str], images: dict[str, FileIn
                 problem = Problem("missing image file", f"no image {name} below JPEGImages", is_image=True)
             elif text is None:
                 problem = Problem("missing annotation file", f"no Annotations/{name}.xml", is_image=True)
-            objects = [] if problem else parse_objects(text)
-            if isinstance(objects, Problem):
-                problem = objects
+            parsed = None if problem else parse(text)
+            if isinstance(parsed, Problem):
+                problem = parsed
             seen.add(name)
             if problem:
                 problems.append(problem_record(split, problem, name))
             else:
-                rows.append((images[name], storage.digest(text.encode())[:16], objects))
+                rows.append((images[name], storage.digest(text.encode())[:16], *parsed))
     return rows, problems
 
 
@@ -69,13 +70,21 @@ def _annotation_text(uri: str, name: str, files: dict[str, FileInfo]) -> str | N
     return read_text(storage.join(uri, path)) if path in files else None
 
 
-def parse_objects(text: str) -> list[Named | Problem] | Problem:
-    """Class name and annotation (label not set yet) of each object in the XML."""
+def parse(text: str) -> tuple[list[Named | Problem], tuple[int, int] | None] | Problem:
+    """Class name and annotation (label not set yet) of each object in the XML; height and width that it declares."""
     try:
         root = ElementTree.fromstring(text.strip())
     except ElementTree.ParseError as error:
         return Problem("malformed annotation file", str(error), is_image=True)
-    return [_parse_object(element) for element in root.iter("object")]
+    return [_parse_object(element) for element in root.iter("object")], _declared_hw(root)
+
+
+def _declared_hw(root: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        height, width = (int(root.findtext(f"size/{key}") or "") for key in ("height", "width"))
+    except ValueError:
+        return None
+    return height, width
 
 
 def _parse_object(element: ElementTree.Element) -> Named | Problem:
@@ -91,10 +100,11 @@ def _parse_object(element: ElementTree.Element) -> Named | Problem:
 
 
 def _item(uri: str, index: int, row: tuple, classes: list[str]) -> FileItem:
-    image, digest, objects = row
+    image, digest, objects, declared_hw = row
     labelled = [entry if isinstance(entry, Problem) else _labelled(*entry, classes) for entry in objects]
     return FileItem(image_id=index, file_name=image.path.removeprefix("JPEGImages/"), num_bytes=image.num_bytes,
-                    mark=image.mark + digest, uri=storage.join(uri, image.path), objects=Objects.of(labelled))
+                    mark=image.mark + digest, uri=storage.join(uri, image.path), objects=Objects.of(labelled),
+                    declared_hw=declared_hw)
 
 
 def _labelled(name: str, annotation: Annotation, classes: list[str]) -> Annotation | Problem:
