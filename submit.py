@@ -31,7 +31,11 @@ def parse(words: list[str]) -> argparse.Namespace:
     cluster.add_argument("--address", help="dashboard of a Ray cluster, e.g. http://HEAD:8265")
     cluster.add_argument("--insecure", action="store_true", help="accept a remote cluster that asks for no token")
 
-    running = argparse.ArgumentParser(add_help=False, parents=[cluster])
+    following = argparse.ArgumentParser(add_help=False)
+    following.add_argument("--reconnect", type=minutes, default=10, metavar="MINUTES",
+                           help="how long the log of a job on a cluster is tried again when the connection is lost "
+                                "(default: 10)")
+    running = argparse.ArgumentParser(add_help=False, parents=[cluster, following])
     running.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
     name = running.add_mutually_exclusive_group()
     name.add_argument("--name", help="name of the run (default: a unique one)")
@@ -48,7 +52,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     run_.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                       help="override a key, e.g. --set data.image_size_px=320 (the value is YAML; may be repeated)")
     commands.add_parser("list", parents=[cluster], help="jobs of a cluster")
-    logs_ = commands.add_parser("logs", parents=[cluster], help="what a job has printed")
+    logs_ = commands.add_parser("logs", parents=[cluster, following], help="what a job has printed")
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
@@ -68,6 +72,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     commands.add_parser("schema", help="print the JSON Schema of job files")
     implied = words and words[0] not in (*commands.choices, "-h", "--help")
     return parser.parse_args(["run", *words] if implied else words)
+
+
+def minutes(text: str) -> float:
+    """A number of minutes from a word of the command line; ValueError unless it is finite and not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -114,6 +126,7 @@ def carry_out(job, where: str, arguments: argparse.Namespace) -> int:
 
 def run_remotely(arguments: argparse.Namespace, job, name: str) -> int:
     """Submit to the cluster and follow; the exit status is the job's."""
+    from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
 
     cluster = Cluster(arguments.address, arguments.insecure)
@@ -122,7 +135,7 @@ def run_remotely(arguments: argparse.Namespace, job, name: str) -> int:
     print(f"submitted {job_id} to {cluster.address}", flush=True)
     while not arguments.detach:
         try:
-            return cluster.follow(job_id)
+            return follow(cluster, job_id, reconnect_s=60 * arguments.reconnect)
         except KeyboardInterrupt:
             answer = ask("\ns: stop the job; d: leave it running (default); c: go on following > ")
             if answer == "s":
@@ -146,6 +159,7 @@ def ask(question: str) -> str:
 
 def manage(arguments: argparse.Namespace) -> int:
     """list, logs, stop."""
+    from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
 
     address = arguments.address or os.environ.get("RAY_API_SERVER_ADDRESS", LOCAL_DASHBOARD)
@@ -156,7 +170,7 @@ def manage(arguments: argparse.Namespace) -> int:
         print(f"{arguments.id}: {cluster.stop(arguments.id)}")
     elif arguments.follow:
         cluster.info(arguments.id)  # says so if there is no such job
-        return cluster.follow(arguments.id)
+        return follow(cluster, arguments.id, reconnect_s=60 * arguments.reconnect)
     else:
         print(cluster.logs(arguments.id), end="")
     return 0

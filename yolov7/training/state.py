@@ -85,7 +85,10 @@ class TrainState:
                              f"the dataset has {self.classes}; give the dataset of that run")
         for model, name in ((self.model, "model.safetensors"), (self.ema.model, "ema.safetensors")):
             load_exactly(model, load_weights(directory / name)[0], directory.name)
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]  # this run's, as is its schedule
         self.optimizer.load_state_dict(counters["optimizer"])
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
         self.ema.num_updates = counters["ema_updates"]
         for name in COUNTERS:
             setattr(self, name, counters[name])

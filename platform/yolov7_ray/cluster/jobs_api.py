@@ -1,21 +1,22 @@
-"""Jobs on a Ray cluster, through its Jobs API: submit, follow, list, stop.
+"""Jobs on a Ray cluster, through its Jobs API: submit, read the log, list, stop.
 
 Storage credentials are not sent: they come from the nodes' environment or instance roles. Everything in
 ``env_vars`` can be read by everyone with access to the cluster's dashboard.
 """
 
-import asyncio
+import http.client
 import ipaddress
 import json
 import logging
 import os
+import re
 import secrets
 import shlex
 import socket
-import sys
+import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -29,12 +30,6 @@ TIMEOUT_S = 5
 
 REQUEST_TIMEOUT_S = 60
 """Timeout for any later answer."""
-
-SILENCE_S = 60
-"""A log that is silent for so long is requested again: its connection may be dead."""
-
-RECONNECT_S = 120
-"""How long a job's log is retried when the cluster no longer answers."""
 
 FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
              "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
@@ -59,6 +54,14 @@ class Job(Protocol):
 
 class ConnectionLost(JobError):
     """A cluster that was reached before no longer answers."""
+
+
+class Refused(JobError):
+    """The cluster answers with an error of its own."""
+
+
+class NoSuchJob(JobError):
+    """The cluster answers, and knows no job of that id."""
 
 
 class Cluster:
@@ -129,38 +132,9 @@ class Cluster:
                 entrypoint=shlex.join(command), submission_id=submission, runtime_env=runtime_env,
                 metadata={"run": run_name, "kind": job.kind}))
 
-    def follow(self, job_id: str, write: Callable[[str], object] = sys.stdout.write) -> int:
-        """Write a job's log as it grows until the job ends; return its exit status."""
-        import aiohttp
-
-        written = 0
-
-        async def tail() -> None:
-            nonlocal written
-            position, stream = 0, self._client.tail_job_logs(job_id)
-            while True:
-                async with asyncio.timeout(SILENCE_S):
-                    chunk = await anext(stream)
-                write(chunk[max(0, written - position):])  # a stream restarts after a lost connection
-                position += len(chunk)
-                written = max(written, position)
-                sys.stdout.flush()
-
-        last_contact = time.monotonic()
-        while True:
-            try:
-                asyncio.run(tail())
-            except (StopAsyncIteration, RuntimeError, OSError, aiohttp.ClientError):
-                pass  # the job's status tells whether the job or only the connection ended
-            try:
-                info = self.info(job_id)
-                last_contact = time.monotonic()
-                if info.status in TERMINAL:
-                    return _exit_status(info)
-            except ConnectionLost:
-                if time.monotonic() - last_contact > RECONNECT_S:
-                    raise
-            time.sleep(0.5)
+    def tail(self, job_id: str) -> AsyncIterator[str]:
+        """A job's log from its beginning, in chunks as it grows, on one connection."""
+        return self._client.tail_job_logs(job_id)
 
     def logs(self, job_id: str) -> str:
         """A job's output so far."""
@@ -198,10 +172,26 @@ class Cluster:
         except (requests.RequestException, ConnectionError) as error:
             raise ConnectionLost(self.address, f"no longer answers ({_reason(error)})",
                              "the job goes on if the cluster is up; see submit.py list") from None
-        except RuntimeError as error:
-            if "does not exist" in str(error) or "404" in str(error):
-                raise JobError(self.address, "has no such job", "submit.py list shows the ids") from None
-            raise JobError(self.address, f"refused: {str(error)[:500]}") from None
+        except Exception as error:
+            from ray.exceptions import AuthenticationError
+
+            if isinstance(error, AuthenticationError):
+                raise JobError(self.address, "does not accept the token any more",
+                               "set RAY_AUTH_TOKEN to this cluster's token") from None
+            if not isinstance(error, RuntimeError):
+                raise
+            raise self._answered(str(error)) from None
+
+    def _answered(self, text: str) -> JobError:
+        """Ray's client's text of an answer that is no success, as an error."""
+        found = re.search(r"status code (\d+)", text)
+        status = int(found[1]) if found else None
+        if "does not exist" in text:
+            return NoSuchJob(self.address, "has no such job", "submit.py list shows the ids")
+        if status in (404, 502, 503, 504):
+            return ConnectionLost(self.address, f"answers {status} in place of the Jobs API",
+                                  "its head is starting, or a proxy before it has lost it; try again")
+        return Refused(self.address, f"refused: {' '.join(text[:500].split())}")
 
 
 def code() -> list[str]:
@@ -219,7 +209,8 @@ def environment(forward_credentials: bool = False) -> dict[str, str]:
     return {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "PYTHONUNBUFFERED": "1"} | forwarded
 
 
-def _exit_status(info) -> int:
+def exit_status(info) -> int:
+    """Of a job that has ended."""
     if info.status == "SUCCEEDED":
         return 0
     return info.driver_exit_code or 1
@@ -251,13 +242,18 @@ def _token() -> str | None:
     return path.read_text().strip() if path.is_file() else None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The innermost cause in a few words."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {TIMEOUT_S} s"
-    text = str(error)
-    for known in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable",
-                  "Temporary failure in name resolution", "CERTIFICATE_VERIFY_FAILED"):
-        if known in text:
-            return known
-    return text[:120]
+    while (inner := getattr(error, "reason", None) or next(
+            (part for part in (*error.args, error.__cause__) if isinstance(part, BaseException)), None)) is not None \
+            and isinstance(inner, BaseException):
+        error = inner
+    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | EOFError):
+        return "the connection was closed before an answer"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:120] or type(error).__name__

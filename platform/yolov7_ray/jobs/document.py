@@ -38,6 +38,21 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that `_Loader`, or a reader of YAML 1.1, would take for something else (on, 010, 1e3)."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*_Loader.yaml_implicit_resolvers.get(first, []), *yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])]
+    for first in {*_Loader.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+}
+
+
+def dump(value: Any, **style: Any) -> str:
+    """YAML text that `parse` reads back as the same value; ``style`` as of ``yaml.dump``."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
+
+
 def parse(text: str, where: str) -> Any:
     """The value of a YAML text; JobError with line and column if it is not YAML."""
     try:
@@ -97,9 +112,10 @@ def assign(document: Document, override: str) -> tuple[str, ...]:
         if not rest:
             node[key] = parse(text, f"--set {override}")
             return tuple(path)
-        if node.get(key) is None:
-            node[key] = {}
-        node = node[key]
+        section = node.get(key)
+        if section is None or isinstance(section, dict):  # a copy: by an alias, other places may hold the same section
+            section = node[key] = dict(section or {})
+        node = section
 
 
 def _first_key(node: dict, rest: str, in_search: bool) -> str:

@@ -1,8 +1,6 @@
 """The text of --dry-run: what a job would do, without starting anything."""
 
-import yaml
-
-from . import admission, paths
+from . import admission, document, paths
 from .kind import Upcoming
 from .kinds import kind_of
 from .spec import Job
@@ -14,8 +12,7 @@ def plan(job: Job) -> str:
     Raises JobError if the job could not run: no such dataset, split, source or model, classes that differ.
     """
     paths.check_access(job)
-    resolved = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None,
-                              width=110)
+    resolved = document.dump(job.model_dump(mode="json"), default_flow_style=None, width=110)
     upcoming, blocks = Upcoming(), []
     for name, step in kind_of(job).steps(job).items():
         step = _with_datasets(step, upcoming)

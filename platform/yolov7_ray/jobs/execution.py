@@ -1,15 +1,17 @@
-"""Runs one job, from its specification to its outputs."""
+"""Runs one job, from its specification to its outputs, and sums it up."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import storage
 from ..cluster import local_ray, resources
 from ..errors import JobError
+from ..storage import lease
 from . import admission, paths
 from .kinds import kind_of
 from .spec import Job
-from .summary import summary
 
 
 def execute(job: Job, run_name: str, *, resume: bool = False, address: str | None = None,
@@ -23,14 +25,31 @@ def execute(job: Job, run_name: str, *, resume: bool = False, address: str | Non
     paths.check_access(job)
     paths.check_inputs(job)
     check_run_name(job, run_name, resume)
-    print(f"{run_name}: {'resuming' if resume else 'starting'} ({job.kind})", flush=True)
-    with local_ray.start_ray(address, verbose):
+    changed = kind_of(job).check_resume(job, run_name) if resume else []
+    print("\n  ".join([f"{run_name}: {'resuming' if resume else 'starting'} ({job.kind})", *changed]), flush=True)
+    with claimed(job, run_name), local_ray.start_ray(address, verbose):
         nodes = local_ray.nodes(address) if admit else None
         if nodes is not None:
             admission.check(job, resources.total(nodes), nodes)
         outputs = kind_of(job).run(job, run_name)
     print(summary(job, run_name, outputs, time.monotonic() - started), flush=True)
     return outputs
+
+
+@contextmanager
+def claimed(job: Job, run_name: str) -> Iterator[None]:
+    """Hold the run's directory while the block runs, so that no other process goes on with the same run.
+
+    JobError if one does. The claim of a process that died is taken over: at once if it ran on this machine, else after
+    `lease.LEASE_S`.
+    """
+    directory = kind_of(job).run_directory(job, run_name)
+    if directory is None:
+        yield
+        return
+    remedy = f"wait until it ends, or stop it, then --resume {run_name}; or start a run of another name"
+    with lease.held(directory, f"run {directory}", remedy, lambda line: print(f"{run_name}: {line}", flush=True)):
+        yield
 
 
 def check_run_name(job: Job, run_name: str, resume: bool) -> None:
@@ -55,3 +74,19 @@ def after_interrupt(job: Job, run_name: str, job_file: str) -> str:
     if kind_of(job).run_directory(job, run_name) is None:
         return f"run it again: a job of kind {job.kind} keeps no state"
     return f"python submit.py {job_file} --resume {run_name} (and the same --set) goes on where it stopped"
+
+
+def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) -> str:
+    """The outputs of a finished job, and the usual next command."""
+    lines = [f"{run_name}: done in {seconds:.0f} s"]
+    for key, value in outputs.items():
+        lines.append(f"  {key:<12}{headline(value) if isinstance(value, dict) else value}")
+    command = kind_of(job).next_command(job, outputs)
+    return "\n".join(lines + ([f"next: {command}"] if command else []))
+
+
+def headline(outputs: dict[str, Any]) -> str:
+    """Outputs in one line."""
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in outputs.items()
+             if isinstance(value, str | int | float)}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())

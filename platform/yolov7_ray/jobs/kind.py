@@ -76,6 +76,13 @@ class JobKind(ABC, Generic[Spec]):
     def check_inputs(self, spec: Spec, upcoming: Upcoming) -> None:
         """JobError if an input does not exist and no earlier step makes it; called before Ray starts."""
 
+    def check_resume(self, spec: Spec, run_name: str) -> list[str]:
+        """What differs from the job that the run was started with, as ``key: before -> now``.
+
+        JobError if the run cannot go on with this job. Called before Ray starts; writes nothing.
+        """
+        return []
+
     def dry_run(self, spec: Spec, upcoming: Upcoming) -> list[Line]:
         """What it would do and cost; JobError if it could not run."""
         return []

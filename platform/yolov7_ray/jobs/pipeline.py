@@ -9,11 +9,12 @@ from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from .. import storage
+from .execution import claimed, headline
 from .job_file import any_of, validate, validated_by_kind
 from .kind import JobKind
 from .kinds import KINDS, kind_of
+from .resumption import changes, refuse, resolved
 from .spec import REFERENCE, Job, Name, UriPath
-from .summary import headline
 
 STATE_FILE = "pipeline.json"
 
@@ -84,10 +85,28 @@ class Pipeline(JobKind[PipelineSpec]):
                 continue
             print(heading, flush=True)
             started = time.monotonic()
-            finished[step] = kind.run(filled(job, finished, f"{run_name}: steps.{step}"), f"{run_name}-{step}")
+            job, inner = filled(job, finished, f"{run_name}: steps.{step}"), f"{run_name}-{step}"
+            with claimed(job, inner):
+                finished[step] = kind.run(job, inner)
             storage.write_json(state, {"finished": finished, "spec": spec.model_dump(mode="json")})
             print(f"{heading}: {headline(finished[step])} ({time.monotonic() - started:.0f} s)", flush=True)
         return {step: finished[step] for step in spec.steps}
+
+    def check_resume(self, spec: PipelineSpec, run_name: str) -> list[str]:
+        """A finished step must stay as it ran, apart from its resources; a step that has begun decides by its kind."""
+        run = self.run_directory(spec, run_name)
+        state = storage.join(run, STATE_FILE)
+        earlier = storage.read_json(state) if storage.exists(state) else {"finished": {}, "spec": {"steps": {}}}
+        finished, before, lines = earlier["finished"], resolved(PipelineSpec, earlier["spec"])["steps"], []
+        for step, job in spec.steps.items():
+            if step in finished and not kind_of(job).stays_up:
+                found = [change for change in changes(before.get(step, {}), job.model_dump(mode="json"))
+                         if not change.within(("name", "resources"))]
+                refuse(f"run {run}", f"has finished step {step} with", found, "give that, or start a new run")
+            elif all(source in finished for source, _ in REFERENCE.findall(job.model_dump_json())):
+                job = filled(job, finished, f"{run_name}: steps.{step}")
+                lines += [f"steps.{step}.{line}" for line in kind_of(job).check_resume(job, f"{run_name}-{step}")]
+        return lines
 
     def run_directory(self, spec: PipelineSpec, run_name: str) -> str:
         """In the storage of the first step that has one."""

@@ -7,10 +7,11 @@ are in the ``spec.py`` of its package. Hyperparameters are frozen dataclasses of
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import core_schema
 
 from yolov7.architectures.family import architecture
 from yolov7.architectures.language import Architecture
@@ -18,13 +19,36 @@ from yolov7.architectures.language import Architecture
 from .. import storage
 from ..cluster.resources import Demand, plural
 
-STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _no_truth_value(value: Any) -> Any:
+    """ValueError for true and false, which Python counts as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} does not fit; it must be a number")
+    return value
+
+
+def _without_truth_values(schema: Any) -> Any:
+    """A core schema whose numbers, at any depth, refuse true and false."""
+    if isinstance(schema, dict):
+        walked = {key: _without_truth_values(value) for key, value in schema.items()}
+        if schema.get("type") in ("int", "float"):
+            return core_schema.no_info_before_validator_function(_no_truth_value, walked)
+        return walked
+    return type(schema)(map(_without_truth_values, schema)) if type(schema) in (list, tuple) else schema
 
 
 def embedded(cls: type) -> type:
-    """A stdlib dataclass of ``yolov7`` as a pydantic dataclass that refuses unknown keys."""
+    """A stdlib dataclass of ``yolov7`` as a pydantic dataclass that refuses unknown keys, and truth values as numbers."""
     assert is_dataclass(cls)
-    return pydantic.dataclasses.dataclass(cls, config=STRICT)
+
+    def schema(_: type, source: Any, handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return _without_truth_values(handler(source))
+
+    checked = type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__,
+                                          "__get_pydantic_core_schema__": classmethod(schema)})
+    return pydantic.dataclasses.dataclass(checked, config=STRICT)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -33,7 +57,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 Positive = Annotated[int, Field(ge=1)]
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy, PyTorch and Optuna all take."""
 
 ImageSize = Annotated[int, Field(ge=32, le=4096)]
 
@@ -60,6 +85,10 @@ class Part(pydantic.BaseModel):
     """Base of every section of a job file."""
 
     model_config = STRICT
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return _without_truth_values(handler(source))
 
 
 def _check_architecture(name: str) -> str:

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import pydantic
-import yaml
 
 from ..errors import JobError
+from . import document
 from .kinds import KINDS, kind_named
 
 
@@ -46,9 +46,9 @@ def _section(part: Any, given: dict[str, Any], indent: str) -> list[str]:
 def _entry(key: str, value: Any, prefix: str) -> list[str]:
     """``key: value`` in YAML, every line behind ``prefix``."""
     if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
-        text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True)
+        text = document.dump({key: value})
     else:
-        flow = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000, sort_keys=False)
+        flow = document.dump(value, default_flow_style=True, width=1000)
         text = f"{key}: {flow.removesuffix(chr(10)).removesuffix('...').strip()}"
     return [prefix + line for line in text.splitlines()]
 

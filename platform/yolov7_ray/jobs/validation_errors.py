@@ -83,6 +83,8 @@ def _problem_and_remedy(detail: dict, schema: dict) -> tuple[Location, str, str]
         keys = ", ".join(resolve(schema, at(schema, detail["loc"])).get("properties", {}))
         return (), f"{shortened(detail['input'])} does not fit", f"give a section of keys{': ' if keys else ''}{keys}"
     works = re.sub(r"^\w+ should ", "it must ", detail["msg"]).split(", unable to parse")[0]
+    if kind == "string_type" and not isinstance(detail["input"], dict | list):
+        works += ": put it in quotes"
     return (), f"{shortened(detail['input'])} does not fit", works
 
 

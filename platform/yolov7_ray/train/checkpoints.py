@@ -6,6 +6,7 @@ Training continues while a snapshot is written and uploaded, one at a time.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from ..errors import Corrupt, JobError, NotFound, StorageError
 
 RECORD = "checkpoint.json"
 PREFIX = "checkpoint-epoch-"
+NAME = re.compile(PREFIX + r"\d+(-step-\d+)?")
 KEEP_NEWEST = 2
 """A fallback exists if the newest is damaged."""
 UNEVALUATED = -1.0
@@ -26,8 +28,14 @@ UNEVALUATED = -1.0
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Directory of the checkpoint after ``epoch`` epochs and ``step`` steps; names sort in order of writing."""
+    """Directory of the checkpoint after ``epoch`` epochs and ``step`` steps; `place_in_order` sorts them."""
     return f"{PREFIX}{epoch:04d}" + (f"-step-{step:06d}" if step else "")
+
+
+def place_in_order(name: str) -> tuple[int, int]:
+    """Epochs and steps of a checkpoint's name: the order of writing, which that of text is only to epoch 9999."""
+    epoch, _, step = name.removeprefix(PREFIX).partition("-step-")
+    return int(epoch), int(step or 0)
 
 
 class Checkpoints:
@@ -44,11 +52,12 @@ class Checkpoints:
     def names(self) -> list[str]:
         """Names of the complete checkpoints, oldest first."""
         paths = (info.path for info in storage.list_files(self.run))
-        return sorted(path.split("/")[0] for path in paths if path.startswith(PREFIX) and path.endswith("/" + RECORD))
+        found = (path.split("/")[0] for path in paths if path.endswith("/" + RECORD))
+        return sorted((name for name in found if NAME.fullmatch(name)), key=place_in_order)
 
     def newest(self) -> str | None:
         """Name of the newest complete checkpoint."""
-        return max(self.names(), default=None)
+        return max(self.names(), key=place_in_order, default=None)
 
     def restore(self, state: TrainState, name: str | None = None) -> str | None:
         """Load checkpoint ``name``, by default the newest undamaged one; return its name, None if there is none.
@@ -125,9 +134,9 @@ class Checkpoints:
         """Remove all but the newest and the best; ties go to the later one."""
         scores = self._complete_scores()
         scores[name] = score
-        newest = sorted(scores)[-KEEP_NEWEST:]
+        newest = sorted(scores, key=place_in_order)[-KEEP_NEWEST:]
         epoch_ends = [known for known in scores if "-step-" not in known]
-        best = sorted(epoch_ends, key=lambda known: (scores[known], known))[-self.keep_best:]
+        best = sorted(epoch_ends, key=lambda known: (scores[known], place_in_order(known)))[-self.keep_best:]
         for known in set(scores) - {*newest, *best}:
             storage.delete(storage.join(self.run, known, RECORD))  # first: without its record it no longer counts
             storage.delete(storage.join(self.run, known))

@@ -27,6 +27,11 @@ class Train(JobKind[TrainSpec]):
 
         require_dataset(spec.dataset, upcoming)
 
+    def check_resume(self, spec: TrainSpec, run_name: str) -> list[str]:
+        from .starting_point import check_resumed
+
+        return check_resumed(spec, self.run_directory(spec, run_name))
+
     def dry_run(self, spec: TrainSpec, upcoming: Upcoming) -> list[Line]:
         from .dry_run import train_lines
 

@@ -154,6 +154,17 @@ class Checkpointing(Part):
     """How many of the best (by AP) are kept beside the last two."""
 
 
+MAY_CHANGE = ("name", "storage", "dataset", "recipe", "epochs", "nominal_batch_size", "precision", "optimizer",
+              "model.registry", "data.loader_processes", "data.cache_dir", "data.cache_gb", "evaluation", "checkpoint",
+              "resources")
+"""Keys, and sections of keys, that a resumed run may change: how long, how fast and where it goes on learning. The
+dataset must have the same content wherever it lies; of a recipe its values count. All other keys stay."""
+MUST_STAY = ("optimizer.algorithm",)
+"""Exceptions: a checkpoint holds the moments of one algorithm."""
+BETWEEN_EPOCHS = ("batch_size", "seed", "data.shuffle_shards", "data.image_weights")
+"""Keys that decide which image comes at which step, and so may change at the end of an epoch alone."""
+
+
 class TrainSpec(Job):
     """Arrow dataset -> trained checkpoints, with Ray Train."""
 

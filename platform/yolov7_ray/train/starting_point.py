@@ -1,4 +1,4 @@
-"""Initial weights and anchors of a train job, determined before its first step."""
+"""What a train job starts from, determined before its first step: weights, anchors, the run that it resumes."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,10 @@ from .. import storage
 from ..data.manifest import Manifest, load_manifest
 from ..data.reading.box_sizes import read_box_sizes
 from ..errors import JobError, NotFound
+from ..jobs.resumption import Change, changes, refuse, resolved
 from ..registry.model_source import LoadedModel, load_model
-from .spec import TrainSpec
+from .checkpoints import Checkpoints
+from .spec import BETWEEN_EPOCHS, MAY_CHANGE, MUST_STAY, TrainSpec
 
 LOW_RECALL = 0.98
 """Best possible recall below which the default anchors are a poor choice."""
@@ -125,3 +127,75 @@ def with_fitted_anchors(spec: TrainSpec, run: str) -> TrainSpec:
         anchors = fitted_anchors(spec, box_sizes_px(spec, load_manifest(spec.dataset))).anchors_px
     return TrainSpec.model_validate(spec.model_dump(mode="json") | {
         "model": spec.model.model_dump(mode="json") | {"anchors": anchors}})
+
+
+# --- the run that is resumed --------------------------------------------------------------------------
+
+DATA_RECORD = "data.json"
+"""In a run's directory: URI and fingerprint of its dataset, written before its first step."""
+
+
+def record_start(spec: TrainSpec, run: str, manifest: Manifest) -> None:
+    """Write what `check_resumed` compares: data and spec of the run."""
+    storage.write_json(storage.join(run, DATA_RECORD), {"dataset": spec.dataset, "fingerprint": manifest.fingerprint})
+    storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
+
+
+def check_resumed(spec: TrainSpec, run: str) -> list[str]:
+    """What the job changes of the run, as ``key: before -> now``; nothing if there is no such run yet.
+
+    JobError if it changes something that the run has learnt with (all but MAY_CHANGE), or, in the middle of an
+    epoch, which images are still to come, or the content of the dataset. Reads alone.
+    """
+    try:
+        earlier = storage.read_json(storage.join(run, "spec.json"))
+    except NotFound:
+        return []
+    found = changes(resolved(TrainSpec, earlier), spec.model_dump(mode="json"))
+    if spec.model.anchors == "auto":
+        found = [change for change in found if change.key != "model.anchors" or change.before == "default"]
+    where = f"run {run}"
+    kept = [c for c in found if not c.within((*MAY_CHANGE, *BETWEEN_EPOCHS)) or c.within(MUST_STAY)]
+    refuse(where, "has learnt with", kept, "give what it has learnt with, or start a new run from its weights: "
+                                           f"--set model.weights={run}")
+    _check_position(run, [change for change in found if change.within(BETWEEN_EPOCHS)])
+    _check_data(spec, run, earlier["dataset"])
+    return [str(change) for change in found]
+
+
+def _check_position(run: str, found: list[Change]) -> None:
+    """JobError if these changes would reorder the rest of an epoch that has begun."""
+    within: list[str] = []
+    names = Checkpoints(run, 1).names()
+    while names and "-step-" in names[-1]:
+        within.append(names.pop())
+    if within:
+        as_it_was = " ".join(f"--set {change.key}={change.before}" for change in found)
+        back = f"to go back to {names[-1]}" if names else "to begin anew"
+        refuse(f"run {run}", f"is in the middle of an epoch ({within[0]}), each image of which comes once with", found,
+               f"go on with {as_it_was}, or delete {' and '.join(within)} {back}")
+
+
+def _check_data(spec: TrainSpec, run: str, dataset: str) -> None:
+    """JobError unless the dataset has the content that the run was trained on."""
+    now, before = load_manifest(spec.dataset).fingerprint, _fingerprint(run, dataset)
+    if before is None and storage.absolute(dataset) != storage.absolute(spec.dataset):
+        raise JobError(f"run {run}", f"was trained on {dataset}, which is gone, and whether {spec.dataset} has the same "
+                       "content cannot be told", "give that dataset, or start a new run")
+    if before not in (None, now):
+        raise JobError(f"run {run}", f"was trained on data with fingerprint {before[:12]}, {spec.dataset} has {now[:12]}",
+                       "give that dataset, or start a new run")
+
+
+def _fingerprint(run: str, dataset: str) -> str | None:
+    """Of the run's data: as recorded at its start or, by earlier versions, at its first epoch's end; else the one
+    that the dataset has now. None if nothing is left."""
+    for name, key in ((DATA_RECORD, "fingerprint"), ("results.json", "dataset_fingerprint")):
+        try:
+            return storage.read_json(storage.join(run, name))[key]
+        except NotFound:
+            continue
+    try:
+        return load_manifest(dataset).fingerprint
+    except JobError:
+        return None

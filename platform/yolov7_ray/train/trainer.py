@@ -12,28 +12,27 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
 from .. import storage
-from ..data.manifest import load_manifest
+from ..data.manifest import Manifest, load_manifest
 from ..data.reading.shard_windows import check_cache_size
-from ..errors import JobError, NotFound
+from ..errors import JobError
 from .failures import StopOnFailure, explain
 from .loop import train_loop
 from .node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
 from .progress import printed_progress
-from .spec import Model, TrainSpec
-from .starting_point import count_matching_tensors, starting_model, with_fitted_anchors
+from .spec import TrainSpec
+from .starting_point import check_resumed, count_matching_tensors, record_start, starting_model, with_fitted_anchors
 
 T = TypeVar("T")
 GATHER_TIMEOUT_S = 5
 """How long an elastic run that lost workers waits for as many as before until it continues with fewer."""
-MODEL_KEYS = ("architecture", "depth", "width", "freeze", "anchors")
 
 
 def train(spec: TrainSpec, run_name: str) -> dict:
     """Train under ``<storage>/<run_name>``, resuming from its last checkpoint if it has one."""
     run = storage.join(spec.storage, run_name)
-    check_run(spec, run)
+    manifest = check_run(spec, run)
     spec = with_fitted_anchors(spec, run)
-    storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
+    record_start(spec, run, manifest)
     gather_timeout_s = GATHER_TIMEOUT_S if elastic(spec) else None
     with (printed_progress() as progress_actor,
           environment_variables(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=gather_timeout_s)):
@@ -108,8 +107,8 @@ def run_in_thread(work: Callable[[], T]) -> T:
     return outcome.result()
 
 
-def check_run(spec: TrainSpec, run: str) -> None:
-    """JobError, before any worker starts, if the run cannot start or resume: other model, other classes, bad data."""
+def check_run(spec: TrainSpec, run: str) -> Manifest:
+    """The dataset's manifest; JobError, before any worker starts, if the run cannot start or go on with this job."""
     manifest = load_manifest(spec.dataset)
     for split in (spec.data.train_split, spec.data.val_split):
         if manifest.split(split).num_rows == 0:
@@ -119,26 +118,5 @@ def check_run(spec: TrainSpec, run: str) -> None:
     loaded = starting_model(spec)
     if loaded is not None:
         count_matching_tensors(spec, loaded, len(manifest.classes))
-    try:
-        earlier = storage.read_json(storage.join(run, "spec.json"))
-    except NotFound:
-        return
-    model, before = spec.model.model_dump(mode="json"), Model().model_dump(mode="json") | earlier["model"]
-    for key in MODEL_KEYS:
-        now, then = model[key], before[key]
-        fitted_before = key == "anchors" and now == "auto" and not isinstance(then, str)
-        if now != then and not fitted_before:
-            raise JobError(f"run {run}", f"its checkpoints are of model.{key} {then}, the job says {now}",
-                           "give the model of that run, or start a new run")
-    fingerprint = _earlier_fingerprint(run)
-    if fingerprint not in (None, manifest.fingerprint):
-        raise JobError(f"run {run}", f"was trained on data with fingerprint {fingerprint[:12]}, "
-                       f"{spec.dataset} has {manifest.fingerprint[:12]}", "give that dataset, or start a new run")
-
-
-def _earlier_fingerprint(run: str) -> str | None:
-    try:
-        return storage.read_json(storage.join(run, "results.json"))["dataset_fingerprint"]
-    except NotFound:
-        return None
-
+    check_resumed(spec, run)
+    return manifest

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from .. import storage
 from ..cluster.resources import Demand, plural
+from ..errors import JobError, NotFound
 from ..jobs.kind import JobKind, Line, Upcoming
+from ..jobs.resumption import changes, refuse, resolved
 from ..jobs.spec import UriPath, uris_in
 from .concurrency import TRIAL_DRIVER_CPUS
-from .spec import TuneSpec
-
+from .spec import JOB_RECORD, MAY_CHANGE, TuneSpec
 
 
 class Tune(JobKind[TuneSpec]):
@@ -37,6 +39,22 @@ class Tune(JobKind[TuneSpec]):
         from ..data.manifest import require_dataset
 
         require_dataset(spec.train.dataset, upcoming)
+
+    def check_resume(self, spec: TuneSpec, run_name: str) -> list[str]:
+        from ..data.manifest import load_manifest
+
+        run = self.run_directory(spec, run_name)
+        try:
+            earlier = storage.read_json(storage.join(run, JOB_RECORD))
+        except NotFound:
+            return []
+        found = changes(resolved(TuneSpec, earlier["job"]), spec.model_dump(mode="json"))
+        kept = [change for change in found if not change.within(MAY_CHANGE)]
+        refuse(f"run {run}", "searches with", kept, "give that, or start a new search")
+        if load_manifest(spec.train.dataset).fingerprint != earlier["fingerprint"]:
+            raise JobError(f"run {run}", f"searches on other data than {spec.train.dataset} holds now",
+                           "give the dataset of that run, or start a new search")
+        return [str(change) for change in found]
 
     def dry_run(self, spec: TuneSpec, upcoming: Upcoming) -> list[Line]:
         from ..train.dry_run import train_lines

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import yaml
 
 from .. import storage
 from ..errors import JobError
+from ..jobs import document
 from .scheduler import pareto_front
 from .spec import TuneSpec
 
@@ -53,7 +53,7 @@ def write_report(run: str, spec: TuneSpec, trials: list[Trial]) -> dict:
     front = pareto_front(points)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "best.yaml").write_text(
-            f"# Best of {len(trials)} trials: AP {best.ap:.4f} ({best.run})\n" + yaml.safe_dump(job, sort_keys=False))
+            f"# Best of {len(trials)} trials: AP {best.ap:.4f} ({best.run})\n" + document.dump(job))
         plot_front(points, front, Path(directory, "front.png"))
         storage.upload_directory(directory, run)
     rows = [t.row() | {"on_front": i in front} for i, t in enumerate(scored)]

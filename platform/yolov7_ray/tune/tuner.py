@@ -9,19 +9,23 @@ from ray.actor import ActorHandle
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from .. import storage
+from ..data.manifest import load_manifest
 from ..train.progress import printed_progress
+from ..train.starting_point import record_start
 from ..train.trainer import build_trainer, check_run
 from .concurrency import TRIAL_DRIVER_CPUS, trials_at_once
 from .report import Trial, write_report
 from .scheduler import scheduler, searcher
 from .search_space import search_space
-from .spec import TuneSpec
+from .spec import JOB_RECORD, TuneSpec
 
 
 def tune(spec: TuneSpec, run_name: str) -> dict:
     """Search, resuming the unfinished trials of an earlier ``run_name``; write report and best job file."""
     run = storage.join(spec.storage, run_name)
-    check_run(spec.train, storage.join(run, "trials"))
+    manifest = check_run(spec.train, storage.join(run, "trials"))
+    storage.write_json(storage.join(run, JOB_RECORD),
+                       {"job": spec.model_dump(mode="json"), "fingerprint": manifest.fingerprint})
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a killed driver loses a second of state, not minutes
     with printed_progress() as progress_actor:
         results = build_tuner(spec, run_name, progress_actor).fit()
@@ -58,7 +62,7 @@ def trial_driver(spec: TuneSpec, run: str, progress_actor: ActorHandle) -> Calla
         spec = TuneSpec.model_validate(document)
         trial = ray_tune.get_context().get_trial_id()
         job = spec.trial(values).model_copy(update={"storage": storage.join(run, "trials")})
-        storage.write_json(storage.join(run, "trials", trial, "spec.json"), job.model_dump(mode="json"))
+        record_start(job, storage.join(run, "trials", trial), load_manifest(job.dataset))
         build_trainer(job, trial, progress_actor, label=f"trial {trial}  ", callbacks=(TuneReportCallback(),)).fit()
 
     return drive

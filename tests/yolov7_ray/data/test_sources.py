@@ -445,6 +445,31 @@ def test_yolo(tmp_path):
     assert labels(rows[3]) == []  # no label file: an image without objects
 
 
+@pytest.mark.parametrize("names", ["[on, off, 010, null]", "\n- on\n- off\n- 010\n- null\n",
+                                   "{0: on, 1: off, 2: 010, 3: null}", "{3: null, 2: '010', 1: off, 0: on}"])
+def test_yolo_class_names_are_text_as_written(tmp_path, names):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"nc: 4\nnames: {names}\n")
+    assert read_source(YoloSource(format="yolo", uri=str(tmp_path))).classes == ("on", "off", "010", "null")
+
+
+@pytest.mark.parametrize("name", ["~", "1e3", "yes", "1:30", "0x1f", ".nan", "true", "2024-01-01", "1_000"])
+def test_yolo_class_names_of_every_kind_of_value(tmp_path, name):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"names: [cat, {name}]\n")
+    assert read_source(YoloSource(format="yolo", uri=str(tmp_path))).classes == ("cat", name)
+
+
+@pytest.mark.parametrize(("names", "problem"), [
+    ("cat", "it must be a list of names"), ("{0: cat, 2: dog}", "2 names, but none for class 1"), ("[]", "it must be a list"),
+    ("[cat, [dog]]", "class 1 is"), ("[cat, ]\nx: [", "data.yaml"), ("[cat, '']", "class 1 is '', not a name")])
+def test_yolo_names_that_are_none(tmp_path, names, problem):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(JobError, match=f"has no usable `names` .*{problem}|{problem}.*has no usable"):
+        read_source(YoloSource(format="yolo", uri=str(tmp_path)))
+
+
 def test_yolo_list_file_and_classes_txt(tmp_path):
     make_yolo(tmp_path)
     (tmp_path / "data.yaml").unlink()

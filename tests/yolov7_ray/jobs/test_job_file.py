@@ -4,6 +4,7 @@ import json
 
 import jsonschema
 import pytest
+import yaml
 
 from yolov7_ray.jobs import document, paths
 from yolov7_ray.errors import JobError
@@ -172,6 +173,73 @@ def test_override_sets_one_place(override, path, value):
     for key in path:
         values = values[key]
     assert values == value
+
+
+ALIASES = """kind: pipeline
+steps:
+  one: &one {kind: train, dataset: d, optimizer: {momentum: 0.9}}
+  two: *one
+  three: {<<: *one, epochs: 4}
+"""
+
+
+@pytest.mark.parametrize(("step", "expected"), [("one", [0.5, 0.9, 0.9]), ("two", [0.9, 0.5, 0.9]),
+                                                ("three", [0.9, 0.9, 0.5])])
+def test_override_of_a_section_that_others_share_by_alias_sets_one_place(step, expected):
+    job = load_job(ALIASES, [f"steps.{step}.optimizer.momentum=0.5"])
+    assert [part.optimizer.momentum for part in job.steps.values()] == expected
+
+
+NUMBERS = ("epochs", "seed", "batch_size", "resources.workers", "optimizer.learning_rate", "loss.box_gain",
+           "augment.mosaic", "ema.decay", "model.depth", "data.cache_gb", "checkpoint.every_minutes")
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_true_is_no_number(key):
+    with pytest.raises(JobError, match=rf"^--set: {key}: '?[Tt]rue'? (does not fit|is no number)"):
+        load_job(TRAIN, [f"{key}=true"])
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999"])
+@pytest.mark.parametrize("key", NUMBERS[4:])
+def test_what_is_not_finite_is_refused_by_place(key, value):
+    with pytest.raises(JobError, match=rf"^--set: {key}: -?(nan|inf) does not fit; it must be a finite number"):
+        load_job(TRAIN, [f"{key}={value}"])
+
+
+def test_every_number_of_every_kind_refuses_truth_values_and_what_is_not_finite():
+    """By the schemas themselves: no number without a check before it, none that admits infinity."""
+
+    def numbers(schema, checked=False):
+        if isinstance(schema, dict):
+            if schema.get("type") in ("int", "float"):
+                yield schema, checked
+            for value in schema.values():
+                yield from numbers(value, schema.get("type") == "function-before")
+        elif isinstance(schema, list | tuple):
+            for item in schema:
+                yield from numbers(item)
+
+    for name in KINDS:
+        found = list(numbers(kind_named(name).spec.__pydantic_core_schema__))
+        assert all(checked for _, checked in found), name
+
+
+def test_a_seed_is_one_that_every_library_takes():
+    assert load_job(TRAIN, ["seed=4294967295"]).seed == 2**32 - 1
+    with pytest.raises(JobError, match="--set: seed: 4294967296 does not fit; it must be less than 4294967296"):
+        load_job(TRAIN, ["seed=4294967296"])
+
+
+@pytest.mark.parametrize("text", ["on", "010", "08", "1e3", "null", "~", "true", "1:30", "0x1f", "2024-01-01", "é", "", "<<"])
+def test_text_that_looks_like_something_else_is_written_so_that_it_is_read_back(text):
+    assert document.parse(document.dump({"names": [text]}), "x") == {"names": [text]}
+    assert yaml.safe_load(document.dump({"names": [text]})) == {"names": [text]}
+
+
+def test_a_number_among_class_names_is_named_with_the_remedy():
+    with pytest.raises(JobError, match=r"classes.1: 10.0 does not fit; it must be a valid string: put it in quotes"):
+        load_job("kind: ingest\ndataset: d\nclasses: [on, 010]\n")
 
 
 def test_overrides_win_over_file_and_recipe():

@@ -5,12 +5,12 @@ from typing import Literal
 import pytest
 
 from yolov7_ray.jobs import execution, pipeline
+from yolov7_ray.jobs.execution import summary
 from yolov7_ray import storage
 from yolov7_ray.errors import JobError
-from yolov7_ray.jobs.job_file import load_job
+from yolov7_ray.jobs.job_file import load_job, validate
 from yolov7_ray.jobs.kind import JobKind
 from yolov7_ray.jobs.kinds import KINDS, kind_named
-from yolov7_ray.jobs.summary import summary
 
 TEXT = """kind: pipeline
 steps:
@@ -77,6 +77,40 @@ def test_resumed_pipeline_repeats_nothing_but_the_endpoint(fake_run, job, capsys
     fake_run.names = []
     pipeline.KIND.run(job, "p")
     assert fake_run.names == ["p-serve"], "an endpoint dies with its process, so it is deployed again"
+
+
+def changed(job, step: str, **keys):
+    """The job with other values in one step."""
+    steps = {name: part.model_dump(mode="json") for name, part in job.steps.items()}
+    return validate({"kind": "pipeline", "steps": steps | {step: steps[step] | keys}})
+
+
+def test_a_resumed_pipeline_refuses_to_change_what_has_finished(fake_run, job):
+    fake_run.broken = "publish"
+    with pytest.raises(RuntimeError):
+        pipeline.KIND.run(job, "p")
+    assert pipeline.KIND.check_resume(job, "p") == []
+    assert pipeline.KIND.check_resume(changed(job, "train", resources={"workers": 2}), "p") == []
+    assert pipeline.KIND.check_resume(changed(job, "publish", publish_as="other"), "p") == []
+    with pytest.raises(JobError, match=r"has finished step train with epochs 300 \(the job says 2\); give that, or start"):
+        pipeline.KIND.check_resume(changed(job, "train", epochs=2), "p")
+
+
+def test_a_resumed_pipeline_asks_the_step_that_has_begun(fake_run, job, monkeypatch):
+    fake_run.broken = "train"
+    with pytest.raises(RuntimeError):
+        pipeline.KIND.run(job, "p")
+    monkeypatch.setattr(type(kind_named("train")), "check_resume",
+                        lambda self, spec, run_name: [f"{run_name} on {spec.dataset}"])
+    assert pipeline.KIND.check_resume(job, "p") == ["steps.train.p-train on /d-made"]
+
+
+def test_steps_hold_their_own_directories_while_they_run(fake_run, job, tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr(type(kind_named("train")), "run", lambda self, spec, run_name: held.append(
+        (tmp_path / "runs" / run_name / ".lease").exists()) or OUTPUTS["train"])
+    pipeline.KIND.run(job, "p")
+    assert held == [True] and not (tmp_path / "runs/p-train/.lease").exists()
 
 
 def test_run_names_are_new_unless_resumed(fake_run, job):

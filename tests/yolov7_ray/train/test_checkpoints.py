@@ -70,6 +70,17 @@ def test_the_best_and_the_newest_are_kept(state, tmp_path):
     assert set(checkpoints.names()) == checkpoints.complete == kept == {path.name for path in tmp_path.iterdir()}
 
 
+def test_checkpoints_beyond_epoch_9999_are_the_newest(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), keep_best=1)
+    places = [(9998, 0), (9999, 0), (9999, 5), (10_000, 0), (10_001, 0), (10_001, 1_000_000)]
+    for epoch, step in places:
+        save(checkpoints, marked(state, epoch, step), score=0.5 if epoch == 9998 else 0.1)
+    checkpoints.wait()
+    kept = ["checkpoint-epoch-9998", "checkpoint-epoch-10001", "checkpoint-epoch-10001-step-1000000"]
+    assert Checkpoints(str(tmp_path), 1).names() == kept == sorted(checkpoints.complete, key=kept.index)
+    assert Checkpoints(str(tmp_path), 1).newest() == Checkpoints(str(tmp_path), 1).restore(state) == kept[-1]
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "record"])
 def test_a_damaged_checkpoint_is_skipped(state, tmp_path, damage):
     logged = []

@@ -7,9 +7,13 @@ import pytest
 import yaml
 
 from training_jobs import train_job
+from yolov7_ray import storage
+from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import load_job
 from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.tune.job import KIND
+from yolov7_ray.tune.spec import JOB_RECORD
 from yolov7_ray.tune.report import table, write_report, Trial
 from yolov7_ray.tune.scheduler import pareto_front
 
@@ -76,3 +80,22 @@ def test_trials_give_a_table_a_picture_and_a_job_file_that_runs(ray_session, sha
     again = tune(validate(tune_job(shapes_dataset, str(tmp_path))), "search")
     assert [row["trial"] for row in json.loads((run / "trials.json").read_text())] == [r["trial"] for r in rows]
     assert again["best"] == outputs["best"], "a finished search is not searched again"
+
+
+def test_a_resumed_search_refuses_what_its_trials_are_compared_by(shapes_dataset, tmp_path):
+    document = {"kind": "tune", "train": train_job(shapes_dataset, "runs"), "storage": str(tmp_path), "trials": 3,
+                "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]}}}
+    spec = validate(document)
+    assert KIND.check_resume(spec, "s") == []
+    storage.write_json(str(tmp_path / "s" / JOB_RECORD), {
+        "job": spec.model_dump(mode="json"), "fingerprint": load_manifest(shapes_dataset).fingerprint})
+    assert KIND.check_resume(spec, "s") == []
+    assert KIND.check_resume(validate(document | {"max_concurrent_trials": 1}), "s") == ["max_concurrent_trials: nothing -> 1"]
+    with pytest.raises(JobError, match=r"searches with trials 3 \(the job says 5\); give that, or start a new search"):
+        KIND.check_resume(validate(document | {"trials": 5}), "s")
+    with pytest.raises(JobError, match=r"searches with train.epochs 2 \(the job says 4\)"):
+        KIND.check_resume(validate(document | {"train": document["train"] | {"epochs": 4}}), "s")
+    record = storage.read_json(str(tmp_path / "s" / JOB_RECORD))
+    storage.write_json(str(tmp_path / "s" / JOB_RECORD), record | {"fingerprint": "other"})
+    with pytest.raises(JobError, match="searches on other data"):
+        KIND.check_resume(spec, "s")

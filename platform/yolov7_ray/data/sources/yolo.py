@@ -16,6 +16,12 @@ from .item import IMAGE_SUFFIXES, Item, Raw, RawSource, problem_record, read_tex
 from .objects import Annotation, Objects, Problem
 
 
+class _Text(yaml.SafeLoader):
+    """Every plain value is the text that is written."""
+
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # merge keys
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YoloItem(Item):
     """An image whose labels are in a separate file, read with the image."""
@@ -42,20 +48,37 @@ def read(spec) -> RawSource:
 
 def _class_names(uri: str) -> list[str]:
     try:
-        document = yaml.safe_load(storage.read_bytes(storage.join(uri, "data.yaml")))
-        names = document["names"]
-        if isinstance(names, dict):
-            names = [names[index] for index in range(len(names))]
-        return [str(name) for name in names]
+        return names_in(storage.read_bytes(storage.join(uri, "data.yaml")))
     except NotFound:
         pass  # classes.txt is the alternative
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise JobError(storage.join(uri, "data.yaml"), f"has no usable `names` ({' '.join(str(error).split())})",
                        "list the class names there, or set source.classes") from None
     try:
         return [line.strip() for line in read_text(storage.join(uri, "classes.txt")).splitlines() if line.strip()]
     except NotFound:
         raise JobError(uri, "there is neither data.yaml nor classes.txt", "set source.classes") from None
+
+
+def names_in(text: bytes) -> list[str]:
+    """The class names of a data.yaml, a list or a mapping from index to name, each as it is written there.
+
+    A name is text, also where YAML would read something else: on, off, 010, 1e3, null, ~. yaml.YAMLError if it is no
+    YAML, ValueError if there are no names in it.
+    """
+    document = yaml.load(text, Loader=_Text)
+    names = document.get("names") if isinstance(document, dict) else None
+    if isinstance(names, dict):
+        unnamed = [index for index in range(len(names)) if str(index) not in names]
+        if unnamed:
+            raise ValueError(f"{len(names)} names, but none for class {unnamed[0]}")
+        names = [names[str(index)] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ValueError("it must be a list of names, or a mapping from 0, 1, … to names")
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"class {index} is {name!r}, not a name")
+    return names
 
 
 def _read_split(uri: str, split: str, place: str, files: dict[str, FileInfo],
