@@ -46,6 +46,11 @@ class TrainState:
     history: list[dict] = field(default_factory=list)
     """One row of metrics per completed epoch."""
 
+    @property
+    def position(self) -> int:
+        """Steps completed since the start of the run."""
+        return self.epoch * self.schedule.steps_per_epoch + self.step
+
     @classmethod
     def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
               device: torch.device | str = "cpu", initial: Mapping[str, torch.Tensor] | None = None,

@@ -71,6 +71,37 @@ class Checkpoints:
                            "restore one from a backup, or start a new run")
         return None
 
+    def restore_good(self, state: TrainState, last_good: int) -> str | None:
+        """Load the newest checkpoint that was written outside of a row of skipped updates; its name, None: none.
+
+        Preferred is one before the update at position ``last_good``, the last that was finite: its weights gave finite
+        losses, those after it perhaps never.
+        """
+        fallback = None
+        for name in reversed(self.names()):
+            try:
+                self.restore(state, name)
+            except StorageError:
+                raise
+            except JobError:  # damaged
+                continue
+            if not state.skipped_in_a_row:
+                if state.position < last_good:
+                    return name
+                fallback = fallback or name
+        return self.restore(state, fallback) if fallback else None
+
+    def discard_after(self, name: str) -> None:
+        """Remove the checkpoints after ``name``: a run that went back to it must not be resumed from them."""
+        for known in self.names():
+            if known > name:
+                self._remove(known)
+                (self._scores or {}).pop(known, None)
+
+    def _remove(self, name: str) -> None:
+        storage.delete(storage.join(self.run, name, RECORD))  # first: without its record it no longer counts
+        storage.delete(storage.join(self.run, name))
+
     def _fetch(self, name: str, directory: str) -> None:
         """Download checkpoint ``name``, every file verified."""
         uri = storage.join(self.run, name)
@@ -129,8 +160,7 @@ class Checkpoints:
         epoch_ends = [known for known in scores if "-step-" not in known]
         best = sorted(epoch_ends, key=lambda known: (scores[known], known))[-self.keep_best:]
         for known in set(scores) - {*newest, *best}:
-            storage.delete(storage.join(self.run, known, RECORD))  # first: without its record it no longer counts
-            storage.delete(storage.join(self.run, known))
+            self._remove(known)
             del scores[known]
 
     def _complete_scores(self) -> dict[str, float]:

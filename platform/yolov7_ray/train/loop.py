@@ -1,7 +1,7 @@
 """Training loop of one worker: build and restore, then fit, validate and save each epoch. Every rank runs it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import ray.train
@@ -69,13 +69,14 @@ class TrainingRun:
             self.log = RunLog(config["run"], spec, train_set)
         self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
             self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
+        self.last_good = 0
         self.validated = False
         self.metrics: Metrics | None = None
         self.samples = Samples(train_set.classes)
 
     def restore(self) -> None:
         """Load the newest complete checkpoint, the same on every rank."""
-        name = self._restore_all_ranks()
+        name = self._restore_all_ranks(self.checkpoints.restore)
         if name is not None:
             within = f", step {self.state.step}" if self.state.step else ""
             self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
@@ -83,9 +84,10 @@ class TrainingRun:
             number = self.worker.world_size
             self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
 
-    def _restore_all_ranks(self) -> str | None:
+    def _restore_all_ranks(self, choose: Callable[[TrainState], str | None]) -> str | None:
+        """Load the checkpoint that rank 0 chooses and loads by ``choose``; its name."""
         state, worker = self.state, self.worker
-        name = share(self.checkpoints.restore(state) if worker.rank == 0 else None, worker)
+        name = share(choose(state) if worker.rank == 0 else None, worker)
         if name is not None and worker.rank != 0:
             self.checkpoints.restore(state, name)
         return name
@@ -102,9 +104,8 @@ class TrainingRun:
         row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
         if self.checkpoint_policy is not None:
-            if last or state.epoch % spec.checkpoint.every_epochs == 0:
-                with clock("save"):
-                    self.checkpoint_policy.save(self.cost | scalars(row), row.get("ap"))
+            with clock("save"):
+                self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get("ap"))
             if not last:
                 with clock("report"):
                     self.log.write(state, None, self.samples, self.cost, self.checkpoints.complete)
@@ -126,6 +127,8 @@ class TrainingRun:
             self.reporter.step(epoch, state.step, shares, self.batch_clock.shares())
 
         def on_update() -> None:
+            if not state.skipped_in_a_row:
+                self.last_good = state.position
             if self.checkpoint_policy is not None:
                 with clock("save"):
                     self.checkpoint_policy.after_update()
@@ -153,18 +156,24 @@ class TrainingRun:
             return merged(evaluator, self.worker)
 
     def roll_back(self, error: Diverged) -> None:
-        """Roll back to the last good checkpoint with half the learning rate."""
+        """Roll back to the last good checkpoint with half the learning rate; later ones are removed.
+
+        What counts over the run, the number of skipped updates, stays; what is of the row of bad ones does not.
+        """
         factor = self.state.learning_rate_factor / 2
         if factor < 0.5 ** MAX_ROLLBACKS:
             raise FloatingPointError(f"{error}, after {MAX_ROLLBACKS} returns to an earlier checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
         if self.worker.rank == 0:
             self.checkpoints.wait(fatal=False)
-        name = self._restore_all_ranks()
+        skipped = self.state.skipped_updates
+        name = self._restore_all_ranks(lambda state: self.checkpoints.restore_good(state, self.last_good))
         if name is None:
             raise FloatingPointError(f"{error}, before the first checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
-        self.state.learning_rate_factor = factor
+        if self.worker.rank == 0:
+            self.checkpoints.discard_after(name)
+        self.state.learning_rate_factor, self.state.skipped_updates = factor, skipped
         self.reporter.log(f"{error}; back to {name} with {factor:g} x the learning rate")
 
     def finish(self) -> None:

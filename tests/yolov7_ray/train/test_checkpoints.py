@@ -13,6 +13,8 @@ from yolov7.training.schedule import Schedule
 from yolov7.training.state import TrainState
 from yolov7_ray import storage
 from yolov7_ray.errors import JobError, StorageError
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.train.checkpoint_policy import CheckpointPolicy
 from yolov7_ray.train.checkpoints import RECORD, checkpoint_name, Checkpoints
 
 
@@ -120,3 +122,76 @@ def test_a_failed_write_is_logged_and_fatal_only_at_the_end(state, tmp_path):
     with pytest.raises((StorageError, OSError)):
         checkpoints.wait()
     assert Path(blocked).read_text() == "not a directory"
+
+
+# --- rows of skipped updates ----------------------------------------------------------------------------
+
+
+class Requests:
+    """The Reporter of a run in which a save is requested or not."""
+
+    requested = False
+
+    def save_requested(self) -> bool:
+        return self.requested
+
+    def saved(self, line: str) -> None:
+        self.requested = False
+
+
+def after_update(policy: CheckpointPolicy, step: int, skipped_in_a_row: int) -> None:
+    marked(policy.state, 0, step)
+    policy.state.skipped_in_a_row = skipped_in_a_row
+    policy.after_update()
+    policy.checkpoints.wait()
+
+
+@pytest.fixture
+def policy(state, tmp_path) -> CheckpointPolicy:
+    spec = validate({"kind": "train", "dataset": "d", "epochs": 10, "checkpoint": {"every_updates": 1}})
+    yield CheckpointPolicy(spec, state, Checkpoints(str(tmp_path), 1, print), Requests())
+    state.skipped_in_a_row = state.skipped_updates = 0
+
+
+def test_nothing_is_saved_in_a_row_of_skipped_updates(policy):
+    for step, skipped in ((1, 0), (2, 0), (3, 1), (4, 2)):
+        after_update(policy, step, skipped)
+    marked(policy.state, 1)
+    policy.after_epoch({}, None)
+    assert policy.checkpoints.names() == [checkpoint_name(0, 1), checkpoint_name(0, 2)]
+    policy.reporter.requested = True
+    after_update(policy, 5, 3)
+    assert policy.reporter.requested, "the request waits for the end of the row"
+    after_update(policy, 6, 0)
+    assert not policy.reporter.requested and policy.checkpoints.newest() == checkpoint_name(0, 6)
+
+
+def test_a_run_ends_with_a_checkpoint_even_in_a_row_of_skipped_updates(policy):
+    policy.state.skipped_in_a_row = 2
+    marked(policy.state, policy.spec.epochs)
+    policy.after_epoch({}, None)
+    policy.checkpoints.wait()
+    assert policy.checkpoints.newest() == checkpoint_name(policy.spec.epochs)
+
+
+def test_a_run_rolls_back_behind_the_last_update_that_was_finite(state, tmp_path):
+    """As an earlier version wrote them: within the row, too; the last finite update may itself be the bad one."""
+    checkpoints = Checkpoints(str(tmp_path), keep_best=9)
+    for epoch, skipped in ((1, 0), (2, 0), (3, 4), (4, 7)):
+        state.skipped_in_a_row = skipped
+        save(checkpoints, marked(state, epoch), score=epoch)
+    checkpoints.wait()
+    assert checkpoints.restore_good(state, last_good=201) == checkpoint_name(2)
+    assert checkpoints.restore_good(state, last_good=200) == checkpoint_name(1) and state.skipped_in_a_row == 0
+    assert checkpoints.restore_good(state, last_good=100) == checkpoint_name(2), "none is proven: the newest of the good"
+    checkpoints.discard_after(checkpoint_name(1))
+    assert Checkpoints(str(tmp_path), 1).names() == [checkpoint_name(1)] == sorted(checkpoints.complete)
+
+
+def test_without_a_good_checkpoint_there_is_nothing_to_roll_back_to(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), keep_best=9)
+    state.skipped_in_a_row = 1
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait()
+    assert checkpoints.restore_good(state, last_good=500) is None
+    state.skipped_in_a_row = 0
