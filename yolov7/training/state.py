@@ -109,12 +109,25 @@ class Snapshot:
     average: dict[str, torch.Tensor]
     optimizer_and_counters: dict
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensors that `save` writes."""
+        return sum(num_bytes(part) for part in (self.weights, self.average, self.optimizer_and_counters))
+
     def save(self, directory: str | Path) -> None:
         """Write it into ``directory``."""
         directory = Path(directory)
         save_model(directory / "model.safetensors", self.model, self.classes, self.weights)
         save_model(directory / "ema.safetensors", self.model, self.classes, self.average)
         torch.save(self.optimizer_and_counters, directory / "state.pt")
+
+
+def num_bytes(value) -> int:
+    """Bytes of all tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(num_bytes, items))
 
 
 def to_host(value):

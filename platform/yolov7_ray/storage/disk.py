@@ -55,6 +55,15 @@ def explained(error: OSError, path: str) -> StorageError:
     return kind(path, problem, remedy)
 
 
+def write_failure(error: Exception, directory: str, num_bytes: int) -> StorageError:
+    """The StorageError for a failed write of ``num_bytes`` into a directory by any library, with problem and remedy."""
+    if isinstance(error, OSError) and error.errno:
+        return explained(error, directory)
+    if "space left" in str(error) or shutil.disk_usage(directory).free < num_bytes:
+        return explained(OSError(errno.ENOSPC, ""), directory)
+    return StorageError(directory, str(error).partition("\n")[0], "check the path and its disk")
+
+
 def digest(source: bytes | str | os.PathLike) -> str:
     """SHA-256, as hex, of bytes or of a local file."""
     if isinstance(source, bytes | bytearray | memoryview):
@@ -143,6 +152,14 @@ class Disk:
         """Copy a local file to this path."""
         with self._translated_errors(), self._complete_copy(local_path) as complete:
             os.replace(complete, self.path)
+
+    def adopt(self, local_path: Path) -> None:
+        """Move a file of the same disk to this path, flushed."""
+        with self._translated_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(local_path, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(local_path, self.path)
 
     def write_if(self, data: bytes, expected_etag: str | None) -> str:
         """Write if the version is `expected_etag` (None: nothing exists)."""

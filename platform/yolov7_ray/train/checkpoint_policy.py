@@ -17,6 +17,10 @@ class CheckpointPolicy:
         self._document = spec.model_dump(mode="json")
         self._saved_at, self._updates = time.monotonic(), 0
 
+    def rehearse(self) -> None:
+        """JobError if a checkpoint of this run finds no space."""
+        self.checkpoints.rehearse(self.state.snapshot(), self._document)
+
     def after_update(self) -> None:
         """Save if a checkpoint is due and no earlier one is still being written, or at once if a save was requested.
 

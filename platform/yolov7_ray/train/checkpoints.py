@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from yolov7.training.state import Snapshot, TrainState
 
 from .. import storage
@@ -57,9 +59,9 @@ class Checkpoints:
         """
         damaged = []
         for candidate in [name] if name else reversed(self.names()):
-            with tempfile.TemporaryDirectory(prefix="yolov7-checkpoint-") as directory:
+            with tempfile.TemporaryDirectory(prefix="yolov7-checkpoint-") as temporary:
                 try:
-                    self._fetch(candidate, directory)
+                    directory = self._fetch(candidate, temporary)
                 except (Corrupt, NotFound) as error:
                     damaged.append(candidate)
                     self.log(f"{candidate} is damaged ({error.problem}); taking the one before")
@@ -102,11 +104,15 @@ class Checkpoints:
         storage.delete(storage.join(self.run, name, RECORD))  # first: without its record it no longer counts
         storage.delete(storage.join(self.run, name))
 
-    def _fetch(self, name: str, directory: str) -> None:
-        """Download checkpoint ``name``, every file verified."""
+    def _fetch(self, name: str, temporary: str) -> str:
+        """Directory with the files of checkpoint ``name``, every one verified: its own, or ``temporary`` from S3."""
         uri = storage.join(self.run, name)
         for file, known in storage.read_json(storage.join(uri, RECORD))["files"].items():
-            storage.download(storage.join(uri, file), Path(directory, file), known["sha256"], known["num_bytes"])
+            if storage.is_remote(uri):
+                storage.download(storage.join(uri, file), Path(temporary, file), known["sha256"], known["num_bytes"])
+            else:
+                storage.verify(storage.join(uri, file), known["sha256"])
+        return temporary if storage.is_remote(uri) else storage.absolute(uri)
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -126,6 +132,15 @@ class Checkpoints:
         name = checkpoint_name(snapshot.epoch, snapshot.step)
         self._pending = self._writer.submit(self._write, name, snapshot, spec, metrics, score)
 
+    def rehearse(self, snapshot: Snapshot, spec: dict) -> None:
+        """Write a checkpoint and throw it away; JobError if there is no space for it: training would be for nothing."""
+        try:
+            with storage.staging(self.run) as directory:
+                write_files(directory, snapshot, spec, {})
+        except StorageError as error:
+            raise JobError(f"run {self.run}", f"a checkpoint cannot be saved ({error})",
+                           "training has not started") from error
+
     def wait(self, fatal: bool = True) -> None:
         """Wait for the pending checkpoint; if it could not be written, raise the error or, unless ``fatal``, log it."""
         if self._pending is None:
@@ -141,14 +156,12 @@ class Checkpoints:
 
     def _write(self, name: str, snapshot: Snapshot, spec: dict, metrics: dict, score: float) -> None:
         uri = storage.join(self.run, name)
-        with tempfile.TemporaryDirectory(prefix="yolov7-checkpoint-") as directory:
-            snapshot.save(directory)
-            Path(directory, "spec.json").write_text(json.dumps(spec, indent=1))
-            Path(directory, "metrics.json").write_text(json.dumps(metrics, indent=1))
+        with storage.staging(self.run) as directory:
+            write_files(directory, snapshot, spec, metrics)
             files = {path.name: {"sha256": storage.digest(path), "num_bytes": path.stat().st_size}
                      for path in sorted(Path(directory).iterdir())}
             storage.delete(storage.join(uri, RECORD))  # of an earlier writer of this name: incomplete until rewritten
-            storage.upload_directory(directory, uri)
+            storage.publish(directory, uri)
         storage.write_json(storage.join(uri, RECORD), {"score": score, "files": files})
         self._prune(name, score)
 
@@ -171,3 +184,13 @@ class Checkpoints:
                 with suppress(Corrupt):  # restore skips it, and the resumed run writes it again
                     self._scores[name] = storage.read_json(storage.join(self.run, name, RECORD))["score"]
         return self._scores
+
+
+def write_files(directory: str, snapshot: Snapshot, spec: dict, metrics: dict) -> None:
+    """Write the files of a checkpoint; StorageError if they cannot be written, whichever library says so."""
+    try:
+        snapshot.save(directory)
+        Path(directory, "spec.json").write_text(json.dumps(spec, indent=1))
+        Path(directory, "metrics.json").write_text(json.dumps(metrics, indent=1))
+    except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch have exceptions of their own
+        raise storage.write_failure(error, directory, snapshot.num_bytes) from error

@@ -16,6 +16,7 @@ from yolov7.training.state import TrainState
 
 from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
 from ..data.reading.order import class_weights, image_weights
+from ..errors import StorageError
 from ..evaluate.rank_share import Worker, evaluate_share, figures, merged, share, synchronize
 from ..evaluate.report import Samples
 from .build import build_criterion, build_state, wrap
@@ -75,11 +76,13 @@ class TrainingRun:
         self.samples = Samples(train_set.classes)
 
     def restore(self) -> None:
-        """Load the newest complete checkpoint, the same on every rank."""
+        """Load the newest complete checkpoint, the same on every rank; a new run first tries whether it can save."""
         name = self._restore_all_ranks(self.checkpoints.restore)
         if name is not None:
             within = f", step {self.state.step}" if self.state.step else ""
             self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
+        elif self.checkpoint_policy is not None:
+            self.checkpoint_policy.rehearse()
         if isinstance(self.spec.resources.workers, tuple):
             number = self.worker.world_size
             self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
@@ -108,12 +111,19 @@ class TrainingRun:
                 self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get("ap"))
             if not last:
                 with clock("report"):
-                    self.log.write(state, None, self.samples, self.cost, self.checkpoints.complete)
+                    self.write_log()
         if self.reports:
             with clock("report"):
                 ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
         row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
+
+    def write_log(self) -> None:
+        """Write the epoch's results; where that fails, the next epoch's hold them too."""
+        try:
+            self.log.write(self.state, None, self.samples, self.cost, self.checkpoints.complete)
+        except StorageError as error:
+            self.reporter.log(f"results could not be written ({error}); training goes on")
 
     def fit(self, clock: Clock) -> dict:
         """Train to the end of the epoch; return its history row, without the evaluation."""

@@ -1,12 +1,16 @@
 """Checkpoints are complete or absent, a run resumes from the newest complete one, the best and newest are kept."""
 
 import json
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from yolov7.architectures.family import architecture
+from yolov7.checkpoints import weights as weights_module
 from yolov7.training.config import EMAConfig
 from yolov7.training.config import OptimizerConfig
 from yolov7.training.schedule import Schedule
@@ -122,6 +126,67 @@ def test_a_failed_write_is_logged_and_fatal_only_at_the_end(state, tmp_path):
     with pytest.raises((StorageError, OSError)):
         checkpoints.wait()
     assert Path(blocked).read_text() == "not a directory"
+
+
+# --- no space -------------------------------------------------------------------------------------------
+
+
+def no_space_in(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Files of safetensors in this directory fail as on a full disk, by the exception that the library raises."""
+    real = weights_module.save_file
+
+    def save_file(tensors: dict, path: Path, metadata: dict | None = None) -> None:
+        if Path(path).is_relative_to(directory):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(tensors, path, metadata=metadata)
+
+    patch.setattr(weights_module, "save_file", save_file)
+
+
+def test_a_full_temporary_directory_is_no_matter_where_the_storage_is_local(state, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    no_space_in(monkeypatch, tmp_path / "temporary")
+    checkpoints = Checkpoints(str(tmp_path / "run"), 1)
+    checkpoints.rehearse(state.snapshot(), {})
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait()
+    assert checkpoints.restore(state) == checkpoint_name(1)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [checkpoint_name(1)], "nothing is left over"
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_a_full_temporary_directory_does_not_end_training(state, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    no_space_in(monkeypatch, tmp_path)
+    logged, checkpoints = [], Checkpoints(storage.join(place, "run"), 1)
+    checkpoints.log = logged.append
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait(fatal=False)
+    assert len(logged) == 1 and "a checkpoint could not be saved (" in logged[0]
+    assert "the disk is full; free some space" in logged[0] and logged[0].endswith("training goes on")
+
+
+def test_a_run_that_cannot_be_saved_does_not_start(state, tmp_path, monkeypatch):
+    no_space_in(monkeypatch, tmp_path)
+    with pytest.raises(JobError, match="a checkpoint cannot be saved .*the disk is full; free .*has not started"):
+        Checkpoints(str(tmp_path), 1).rehearse(state.snapshot(), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_really_full(state, tmp_path):
+    """On a filesystem of 64 KB; torch says only that it failed to write."""
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("may not mount a small filesystem")
+    try:
+        with pytest.raises(JobError, match="a checkpoint cannot be saved .*the disk is full"):
+            Checkpoints(str(tmp_path), 1).rehearse(state.snapshot(), {})
+        for error in (SafetensorError("Error while serializing"), RuntimeError("file write failed")):
+            assert isinstance(storage.write_failure(error, str(tmp_path), 1 << 20), storage.DiskFull)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 # --- rows of skipped updates ----------------------------------------------------------------------------
