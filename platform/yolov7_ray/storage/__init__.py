@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
-from . import disk
+from . import activity, disk
 from .disk import DiskFull, FileInfo, digest, write_at, write_failure
 from .store import Store
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
 __all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest",
            "write_failure"]  # and below
 
+PATIENCE = "YOLOV7_RAY_STORAGE_PATIENCE_S"
+"""Environment variable with another retry time than that of `retry`, for a job whose work would be lost."""
 RANGE_BYTES = 8 << 20
 PARALLEL_TRANSFERS = 8
 FETCH_ATTEMPTS = 3
@@ -244,7 +246,8 @@ def staging(uri: str) -> Iterator[str]:
     try:
         shutil.rmtree(directory, ignore_errors=True)
         os.makedirs(directory)
-        yield directory
+        with activity.operation(directory):
+            yield directory
     except OSError as error:
         raise disk.explained(error, directory) from error
     finally:

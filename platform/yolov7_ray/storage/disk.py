@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AlreadyExists, NotFound, StorageError
+from . import activity
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -89,7 +90,8 @@ class Disk:
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
         try:
-            yield
+            with activity.operation(str(self.path)):
+                yield
         except OSError as error:
             raise explained(error, str(self.path)) from error
 
@@ -188,7 +190,9 @@ class Disk:
             with open(partial, "wb") as file:
                 if isinstance(content, Path):
                     with open(content, "rb") as source:
-                        shutil.copyfileobj(source, file, 1 << 20)
+                        while chunk := source.read(1 << 20):
+                            file.write(chunk)
+                            activity.moved()
                 else:
                     file.write(content)
                 file.flush()

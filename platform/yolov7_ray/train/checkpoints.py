@@ -35,8 +35,10 @@ def checkpoint_name(epoch: int, step: int = 0) -> str:
 class Checkpoints:
     """The checkpoints of one run; rank 0 writes them, every rank may read."""
 
-    def __init__(self, run: str, keep_best: int, log: Callable[[str], None] = print) -> None:
-        self.run, self.keep_best, self.log = run, keep_best, log
+    def __init__(self, run: str, keep_best: int, log: Callable[[str], None] = print,
+                 written: Callable[[str, str], None] = lambda run, name: None) -> None:
+        """``written(run, name)`` is called, in the writer's thread, after each checkpoint that is complete."""
+        self.run, self.keep_best, self.log, self.written = run, keep_best, log, written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
         self._scores: dict[str, float] | None = None
@@ -163,6 +165,7 @@ class Checkpoints:
             storage.delete(storage.join(uri, RECORD))  # of an earlier writer of this name: incomplete until rewritten
             storage.publish(directory, uri)
         storage.write_json(storage.join(uri, RECORD), {"score": score, "files": files})
+        self.written(self.run, name)
         self._prune(name, score)
 
     def _prune(self, name: str, score: float) -> None:

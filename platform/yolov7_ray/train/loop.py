@@ -1,5 +1,6 @@
 """Training loop of one worker: build and restore, then fit, validate and save each epoch. Every rank runs it."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,6 +15,7 @@ from yolov7.training.engine import Diverged, resolve_precision, train_one_epoch
 from yolov7.training.stage_clock import Clock
 from yolov7.training.state import TrainState
 
+from .. import storage
 from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
 from ..data.reading.order import class_weights, image_weights
 from ..errors import StorageError
@@ -25,7 +27,7 @@ from .checkpoints import Checkpoints
 from .progress import Reporter
 from .report import RunLog
 from .spec import TrainSpec
-from .watchdog import Watchdog
+from .watchdog import StorageWaits, Watchdog
 
 CLASS_AP = "class_ap"
 """Key of an epoch's row: AP of each class, None if the validation split has no object of it."""
@@ -35,8 +37,13 @@ MAX_ROLLBACKS = 3
 
 def train_loop(config: dict) -> dict:
     """Train on this worker and return the last row of metrics; ``config`` holds the spec and the run's URI."""
-    run = TrainingRun(config)
-    with run.watchdog:
+    spec = TrainSpec.model_validate(config["spec"])
+    os.environ[storage.PATIENCE] = str(60 * spec.storage_patience_minutes)
+    worker = current_worker(spec)
+    reporter = Reporter(config["progress_actor"], worker.rank, config["label"], spec.epochs, spec.batch_size)
+    waits = StorageWaits(reporter, 60 * spec.storage_patience_minutes)
+    with Watchdog(spec.resources.hang_timeout_s, reporter.log_hang, waits) as watchdog:
+        run = TrainingRun(spec, config, worker, reporter, watchdog)
         run.restore()
         while run.state.epoch < run.spec.epochs:
             try:
@@ -50,9 +57,8 @@ def train_loop(config: dict) -> dict:
 class TrainingRun:
     """One worker's part in a run."""
 
-    def __init__(self, config: dict) -> None:
-        spec = self.spec = TrainSpec.model_validate(config["spec"])
-        worker = self.worker = current_worker(spec)
+    def __init__(self, spec: TrainSpec, config: dict, worker: Worker, reporter: Reporter, watchdog: Watchdog) -> None:
+        self.spec, self.worker, self.reporter, self.watchdog = spec, worker, reporter, watchdog
         self.reports = config["report"]
         train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
         self.state = build_state(spec, train_set, worker.device)
@@ -60,10 +66,9 @@ class TrainingRun:
         self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)
         self.batch_clock = Clock()
         self.batches = EpochBatches(spec, train_set, worker, self.batch_clock)
-        self.reporter = Reporter(config["progress_actor"], worker.rank, config["label"], spec.epochs,
-                                 self.state.schedule.steps_per_epoch, spec.batch_size)
-        self.watchdog = Watchdog(spec.resources.hang_timeout_s, self.reporter.log_hang)
-        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log)
+        self.reporter.steps_per_epoch = self.state.schedule.steps_per_epoch
+        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log,
+                                       self.reporter.checkpoint_written)
         self.checkpoint_policy = self.log = None
         if worker.rank == 0:
             self.checkpoint_policy = CheckpointPolicy(spec, self.state, self.checkpoints, self.reporter)
