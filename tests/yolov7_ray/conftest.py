@@ -114,10 +114,10 @@ def ray_session(request):
     path = os.pathsep.join([str(root / "platform"), str(root)])
     os.environ["PYTHONPATH"] = path + os.pathsep + os.environ.get("PYTHONPATH", "")
     import ray
-    from yolov7_ray.cluster.local_ray import announce_dashboard, init_with_retries
+    from yolov7_ray.cluster.local_ray import init_with_retries
 
     directory = tempfile.mkdtemp(prefix="ray-")  # short: socket paths are limited to 107 characters
-    init_with_retries(num_cpus=2, dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(), log_to_driver=False,
+    init_with_retries(num_cpus=2, dashboard_host="127.0.0.1", log_to_driver=False,
                    object_store_memory=200 << 20, logging_level="error", _temp_dir=directory)
     yield ray
     ray.shutdown()

@@ -19,6 +19,8 @@ SILENCE_S = 60.0
 """Longest silence; it ends with the proxy."""
 DRIP_S = 0.02
 """Between two bytes of a dripping body."""
+SLOW_PIECE_BYTES = 16 << 10
+RECEIVE_BUFFER_BYTES = 256 << 10
 ON_REQUESTS = {"busy", "gone", "reset", "lost", "silent"}
 ON_SENT_BODIES = {"cut", "garbled"}
 ON_RECEIVED_BODIES = {"broken", "short", "flipped", "stalled", "dripping"}
@@ -53,12 +55,17 @@ class FaultyS3(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, upstream: str):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), _Handler, bind_and_activate=False)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)  # a slow body fills it
+        self.server_bind()
+        self.server_activate()
         self.upstream = upstream.removeprefix("http://")
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[tuple[str, str, str]] = []
         self.faults: list[Fault] = []
         self.delay_s = 0.0
+        self.upload_bytes_per_s = float("inf")
+        """Of each connection."""
         self.stopping = threading.Event()
         self._lock, self._random = threading.Lock(), random.Random(0)
 
@@ -90,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._read_body(int(self.headers.get("Content-Length", 0)))
         self.server.requests.append((self.command, self.path, self.headers.get("Range", "")))
         time.sleep(self.server.delay_s)
         kind = self.server.fault_for(self.command, self.path, bool(body))
@@ -110,6 +117,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self._reset() if kind == "lost" else self._answer(*reply, kind)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    def _read_body(self, num_bytes: int) -> bytes:
+        pieces = []
+        while num_bytes > 0:
+            pieces.append(self.rfile.read(min(num_bytes, SLOW_PIECE_BYTES)))
+            num_bytes -= SLOW_PIECE_BYTES
+            time.sleep(len(pieces[-1]) / self.server.upload_bytes_per_s)
+        return b"".join(pieces)
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=300)

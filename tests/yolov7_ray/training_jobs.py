@@ -1,6 +1,11 @@
 """Small train jobs, and what tests that kill them need."""
 
 import json
+import os
+import queue
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from yolov7_ray.jobs.job_file import validate
 
 
 DEADLINE_S = 900
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def train_job(dataset: str, storage_uri: str, **changes) -> dict:
@@ -27,6 +33,53 @@ def train(job: dict, name: str) -> dict:
     from yolov7_ray.train.trainer import train
 
     return train(validate(job), name)
+
+
+def submit(*words: str, environment: dict | None = None) -> subprocess.Popen:
+    """submit.py in a session of its own, with a Ray of its own; its output is one pipe."""
+    inherited = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        inherited.pop(name, None)
+    return subprocess.Popen([sys.executable, str(ROOT / "submit.py"), *words], cwd=ROOT, env=inherited,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+class Output:
+    """What a process prints, line by line, without blocking it."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.process, self.lines = process, []
+        self._queue: queue.Queue = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self._queue.put(line)
+        self._queue.put(None)
+
+    def wait_for(self, text: str, timeout_s: float = 900) -> float:
+        """Seconds until a line with ``text`` is printed; an empty text: until the end."""
+        start = time.monotonic()
+        while True:
+            try:
+                line = self._queue.get(timeout=max(0, start + timeout_s - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"not within {timeout_s} s: {text}\n{self.text}") from None
+            if line is None and not text:
+                return time.monotonic() - start
+            assert line is not None, f"ended without: {text}\n{self.text}"
+            self.lines.append(line)
+            if text and text in line:
+                return time.monotonic() - start
+
+    def to_end(self, timeout_s: float = 900) -> int:
+        """The exit status, when all has been read."""
+        self.wait_for("", timeout_s)
+        return self.process.wait(60)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines)
 
 
 def wait_for(directory: Path, pattern: str) -> None:

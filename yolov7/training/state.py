@@ -48,6 +48,11 @@ class TrainState:
     image_size_px: int | None = None
     """Longer side of the images, written into the model files."""
 
+    @property
+    def position(self) -> int:
+        """Steps completed since the start of the run."""
+        return self.epoch * self.schedule.steps_per_epoch + self.step
+
     @classmethod
     def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,
               device: torch.device | str = "cpu", initial: Mapping[str, torch.Tensor] | None = None,
@@ -111,12 +116,25 @@ class Snapshot:
     average: dict[str, torch.Tensor]
     optimizer_and_counters: dict
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensors that `save` writes."""
+        return sum(num_bytes(part) for part in (self.weights, self.average, self.optimizer_and_counters))
+
     def save(self, directory: str | Path) -> None:
         """Write it into ``directory``."""
         directory = Path(directory)
         for name, weights in (("model.safetensors", self.weights), ("ema.safetensors", self.average)):
             save_model(directory / name, self.model, self.classes, weights, image_size_px=self.image_size_px)
         torch.save(self.optimizer_and_counters, directory / "state.pt")
+
+
+def num_bytes(value) -> int:
+    """Bytes of all tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(num_bytes, items))
 
 
 def to_host(value):

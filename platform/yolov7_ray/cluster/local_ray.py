@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import JobError
+from . import session_directory
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,6 +28,9 @@ LOCAL_ENVIRONMENT = {
 """Environment of a private Ray, unless set by the user."""
 
 START_ATTEMPTS = 3
+PASSING_START_FAULTS = ("timed out during startup", "already occupied", "already in use",
+                        "Failed to start the dashboard")
+"""Parts of Ray's messages that a second attempt may not meet again."""
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Written by `ray up` on a head node: the node types that its autoscaler may add."""
@@ -56,8 +59,8 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
         if address:
             ray.init(address=address, **settings)
         else:
-            init_with_retries(dashboard_host="127.0.0.1", dashboard_port=announce_dashboard(),
-                              object_store_memory=_object_store_bytes(), _temp_dir=directory, **settings)
+            init_with_retries(dashboard_host="127.0.0.1", object_store_memory=_object_store_bytes(),
+                              _temp_dir=directory, **settings)
         _exit_at_sigterm()
         yield
         keep_logs = False
@@ -69,6 +72,7 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
         if directory:
             os.environ.pop("RAY_API_SERVER_ADDRESS", None)
         if directory and keep_logs:
+            session_directory.disown(directory)
             print(f"Ray's logs are kept in {directory}", flush=True)
         elif directory:
             shutil.rmtree(directory, ignore_errors=True)
@@ -84,15 +88,18 @@ def _shorten_node_deaths() -> None:
 
 
 def init_with_retries(**arguments) -> None:
-    """``ray.init`` of a private Ray, retried if a busy machine exceeds Ray's start timeout of 30 s."""
+    """``ray.init`` of a private Ray with a dashboard, each attempt at other ports.
+
+    Retried if a busy machine exceeds Ray's start timeout of 30 s, and if another process was faster to take a port.
+    """
     import ray
 
     for remaining in reversed(range(START_ATTEMPTS)):
         try:
-            ray.init(address="local", **arguments)
+            ray.init(address="local", dashboard_port=announce_dashboard(), **arguments)
             return
         except Exception as error:
-            if not remaining or "timed out during startup" not in str(error):
+            if not remaining or not any(sign in str(error) for sign in PASSING_START_FAULTS):
                 raise
             ray.shutdown()
 
@@ -118,7 +125,7 @@ def _prepare_own_ray() -> str:
     if "ray" not in sys.modules:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32),
                           RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")  # all its ports on 127.0.0.1, on Linux too
-    return tempfile.mkdtemp(prefix="yolov7-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
+    return session_directory.create(os.environ.get("RAY_TMPDIR", "/tmp"))
 
 
 def _exit_at_sigterm() -> None:

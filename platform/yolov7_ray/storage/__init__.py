@@ -7,6 +7,8 @@ each request). Names that start with a dot are working files, which listings lea
 
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
-from . import disk
-from .disk import DiskFull, FileInfo, digest, write_at
+from . import activity, disk
+from .disk import DiskFull, FileInfo, digest, write_at, write_failure
 from .store import Store
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
 
-__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest"]  # and below
+__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest",
+           "write_failure"]  # and below
 
+PATIENCE = "YOLOV7_RAY_STORAGE_PATIENCE_S"
+"""Environment variable with another retry time than that of `retry`, for a job whose work would be lost."""
 RANGE_BYTES = 8 << 20
 PARALLEL_TRANSFERS = 8
 FETCH_ATTEMPTS = 3
@@ -200,6 +205,16 @@ def _fetch(uri: str, partial: Path, sha256: str | None, num_bytes: int | None) -
     return None if actual == sha256 else f"its sha256 is {actual}, not {sha256}"
 
 
+def verify(uri: str, sha256: str) -> None:
+    """Corrupt unless the local file `uri` has this digest; NotFound if there is none."""
+    try:
+        actual = digest(absolute(uri))
+    except OSError as error:
+        raise disk.explained(error, uri) from error
+    if actual != sha256:
+        raise _corrupt(uri, f"its sha256 is {actual}, not {sha256}")
+
+
 def download_directory(uri: str, local_dir: str | os.PathLike) -> None:
     """Copy all files below `uri`; NotFound if there are none."""
     infos = list_files(uri)
@@ -214,6 +229,37 @@ def upload_directory(local_dir: str | os.PathLike, uri: str) -> None:
     infos = list_files(str(local_dir))
     with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
         list(pool.map(lambda info: upload(Path(local_dir) / info.path, join(uri, info.path)), infos))
+
+
+@contextmanager
+def staging(uri: str) -> Iterator[str]:
+    """An empty directory for files to `publish` below `uri`, removed afterwards; one at a time for each `uri`.
+
+    Where `uri` is local it lies in it, hidden: the disk that will hold the files is the only one that needs the space,
+    and what a killed process left there is replaced. Else it is in the temporary directory.
+    """
+    if is_remote(uri):
+        with tempfile.TemporaryDirectory(prefix="yolov7-staging-") as directory:
+            yield directory
+        return
+    directory = os.path.join(absolute(uri), ".staging")
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.makedirs(directory)
+        with activity.operation(directory):
+            yield directory
+    except OSError as error:
+        raise disk.explained(error, directory) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def publish(staged_dir: str, uri: str) -> None:
+    """Move all files of a directory made by `staging` below `uri`; each is atomic, the directory is not."""
+    if is_remote(uri):
+        return upload_directory(staged_dir, uri)
+    for info in list_files(staged_dir):
+        disk.Disk(join(absolute(uri), info.path)).adopt(Path(staged_dir, info.path))
 
 
 @contextmanager

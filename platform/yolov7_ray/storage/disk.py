@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AlreadyExists, NotFound, StorageError
+from . import activity
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -55,6 +56,15 @@ def explained(error: OSError, path: str) -> StorageError:
     return kind(path, problem, remedy)
 
 
+def write_failure(error: Exception, directory: str, num_bytes: int) -> StorageError:
+    """The StorageError for a failed write of ``num_bytes`` into a directory by any library, with problem and remedy."""
+    if isinstance(error, OSError) and error.errno:
+        return explained(error, directory)
+    if "space left" in str(error) or shutil.disk_usage(directory).free < num_bytes:
+        return explained(OSError(errno.ENOSPC, ""), directory)
+    return StorageError(directory, str(error).partition("\n")[0], "check the path and its disk")
+
+
 def digest(source: bytes | str | os.PathLike) -> str:
     """SHA-256, as hex, of bytes or of a local file."""
     if isinstance(source, bytes | bytearray | memoryview):
@@ -80,7 +90,8 @@ class Disk:
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
         try:
-            yield
+            with activity.operation(str(self.path)):
+                yield
         except OSError as error:
             raise explained(error, str(self.path)) from error
 
@@ -144,6 +155,14 @@ class Disk:
         with self._translated_errors(), self._complete_copy(local_path) as complete:
             os.replace(complete, self.path)
 
+    def adopt(self, local_path: Path) -> None:
+        """Move a file of the same disk to this path, flushed."""
+        with self._translated_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(local_path, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(local_path, self.path)
+
     def write_if(self, data: bytes, expected_etag: str | None) -> str:
         """Write if the version is `expected_etag` (None: nothing exists)."""
         with self._translated_errors(), self._complete_copy(data) as complete:
@@ -171,7 +190,9 @@ class Disk:
             with open(partial, "wb") as file:
                 if isinstance(content, Path):
                     with open(content, "rb") as source:
-                        shutil.copyfileobj(source, file, 1 << 20)
+                        while chunk := source.read(1 << 20):
+                            file.write(chunk)
+                            activity.moved()
                 else:
                     file.write(content)
                 file.flush()

@@ -16,9 +16,10 @@ import urllib3.exceptions
 from botocore.parsers import ResponseParserError
 
 from ..errors import NotFound, StorageError
+from . import PATIENCE, activity
 
 RETRY_FOR_S = 90.0
-"""Retry time for a server that answers, or has answered before."""
+"""Retry time for a server that answers, or has answered before; `storage.PATIENCE` replaces it for any server."""
 RETRY_UNREACHABLE_FOR_S = 10.0
 """Retry time for a server that never answered this process and cannot be connected to."""
 RETRY_CHECK_FOR_S = 5.0
@@ -54,11 +55,23 @@ def endpoint() -> str | None:
 
 def with_retries(uri: str, attempt: Callable[[], T], retry_for_s: float | None = None) -> T:
     """`attempt()`, retried after transient errors; else a StorageError about `uri` with a remedy."""
+    with activity.operation(place()):
+        return _with_retries(uri, attempt, retry_for_s)
+
+
+def place() -> str:
+    """The S3 server, in words."""
+    return f"S3 at {endpoint() or 'AWS'}"
+
+
+def _with_retries(uri: str, attempt: Callable[[], T], retry_for_s: float | None) -> T:
     started, attempts = time.monotonic(), 0
     while True:
+        attempt_started = time.monotonic()
         try:
             result = attempt()
             _reached_endpoints.add(endpoint())
+            activity.moved()
             return result
         except (faults.BotoCoreError, faults.ClientError, ResponseParserError, urllib3.exceptions.HTTPError,
                 ConnectionError) as error:
@@ -68,14 +81,17 @@ def with_retries(uri: str, attempt: Callable[[], T], retry_for_s: float | None =
             pause_s = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2**attempts)
             if time.monotonic() + pause_s > started + _retry_limit_s(error, retry_for_s):
                 raise _explained(error, uri) from error
+            activity.silent(place(), attempt_started)
             time.sleep(pause_s)
 
 
 def _retry_limit_s(error: Exception, retry_for_s: float | None) -> float:
     """How long this error is retried; 0 if it is permanent."""
-    limit_s = RETRY_FOR_S if retry_for_s is None else retry_for_s
+    patience_s = float(os.environ.get(PATIENCE, 0))
+    limit_s = (patience_s or RETRY_FOR_S) if retry_for_s is None else retry_for_s
     if isinstance(error, _UNREACHABLE):
-        return limit_s if endpoint() in _reached_endpoints else min(limit_s, RETRY_UNREACHABLE_FOR_S)
+        known = bool(patience_s) or endpoint() in _reached_endpoints
+        return limit_s if known else min(limit_s, RETRY_UNREACHABLE_FOR_S)
     if isinstance(error, faults.ClientError):
         transient = _status(error) >= 500 or _status(error) == 429 or _code(error) in _TRANSIENT_CODES
         return limit_s if transient else 0

@@ -6,6 +6,7 @@ that is shorter than the object but as long as its header says, or a flipped bit
 
 import base64
 import hashlib
+import io
 import os
 import re
 import threading
@@ -23,7 +24,7 @@ import pyarrow.fs
 from botocore.config import Config
 
 from ..errors import AlreadyExists, Corrupt, NotFound, StorageError
-from . import retry
+from . import activity, retry
 from .disk import FileInfo, digest, explained
 from .retry import BrokenBody, endpoint, with_retries
 
@@ -202,7 +203,7 @@ class S3:
             nonlocal attempts
             attempts += 1
             try:
-                reply = _client().put_object(Bucket=self.bucket, **self._content(data), **condition)
+                reply = _client().put_object(Bucket=self.bucket, **_sent(self._content(data)), **condition)
                 return reply["ETag"].strip('"')
             except faults.ClientError as error:
                 if error.response["Error"]["Code"] not in _CONDITION_FAILED:
@@ -222,11 +223,26 @@ class S3:
             list(pool.map(lambda key: self._call("delete_object", Key=key), keys))
 
     def _call(self, operation: str, retry_for_s: float | None = None, **arguments: Any) -> dict:
-        return with_retries(self.uri, lambda: getattr(_client(), operation)(Bucket=self.bucket, **arguments),
-                            retry_for_s)
+        def attempt() -> dict:
+            return getattr(_client(), operation)(Bucket=self.bucket, **_sent(arguments))
+
+        return with_retries(self.uri, attempt, retry_for_s)
 
 
 # --- bodies ---------------------------------------------------------------------------------------------
+
+
+class _Sent(io.BytesIO):
+    """A body that is sent in blocks: seen to move, and each within the connection's timeout, however slow the whole."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        activity.moved()
+        return super().read(size)
+
+
+def _sent(arguments: dict) -> dict:
+    """Arguments of an attempt, whose body is read from its start."""
+    return arguments | {"Body": _Sent(arguments["Body"])} if "Body" in arguments else arguments
 
 
 def _body(reply: dict) -> bytes:
@@ -237,6 +253,7 @@ def _body(reply: dict) -> bytes:
     with reply["Body"] as stream:  # read1 returns what has arrived, read waits for all
         while (chunk := stream.read1(CHUNK_BYTES)) and time.monotonic() < deadline:
             chunks.append(chunk)
+            activity.moved()
             num_bytes += len(chunk)
     if num_bytes != expected_bytes:
         raise BrokenBody(f"{num_bytes} of {expected_bytes} bytes within {limit_s:.0f} s")

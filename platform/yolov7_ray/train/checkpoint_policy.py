@@ -17,9 +17,19 @@ class CheckpointPolicy:
         self._document = spec.model_dump(mode="json")
         self._saved_at, self._updates = time.monotonic(), 0
 
+    def rehearse(self) -> None:
+        """JobError if a checkpoint of this run finds no space."""
+        self.checkpoints.rehearse(self.state.snapshot(), self._document)
+
     def after_update(self) -> None:
-        """Save if a checkpoint is due and no earlier one is still being written, or at once if a save was requested."""
+        """Save if a checkpoint is due and no earlier one is still being written, or at once if a save was requested.
+
+        Never within a row of skipped updates: such a checkpoint would replace good ones, and a run that rolls back to
+        it has only the rest of the row left. A request waits for the end of the row, or for the rollback.
+        """
         self._updates += 1
+        if self.state.skipped_in_a_row:
+            return
         policy, age_s = self.spec.checkpoint, time.monotonic() - self._saved_at
         due = age_s >= 60 * policy.every_minutes or bool(policy.every_updates and self._updates >= policy.every_updates)
         requested = self.reporter.save_requested()
@@ -28,6 +38,12 @@ class CheckpointPolicy:
         if requested:
             self.checkpoints.wait()
             self.reporter.saved(f"saved after epoch {self.state.epoch}, step {self.state.step}")
+
+    def after_epoch(self, metrics: dict, ap: float | None) -> None:
+        """Save at the end of an epoch if one is due, and always at the end of the run."""
+        last, due = self.state.epoch == self.spec.epochs, self.state.epoch % self.spec.checkpoint.every_epochs == 0
+        if last or due and not self.state.skipped_in_a_row:
+            self.save(metrics, ap)
 
     def save(self, metrics: dict, ap: float | None) -> None:
         """Write the current state in the background."""

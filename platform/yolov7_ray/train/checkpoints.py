@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from yolov7.training.state import Snapshot, TrainState
 
 from .. import storage
@@ -41,8 +43,10 @@ def place_in_order(name: str) -> tuple[int, int]:
 class Checkpoints:
     """The checkpoints of one run; rank 0 writes them, every rank may read."""
 
-    def __init__(self, run: str, keep_best: int, log: Callable[[str], None] = print) -> None:
-        self.run, self.keep_best, self.log = run, keep_best, log
+    def __init__(self, run: str, keep_best: int, log: Callable[[str], None] = print,
+                 written: Callable[[str, str], None] = lambda run, name: None) -> None:
+        """``written(run, name)`` is called, in the writer's thread, after each checkpoint that is complete."""
+        self.run, self.keep_best, self.log, self.written = run, keep_best, log, written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
         self._scores: dict[str, float] | None = None
@@ -66,9 +70,9 @@ class Checkpoints:
         """
         damaged = []
         for candidate in [name] if name else reversed(self.names()):
-            with tempfile.TemporaryDirectory(prefix="yolov7-checkpoint-") as directory:
+            with tempfile.TemporaryDirectory(prefix="yolov7-checkpoint-") as temporary:
                 try:
-                    self._fetch(candidate, directory)
+                    directory = self._fetch(candidate, temporary)
                 except (Corrupt, NotFound) as error:
                     damaged.append(candidate)
                     self.log(f"{candidate} is damaged ({error.problem}); taking the one before")
@@ -80,11 +84,46 @@ class Checkpoints:
                            "restore one from a backup, or start a new run")
         return None
 
-    def _fetch(self, name: str, directory: str) -> None:
-        """Download checkpoint ``name``, every file verified."""
+    def restore_good(self, state: TrainState, last_good: int) -> str | None:
+        """Load the newest checkpoint that was written outside of a row of skipped updates; its name, None: none.
+
+        Preferred is one before the update at position ``last_good``, the last that was finite: its weights gave finite
+        losses, those after it perhaps never.
+        """
+        fallback = None
+        for name in reversed(self.names()):
+            try:
+                self.restore(state, name)
+            except StorageError:
+                raise
+            except JobError:  # damaged
+                continue
+            if not state.skipped_in_a_row:
+                if state.position < last_good:
+                    return name
+                fallback = fallback or name
+        return self.restore(state, fallback) if fallback else None
+
+    def discard_after(self, name: str) -> None:
+        """Remove the checkpoints after ``name``: a run that went back to it must not be resumed from them."""
+        for known in self.names():
+            if known > name:
+                self._remove(known)
+                (self._scores or {}).pop(known, None)
+
+    def _remove(self, name: str) -> None:
+        storage.delete(storage.join(self.run, name, RECORD))  # first: without its record it no longer counts
+        storage.delete(storage.join(self.run, name))
+
+    def _fetch(self, name: str, temporary: str) -> str:
+        """Directory with the files of checkpoint ``name``, every one verified: its own, or ``temporary`` from S3."""
         uri = storage.join(self.run, name)
         for file, known in storage.read_json(storage.join(uri, RECORD))["files"].items():
-            storage.download(storage.join(uri, file), Path(directory, file), known["sha256"], known["num_bytes"])
+            if storage.is_remote(uri):
+                storage.download(storage.join(uri, file), Path(temporary, file), known["sha256"], known["num_bytes"])
+            else:
+                storage.verify(storage.join(uri, file), known["sha256"])
+        return temporary if storage.is_remote(uri) else storage.absolute(uri)
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -104,6 +143,15 @@ class Checkpoints:
         name = checkpoint_name(snapshot.epoch, snapshot.step)
         self._pending = self._writer.submit(self._write, name, snapshot, spec, metrics, score)
 
+    def rehearse(self, snapshot: Snapshot, spec: dict) -> None:
+        """Write a checkpoint and throw it away; JobError if there is no space for it: training would be for nothing."""
+        try:
+            with storage.staging(self.run) as directory:
+                write_files(directory, snapshot, spec, {})
+        except StorageError as error:
+            raise JobError(f"run {self.run}", f"a checkpoint cannot be saved ({error})",
+                           "training has not started") from error
+
     def wait(self, fatal: bool = True) -> None:
         """Wait for the pending checkpoint; if it could not be written, raise the error or, unless ``fatal``, log it."""
         if self._pending is None:
@@ -119,15 +167,14 @@ class Checkpoints:
 
     def _write(self, name: str, snapshot: Snapshot, spec: dict, metrics: dict, score: float) -> None:
         uri = storage.join(self.run, name)
-        with tempfile.TemporaryDirectory(prefix="yolov7-checkpoint-") as directory:
-            snapshot.save(directory)
-            Path(directory, "spec.json").write_text(json.dumps(spec, indent=1))
-            Path(directory, "metrics.json").write_text(json.dumps(metrics, indent=1))
+        with storage.staging(self.run) as directory:
+            write_files(directory, snapshot, spec, metrics)
             files = {path.name: {"sha256": storage.digest(path), "num_bytes": path.stat().st_size}
                      for path in sorted(Path(directory).iterdir())}
             storage.delete(storage.join(uri, RECORD))  # of an earlier writer of this name: incomplete until rewritten
-            storage.upload_directory(directory, uri)
+            storage.publish(directory, uri)
         storage.write_json(storage.join(uri, RECORD), {"score": score, "files": files})
+        self.written(self.run, name)
         self._prune(name, score)
 
     def _prune(self, name: str, score: float) -> None:
@@ -138,8 +185,7 @@ class Checkpoints:
         epoch_ends = [known for known in scores if "-step-" not in known]
         best = sorted(epoch_ends, key=lambda known: (scores[known], place_in_order(known)))[-self.keep_best:]
         for known in set(scores) - {*newest, *best}:
-            storage.delete(storage.join(self.run, known, RECORD))  # first: without its record it no longer counts
-            storage.delete(storage.join(self.run, known))
+            self._remove(known)
             del scores[known]
 
     def _complete_scores(self) -> dict[str, float]:
@@ -150,3 +196,13 @@ class Checkpoints:
                 with suppress(Corrupt):  # restore skips it, and the resumed run writes it again
                     self._scores[name] = storage.read_json(storage.join(self.run, name, RECORD))["score"]
         return self._scores
+
+
+def write_files(directory: str, snapshot: Snapshot, spec: dict, metrics: dict) -> None:
+    """Write the files of a checkpoint; StorageError if they cannot be written, whichever library says so."""
+    try:
+        snapshot.save(directory)
+        Path(directory, "spec.json").write_text(json.dumps(spec, indent=1))
+        Path(directory, "metrics.json").write_text(json.dumps(metrics, indent=1))
+    except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch have exceptions of their own
+        raise storage.write_failure(error, directory, snapshot.num_bytes) from error

@@ -4,14 +4,18 @@ A lost worker is replaced and resumes from the last checkpoint. A permanent erro
 group, so it ends the run at once.
 """
 
+from contextlib import suppress
+
+import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.train import UserCallback
 
 from ..cluster.ray_errors import original, out_of_memory
 from ..errors import JobError, StorageError
-from .checkpoints import Checkpoints
 
+ASK_TIMEOUT_S = 10.0
+"""How long the controller waits for an answer of the progress actor."""
 PERMANENT_ERRORS = (JobError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,
                     TypeError, ValueError)
 """Not retried. All others are: a dead worker, the errors that its peers get from that, CUDA errors."""
@@ -34,6 +38,27 @@ def reason(error: BaseException) -> str:
     return message.splitlines()[0] if message else type(original(error)).__name__
 
 
+class Failures:
+    """Counts the failures of a run since its newest checkpoint.
+
+    The workers tell the progress actor of their checkpoints: storage, which may be what fails, is not asked.
+    """
+
+    def __init__(self, progress_actor: ActorHandle, run: str, limit: int) -> None:
+        """``limit``: how many in a row are survived; -1: any number."""
+        self.progress_actor, self.run, self.limit = progress_actor, run, limit
+        self.in_a_row, self._newest = 0, None
+
+    def add(self) -> bool:
+        """Count one more; whether the run may go on."""
+        newest = None
+        with suppress(RayError):  # the progress actor is busy, or new
+            newest = ray.get(self.progress_actor.newest_checkpoint.remote(self.run), timeout=ASK_TIMEOUT_S)
+        progress = newest not in (None, self._newest)
+        self.in_a_row, self._newest = 1 if progress else self.in_a_row + 1, newest or self._newest
+        return not self.in_a_row > self.limit >= 0
+
+
 class StopOnFailure(UserCallback):
     """Reports failures as they happen and ends the run if a retry is useless (runs in the controller).
 
@@ -42,25 +67,18 @@ class StopOnFailure(UserCallback):
     """
 
     def __init__(self, progress_actor: ActorHandle, label: str, run: str, max_failures: int) -> None:
-        self.progress_actor, self.label, self.run, self.max_failures = progress_actor, label, run, max_failures
-        self._newest, self._failures = None, 0
+        self.progress_actor, self.label = progress_actor, label
+        self._failures = Failures(progress_actor, run, max_failures)
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():
             if not is_retryable(error):
                 raise original(error)
         rank, error = min(worker_exceptions.items(), key=lambda item: not isinstance(item[1], RayActorError))
-        if self._consecutive_failures() > self.max_failures >= 0:
+        if not self._failures.add():
             raise original(error)
         self.progress_actor.write.remote(f"{self.label}worker {rank} was lost ({reason(error)}); "
                                          "going on from the last checkpoint")
-
-    def _consecutive_failures(self) -> int:
-        """Number of failures since the newest checkpoint, this one included."""
-        newest = Checkpoints(self.run, 1).newest()
-        self._failures = self._failures + 1 if newest == self._newest else 1
-        self._newest = newest
-        return self._failures
 
 
 def explain(error: Exception, run: str) -> Exception:

@@ -1,7 +1,8 @@
 """Training loop of one worker: build and restore, then fit, validate and save each epoch. Every rank runs it."""
 
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import ray.train
@@ -14,8 +15,10 @@ from yolov7.training.engine import Diverged, resolve_precision, train_one_epoch
 from yolov7.training.stage_clock import Clock
 from yolov7.training.state import TrainState
 
+from .. import storage
 from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
 from ..data.reading.order import class_weights, image_weights
+from ..errors import StorageError
 from ..evaluate.rank_share import Worker, evaluate_share, figures, merged, share, synchronize
 from ..evaluate.report import Samples
 from .build import build_criterion, build_state, wrap
@@ -24,7 +27,7 @@ from .checkpoints import Checkpoints
 from .progress import Reporter
 from .report import RunLog
 from .spec import TrainSpec
-from .watchdog import Watchdog
+from .watchdog import StorageWaits, Watchdog
 
 CLASS_AP = "class_ap"
 """Key of an epoch's row: AP of each class, None if the validation split has no object of it."""
@@ -34,8 +37,13 @@ MAX_ROLLBACKS = 3
 
 def train_loop(config: dict) -> dict:
     """Train on this worker and return the last row of metrics; ``config`` holds the spec and the run's URI."""
-    run = TrainingRun(config)
-    with run.watchdog:
+    spec = TrainSpec.model_validate(config["spec"])
+    os.environ[storage.PATIENCE] = str(60 * spec.storage_patience_minutes)
+    worker = current_worker(spec)
+    reporter = Reporter(config["progress_actor"], worker.rank, config["label"], spec.epochs, spec.batch_size)
+    waits = StorageWaits(reporter, 60 * spec.storage_patience_minutes)
+    with Watchdog(spec.resources.hang_timeout_s, reporter.log_hang, waits) as watchdog:
+        run = TrainingRun(spec, config, worker, reporter, watchdog)
         run.restore()
         while run.state.epoch < run.spec.epochs:
             try:
@@ -49,9 +57,8 @@ def train_loop(config: dict) -> dict:
 class TrainingRun:
     """One worker's part in a run."""
 
-    def __init__(self, config: dict) -> None:
-        spec = self.spec = TrainSpec.model_validate(config["spec"])
-        worker = self.worker = current_worker(spec)
+    def __init__(self, spec: TrainSpec, config: dict, worker: Worker, reporter: Reporter, watchdog: Watchdog) -> None:
+        self.spec, self.worker, self.reporter, self.watchdog = spec, worker, reporter, watchdog
         self.reports = config["report"]
         train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
         self.state = build_state(spec, train_set, worker.device)
@@ -59,33 +66,36 @@ class TrainingRun:
         self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)
         self.batch_clock = Clock()
         self.batches = EpochBatches(spec, train_set, worker, self.batch_clock)
-        self.reporter = Reporter(config["progress_actor"], worker.rank, config["label"], spec.epochs,
-                                 self.state.schedule.steps_per_epoch, spec.batch_size)
-        self.watchdog = Watchdog(spec.resources.hang_timeout_s, self.reporter.log_hang)
-        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log)
+        self.reporter.steps_per_epoch = self.state.schedule.steps_per_epoch
+        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log,
+                                       self.reporter.checkpoint_written)
         self.checkpoint_policy = self.log = None
         if worker.rank == 0:
             self.checkpoint_policy = CheckpointPolicy(spec, self.state, self.checkpoints, self.reporter)
             self.log = RunLog(config["run"], spec, train_set)
         self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
             self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
+        self.last_good = 0
         self.validated = False
         self.metrics: Metrics | None = None
         self.samples = Samples(train_set.classes)
 
     def restore(self) -> None:
-        """Load the newest complete checkpoint, the same on every rank."""
-        name = self._restore_all_ranks()
+        """Load the newest complete checkpoint, the same on every rank; a new run first tries whether it can save."""
+        name = self._restore_all_ranks(self.checkpoints.restore)
         if name is not None:
             within = f", step {self.state.step}" if self.state.step else ""
             self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
+        elif self.checkpoint_policy is not None:
+            self.checkpoint_policy.rehearse()
         if isinstance(self.spec.resources.workers, tuple):
             number = self.worker.world_size
             self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
 
-    def _restore_all_ranks(self) -> str | None:
+    def _restore_all_ranks(self, choose: Callable[[TrainState], str | None]) -> str | None:
+        """Load the checkpoint that rank 0 chooses and loads by ``choose``; its name."""
         state, worker = self.state, self.worker
-        name = share(self.checkpoints.restore(state) if worker.rank == 0 else None, worker)
+        name = share(choose(state) if worker.rank == 0 else None, worker)
         if name is not None and worker.rank != 0:
             self.checkpoints.restore(state, name)
         return name
@@ -102,17 +112,23 @@ class TrainingRun:
         row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
         if self.checkpoint_policy is not None:
-            if last or state.epoch % spec.checkpoint.every_epochs == 0:
-                with clock("save"):
-                    self.checkpoint_policy.save(self.cost | scalars(row), row.get("ap"))
+            with clock("save"):
+                self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get("ap"))
             if not last:
                 with clock("report"):
-                    self.log.write(state, None, self.samples, self.cost, self.checkpoints.complete)
+                    self.write_log()
         if self.reports:
             with clock("report"):
                 ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
         row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
+
+    def write_log(self) -> None:
+        """Write the epoch's results; where that fails, the next epoch's hold them too."""
+        try:
+            self.log.write(self.state, None, self.samples, self.cost, self.checkpoints.complete)
+        except StorageError as error:
+            self.reporter.log(f"results could not be written ({error}); training goes on")
 
     def fit(self, clock: Clock) -> dict:
         """Train to the end of the epoch; return its history row, without the evaluation."""
@@ -126,6 +142,8 @@ class TrainingRun:
             self.reporter.step(epoch, state.step, shares, self.batch_clock.shares())
 
         def on_update() -> None:
+            if not state.skipped_in_a_row:
+                self.last_good = state.position
             if self.checkpoint_policy is not None:
                 with clock("save"):
                     self.checkpoint_policy.after_update()
@@ -153,18 +171,24 @@ class TrainingRun:
             return merged(evaluator, self.worker)
 
     def roll_back(self, error: Diverged) -> None:
-        """Roll back to the last good checkpoint with half the learning rate."""
+        """Roll back to the last good checkpoint with half the learning rate; later ones are removed.
+
+        What counts over the run, the number of skipped updates, stays; what is of the row of bad ones does not.
+        """
         factor = self.state.learning_rate_factor / 2
         if factor < 0.5 ** MAX_ROLLBACKS:
             raise FloatingPointError(f"{error}, after {MAX_ROLLBACKS} returns to an earlier checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
         if self.worker.rank == 0:
             self.checkpoints.wait(fatal=False)
-        name = self._restore_all_ranks()
+        skipped = self.state.skipped_updates
+        name = self._restore_all_ranks(lambda state: self.checkpoints.restore_good(state, self.last_good))
         if name is None:
             raise FloatingPointError(f"{error}, before the first checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error
-        self.state.learning_rate_factor = factor
+        if self.worker.rank == 0:
+            self.checkpoints.discard_after(name)
+        self.state.learning_rate_factor, self.state.skipped_updates = factor, skipped
         self.reporter.log(f"{error}; back to {name} with {factor:g} x the learning rate")
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import RayError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState, TrainControllerState
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
@@ -32,7 +32,7 @@ class SaveBeforeChange(ControllerCallback):
                                       current_state: TrainControllerState) -> None:
         if isinstance(current_state, ResizingState):
             self.progress_actor.write.remote(f"going on with {current_state.scaling_decision.num_workers} workers")
-            with suppress(GetTimeoutError):  # fall back to the newest checkpoint
+            with suppress(RayError):  # fall back to the newest checkpoint
                 ray.get(self.progress_actor.save.remote(), timeout=GRACE_S)
         elif isinstance(current_state, PreemptingState) and not isinstance(previous_state, PreemptingState):
             self.progress_actor.write.remote("a node of this job is being reclaimed; saving until it is gone")

@@ -11,6 +11,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ..storage.activity import Waiting
+
 POLL_S = 0.5
 PRINT_EVERY_S = 5.0
 SAVE_POLL_S = 0.5
@@ -18,15 +20,27 @@ SAVE_POLL_S = 0.5
 GRACE_S = 20.0
 """How long a job that is being stopped or resized waits for its state to be saved."""
 
+SAY_WAITING_AFTER_S = 10.0
+"""How long storage is waited for before the user is told."""
+SAY_WAITING_EVERY_S = 20.0
+WAITING_LEASE_S = 10.0
+"""For how long a rank that said it waits for storage is taken at its word."""
+
 
 @ray.remote(num_cpus=0)
 class ProgressActor:
-    """Buffers progress lines until they are fetched; passes save requests to the workers and their replies back."""
+    """Buffers progress lines until they are fetched; passes save requests to the workers and their replies back.
+
+    It may be lost and started again at any time; what it held then is gone, and training goes on.
+    """
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._save_wanted = self._repeatedly = self._is_training = False
         self._saved = asyncio.Event()
+        self._newest_checkpoint: dict[str, str] = {}
+        self._waiting: dict[str, float] = {}
+        self._said_waiting: dict[str, float] = {}
 
     async def save(self, repeatedly: bool = False) -> None:
         """Request a save and wait until it is done; before the first update there is nothing to wait for.
@@ -54,6 +68,23 @@ class ProgressActor:
     async def write(self, line: str) -> None:
         self._lines.append(line)
 
+    async def checkpoint_written(self, run: str, name: str) -> None:
+        self._newest_checkpoint[run] = name
+
+    async def newest_checkpoint(self, run: str) -> str | None:
+        """Name of the checkpoint that the run wrote last; None: none since this job started."""
+        return self._newest_checkpoint.get(run)
+
+    async def storage_awaited(self, label: str, line: str) -> None:
+        """A rank of the run ``label`` waits for storage; ``line`` says so, and is printed every few seconds."""
+        now = self._waiting[label] = time.monotonic()
+        if line and now - self._said_waiting.get(label, -SAY_WAITING_EVERY_S) >= SAY_WAITING_EVERY_S:
+            self._said_waiting[label] = now
+            self._lines.append(label + line)
+
+    async def is_storage_awaited(self, label: str) -> bool:
+        return time.monotonic() - self._waiting.get(label, -WAITING_LEASE_S) < WAITING_LEASE_S
+
     async def take_lines(self) -> list[str]:
         lines, self._lines = self._lines, []
         return lines
@@ -64,11 +95,11 @@ def printed_progress() -> Iterator[ActorHandle]:
     """Yield a ProgressActor whose lines are printed while the block runs."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # on this node: elsewhere the actor would be lost with its node
-    progress_actor = ProgressActor.options(scheduling_strategy=here).remote()
+    progress_actor = ProgressActor.options(scheduling_strategy=here, max_restarts=-1).remote()
     done = threading.Event()
 
     def print_lines() -> None:
-        with suppress(RayError):  # if Ray itself is shutting down, the remaining lines are lost
+        with suppress(RayError):  # if the actor or Ray itself ends, the lines that it holds are lost
             for line in ray.get(progress_actor.take_lines.remote(), timeout=10):
                 print(line, flush=True)
 
@@ -95,10 +126,12 @@ def printed_progress() -> Iterator[ActorHandle]:
 class Reporter:
     """Output of a rank: from rank 0 a line every few seconds and one after each epoch; from any rank its hangs."""
 
-    def __init__(self, progress_actor: ActorHandle, rank: int, label: str, epochs: int, steps_per_epoch: int,
-                 batch_size: int) -> None:
+    steps_per_epoch = 0
+    """Known once the dataset is open."""
+
+    def __init__(self, progress_actor: ActorHandle, rank: int, label: str, epochs: int, batch_size: int) -> None:
         self.progress_actor, self.rank, self.label, self.epochs = progress_actor, rank, label, epochs
-        self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
+        self.batch_size = batch_size
         self._last = self._epoch_start = time.perf_counter()
         self._first_step, self._pending_reply, self._polled_at = 0, None, 0.0
         if rank == 0:
@@ -114,11 +147,26 @@ class Reporter:
         line = f"{self.label}worker {self.rank}: {problem}; it ends itself. Its stacks:\n{stacks}"
         ray.get(self.progress_actor.write.remote(line), timeout=10)
 
+    def waits_for_storage(self, waiting: Waiting, no_step_s: float) -> None:
+        """Tell the other ranks, from any rank, that this one waits for storage, and the user if it takes long."""
+        line = ""
+        if waiting.silent_s >= SAY_WAITING_AFTER_S:
+            line = f"waiting for {waiting.place}, {waiting.silent_s:.0f} s"
+        elif no_step_s >= SAY_WAITING_EVERY_S:
+            line = f"waiting for {waiting.place}, no step for {no_step_s:.0f} s; bytes moved {waiting.idle_s:.0f} s ago"
+        self.progress_actor.storage_awaited.remote(self.label, line)
+
+    def another_waits_for_storage(self) -> bool:
+        """Whether another rank of this run has said so in the last seconds; RayError if that cannot be found out."""
+        return ray.get(self.progress_actor.is_storage_awaited.remote(self.label), timeout=WAITING_LEASE_S)
+
     def save_requested(self) -> bool:
         """Whether a save is requested, according to the last reply received; never waits for a reply."""
         reply, now = False, time.perf_counter()
         if self._pending_reply is not None and ray.wait([self._pending_reply], timeout=0)[0]:
-            reply, self._pending_reply = ray.get(self._pending_reply), None
+            with suppress(RayError):  # the actor was lost, and is started again
+                reply = ray.get(self._pending_reply)
+            self._pending_reply = None
         if self._pending_reply is None and not reply and now - self._polled_at >= SAVE_POLL_S:
             self._pending_reply, self._polled_at = self.progress_actor.save_wanted.remote(), now
         return reply
@@ -127,6 +175,10 @@ class Reporter:
         """Confirm that the state is in storage."""
         self.log(line)
         self.progress_actor.saved.remote()
+
+    def checkpoint_written(self, run: str, name: str) -> None:
+        """Count a checkpoint as progress of the run."""
+        self.progress_actor.checkpoint_written.remote(run, name)
 
     def start_epoch(self, first_step: int = 0) -> None:
         self._first_step = first_step

@@ -1,10 +1,14 @@
 """Output of a run for its users: results.json, TensorBoard events, plots and a page that shows them."""
 
 import json
-import tempfile
+import socket
+import struct
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
 
 from yolov7.evaluation.metrics import Metrics
 from yolov7.training.state import TrainState
@@ -17,36 +21,50 @@ from .spec import TrainSpec
 
 
 class RunLog:
-    """Writes the run's own log after every epoch; Ray's keeps only rows whose checkpoint is retained."""
+    """Writes the run's own log after every epoch; Ray's keeps only rows whose checkpoint is retained.
+
+    It is kept in memory and needs no disk of the worker.
+    """
 
     def __init__(self, run: str, spec: TrainSpec, train_set: ArrowDataset) -> None:
         self.run, self.spec, self.train_set = run, spec, train_set
-        self._directory = Path(tempfile.mkdtemp(prefix="yolov7-run-"))
-        self._events = SummaryWriter(str(self._directory / "tensorboard"))
+        self._events = bytearray(record(Event(wall_time=time.time(), file_version="brain.Event:2")))
+        self._events_uri = storage.join(run, "tensorboard",
+                                        f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}")
 
     def write(self, state: TrainState, metrics: Metrics | None, samples: Samples,
               cost: dict[str, float], checkpoints: set[str]) -> None:
         """Record the last epoch; with ``metrics`` after the last one, the plots and the page as well.
 
-        ``checkpoints`` are the names of those that are complete in storage.
+        ``checkpoints`` are the names of those that are complete in storage. StorageError if that cannot be written.
         """
         row = state.history[-1]
-        for key, value in row.items():
-            if isinstance(value, (int, float)) and key != "epoch":
-                self._events.add_scalar(key, value, row["epoch"])
-        for stage, seconds in row["seconds"].items():
-            self._events.add_scalar(f"seconds/{stage}", seconds, row["epoch"])
-        self._events.flush()
+        figures = {key: value for key, value in row.items() if isinstance(value, (int, float)) and key != "epoch"}
+        figures |= {f"seconds/{stage}": seconds for stage, seconds in row["seconds"].items()}
+        for key, value in figures.items():
+            self._events += record(Event(wall_time=time.time(), step=row["epoch"], summary=scalar(key, value)))
+        storage.write_bytes(self._events_uri, bytes(self._events))
         results = summarize(state, self.spec, self.train_set, metrics, checkpoints) | cost
-        (self._directory / "results.json").write_text(json.dumps(results, indent=1))
         if metrics is not None and state.epoch == self.spec.epochs:
-            pictures = self._directory / "report"
-            pictures.mkdir(exist_ok=True)
+            self._write_page(state, metrics, samples, results)
+        storage.write_bytes(storage.join(self.run, "results.json"), json.dumps(results, indent=1).encode())
+
+    def _write_page(self, state: TrainState, metrics: Metrics, samples: Samples, results: dict) -> None:
+        uri = storage.join(self.run, "report")
+        with storage.staging(uri) as directory:
+            pictures = Path(directory)
             write_plots(pictures, metrics, state.classes, samples, state.history)
             facts = {key: results[key] for key in ("architecture", "dataset", "dataset_fingerprint", "best_checkpoint")}
             facts |= {key: f"{value:.3f}" for key, value in results["best"].items() if key in ("ap", "ap50", "epoch")}
             write_page(pictures, storage_name(self.run), facts, metrics)
-        storage.upload_directory(self._directory, self.run)
+            storage.publish(directory, uri)
+
+
+def record(event: Event) -> bytes:
+    """A TensorBoard event as a record of a TFRecord file: length, its checksum, data, its checksum."""
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
 def summarize(state: TrainState, spec: TrainSpec, train_set: ArrowDataset, metrics: Metrics | None,

@@ -191,6 +191,8 @@ class TrainSpec(Job):
     ema: EMA = EMA()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpointing = Checkpointing()
+    storage_patience_minutes: Annotated[float, Field(gt=0)] = 15
+    """How long a running training waits for storage that does not answer; no failure is used up meanwhile."""
     resources: TrainResources = TrainResources()
 
     @property

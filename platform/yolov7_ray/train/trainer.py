@@ -4,18 +4,23 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import ray.train
+from ray import PlacementGroupID
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.state import list_placement_groups
+from ray.util.state.exception import RayStateApiException
 
 from .. import storage
 from ..data.manifest import Manifest, load_manifest
 from ..data.reading.shard_windows import check_cache_size
 from ..errors import JobError
-from .failures import StopOnFailure, explain
+from .failures import Failures, StopOnFailure, explain
 from .loop import train_loop
 from .node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
 from .progress import printed_progress
@@ -25,6 +30,8 @@ from .starting_point import check_resumed, count_matching_tensors, record_start,
 T = TypeVar("T")
 GATHER_TIMEOUT_S = 5
 """How long an elastic run that lost workers waits for as many as before until it continues with fewer."""
+STATE_TIMEOUT_S = 30
+"""How long Ray's state is asked for."""
 
 
 def train(spec: TrainSpec, run_name: str) -> dict:
@@ -35,14 +42,39 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     record_start(spec, run, manifest)
     gather_timeout_s = GATHER_TIMEOUT_S if elastic(spec) else None
     with (printed_progress() as progress_actor,
-          environment_variables(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=gather_timeout_s)):
-        try:
-            run_in_thread(build_trainer(spec, run_name, progress_actor).fit)
-        except ray.train.TrainingFailedError as error:
-            raise explain(error, run) from error
-    results = storage.read_json(storage.join(run, "results.json"))
+          environment_variables(**{"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": gather_timeout_s,
+                                   storage.PATIENCE: 60 * spec.storage_patience_minutes})):
+        fit(spec, run_name, progress_actor)
+        results = storage.read_json(storage.join(run, "results.json"))
     return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": results["best"],
             "report": storage.join(run, "report", "index.html")}
+
+
+def fit(spec: TrainSpec, run_name: str, progress_actor: ActorHandle) -> None:
+    """Train to the end; a controller that is lost is replaced, as a lost worker is. JobError: what to do instead."""
+    run = storage.join(spec.storage, run_name)
+    failures = Failures(progress_actor, run, spec.resources.max_failures)
+    while True:
+        try:
+            run_in_thread(build_trainer(spec, run_name, progress_actor).fit)
+            return
+        except ray.train.TrainingFailedError as error:
+            raise explain(error, run) from error
+        except RayActorError:
+            if not failures.add():
+                raise JobError(f"run {run}", f"Ray's controller of the training was lost {failures.in_a_row} times "
+                               "without progress", f"--resume {run_name} goes on from the last checkpoint") from None
+        progress_actor.write.remote("the training's controller was lost; going on from the last checkpoint")
+        remove_placement_groups()
+
+
+def remove_placement_groups() -> None:
+    """Free what a lost controller had reserved, in case that its cleaner was lost with it; nobody else would."""
+    job = ray.get_runtime_context().get_job_id()
+    with suppress(RayStateApiException, RayError):
+        for group in list_placement_groups(filters=[("creator_job_id", "=", job)], timeout=STATE_TIMEOUT_S):
+            if group.state != "REMOVED":
+                remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group.placement_group_id))))
 
 
 def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle, label: str = "",

@@ -1,18 +1,24 @@
 """Checkpoints are complete or absent, a run resumes from the newest complete one, the best and newest are kept."""
 
 import json
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from yolov7.architectures.family import architecture
+from yolov7.checkpoints import weights as weights_module
 from yolov7.training.config import EMAConfig
 from yolov7.training.config import OptimizerConfig
 from yolov7.training.schedule import Schedule
 from yolov7.training.state import TrainState
 from yolov7_ray import storage
 from yolov7_ray.errors import JobError, StorageError
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.train.checkpoint_policy import CheckpointPolicy
 from yolov7_ray.train.checkpoints import RECORD, checkpoint_name, Checkpoints
 
 
@@ -131,3 +137,137 @@ def test_a_failed_write_is_logged_and_fatal_only_at_the_end(state, tmp_path):
     with pytest.raises((StorageError, OSError)):
         checkpoints.wait()
     assert Path(blocked).read_text() == "not a directory"
+
+
+# --- no space -------------------------------------------------------------------------------------------
+
+
+def no_space_in(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Files of safetensors in this directory fail as on a full disk, by the exception that the library raises."""
+    real = weights_module.save_file
+
+    def save_file(tensors: dict, path: Path, metadata: dict | None = None) -> None:
+        if Path(path).is_relative_to(directory):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(tensors, path, metadata=metadata)
+
+    patch.setattr(weights_module, "save_file", save_file)
+
+
+def test_a_full_temporary_directory_is_no_matter_where_the_storage_is_local(state, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    no_space_in(monkeypatch, tmp_path / "temporary")
+    checkpoints = Checkpoints(str(tmp_path / "run"), 1)
+    checkpoints.rehearse(state.snapshot(), {})
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait()
+    assert checkpoints.restore(state) == checkpoint_name(1)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [checkpoint_name(1)], "nothing is left over"
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_a_full_temporary_directory_does_not_end_training(state, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    no_space_in(monkeypatch, tmp_path)
+    logged, checkpoints = [], Checkpoints(storage.join(place, "run"), 1)
+    checkpoints.log = logged.append
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait(fatal=False)
+    assert len(logged) == 1 and "a checkpoint could not be saved (" in logged[0]
+    assert "the disk is full; free some space" in logged[0] and logged[0].endswith("training goes on")
+
+
+def test_a_run_that_cannot_be_saved_does_not_start(state, tmp_path, monkeypatch):
+    no_space_in(monkeypatch, tmp_path)
+    with pytest.raises(JobError, match="a checkpoint cannot be saved .*the disk is full; free .*has not started"):
+        Checkpoints(str(tmp_path), 1).rehearse(state.snapshot(), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_really_full(state, tmp_path):
+    """On a filesystem of 64 KB; torch says only that it failed to write."""
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("may not mount a small filesystem")
+    try:
+        with pytest.raises(JobError, match="a checkpoint cannot be saved .*the disk is full"):
+            Checkpoints(str(tmp_path), 1).rehearse(state.snapshot(), {})
+        for error in (SafetensorError("Error while serializing"), RuntimeError("file write failed")):
+            assert isinstance(storage.write_failure(error, str(tmp_path), 1 << 20), storage.DiskFull)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+# --- rows of skipped updates ----------------------------------------------------------------------------
+
+
+class Requests:
+    """The Reporter of a run in which a save is requested or not."""
+
+    requested = False
+
+    def save_requested(self) -> bool:
+        return self.requested
+
+    def saved(self, line: str) -> None:
+        self.requested = False
+
+
+def after_update(policy: CheckpointPolicy, step: int, skipped_in_a_row: int) -> None:
+    marked(policy.state, 0, step)
+    policy.state.skipped_in_a_row = skipped_in_a_row
+    policy.after_update()
+    policy.checkpoints.wait()
+
+
+@pytest.fixture
+def policy(state, tmp_path) -> CheckpointPolicy:
+    spec = validate({"kind": "train", "dataset": "d", "epochs": 10, "checkpoint": {"every_updates": 1}})
+    yield CheckpointPolicy(spec, state, Checkpoints(str(tmp_path), 1, print), Requests())
+    state.skipped_in_a_row = state.skipped_updates = 0
+
+
+def test_nothing_is_saved_in_a_row_of_skipped_updates(policy):
+    for step, skipped in ((1, 0), (2, 0), (3, 1), (4, 2)):
+        after_update(policy, step, skipped)
+    marked(policy.state, 1)
+    policy.after_epoch({}, None)
+    assert policy.checkpoints.names() == [checkpoint_name(0, 1), checkpoint_name(0, 2)]
+    policy.reporter.requested = True
+    after_update(policy, 5, 3)
+    assert policy.reporter.requested, "the request waits for the end of the row"
+    after_update(policy, 6, 0)
+    assert not policy.reporter.requested and policy.checkpoints.newest() == checkpoint_name(0, 6)
+
+
+def test_a_run_ends_with_a_checkpoint_even_in_a_row_of_skipped_updates(policy):
+    policy.state.skipped_in_a_row = 2
+    marked(policy.state, policy.spec.epochs)
+    policy.after_epoch({}, None)
+    policy.checkpoints.wait()
+    assert policy.checkpoints.newest() == checkpoint_name(policy.spec.epochs)
+
+
+def test_a_run_rolls_back_behind_the_last_update_that_was_finite(state, tmp_path):
+    """As an earlier version wrote them: within the row, too; the last finite update may itself be the bad one."""
+    checkpoints = Checkpoints(str(tmp_path), keep_best=9)
+    for epoch, skipped in ((1, 0), (2, 0), (3, 4), (4, 7)):
+        state.skipped_in_a_row = skipped
+        save(checkpoints, marked(state, epoch), score=epoch)
+    checkpoints.wait()
+    assert checkpoints.restore_good(state, last_good=201) == checkpoint_name(2)
+    assert checkpoints.restore_good(state, last_good=200) == checkpoint_name(1) and state.skipped_in_a_row == 0
+    assert checkpoints.restore_good(state, last_good=100) == checkpoint_name(2), "none is proven: the newest of the good"
+    checkpoints.discard_after(checkpoint_name(1))
+    assert Checkpoints(str(tmp_path), 1).names() == [checkpoint_name(1)] == sorted(checkpoints.complete)
+
+
+def test_without_a_good_checkpoint_there_is_nothing_to_roll_back_to(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), keep_best=9)
+    state.skipped_in_a_row = 1
+    save(checkpoints, marked(state, 1))
+    checkpoints.wait()
+    assert checkpoints.restore_good(state, last_good=500) is None
+    state.skipped_in_a_row = 0

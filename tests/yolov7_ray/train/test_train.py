@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,16 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from yolov7.checkpoints.weights import trained_image_size_px
-from training_jobs import DEADLINE_S, assert_same_training, processes, train, train_job, wait_for
+from training_jobs import DEADLINE_S, assert_same_training, processes, submit, train, train_job, wait_for
 
+from yolov7.checkpoints.weights import trained_image_size_px
 from yolov7_ray import storage
 from yolov7_ray.errors import JobError
 from yolov7_ray.registry.model_source import load_model
 from yolov7_ray.train.checkpoints import checkpoint_name, Checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +81,6 @@ def test_a_worker_killed_in_the_middle_of_an_epoch_changes_nothing(uninterrupted
     runner.join(DEADLINE_S)
     assert not runner.is_alive() and not failure, failure
     assert_same_training(uninterrupted, str(tmp_path / "worker-killed"))
-
-
-def submit(*arguments: str, **options) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
-        environment.pop(name, None)
-    return subprocess.Popen([sys.executable, str(ROOT / "submit.py"), *arguments], cwd=ROOT, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                            **options)
 
 
 @pytest.mark.long  # orphans of a killed driver need a minute to notice its death

@@ -99,6 +99,7 @@ def test_exploding_weights_roll_back_and_then_fail_with_an_error(ray_session, sh
     said = capfd.readouterr().out
     for factor in ("0.5", "0.25", "0.125"):
         assert f"with {factor} x the learning rate" in said, said
+    assert said.count("in 10 updates in a row; back to") == 3, "each return gets ten updates of its own"
 
 
 def test_out_of_memory_is_reported_with_a_remedy(ray_session, shapes_dataset, tmp_path):

@@ -1,0 +1,99 @@
+"""kill -9 of each process of a training, by kind: it goes on, or ends in one sentence with the --resume command."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from nodes import descendants
+from training_jobs import Output, submit, train_job, wait_for
+
+KINDS = {
+    "controller": "ray::TrainController", "placement-group cleaner": "ray::PlacementGroupCleaner",
+    "progress actor": "ray::ProgressActor", "worker": "ray::RayTrainWorker", "raylet": "raylet/raylet",
+    "GCS": "gcs/gcs_server",
+}
+"""Kind of process -> what its command line holds."""
+ENDS = {"raylet", "GCS"}
+"""Kinds without which this machine's Ray cannot go on."""
+STAGES = {"before the first step": "training on 1 worker", "in an epoch": "epoch 2/"}
+"""When -> the line after which a process is killed."""
+BOUND_S = 240
+"""From the kill to progress or to the end; on a machine that is busy with other tests."""
+
+
+def start(directory: Path, dataset: str, **changes) -> Output:
+    path = directory / "job.yaml"
+    path.write_text(yaml.safe_dump(train_job(dataset, str(directory / "runs"), **changes)))
+    return Output(submit(str(path), "--name", "run"))
+
+
+def of_kind(driver: int, kind: str) -> list[int]:
+    """Processes of this job alone: the descendants of its driver."""
+    found = []
+    for pid in descendants(driver):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if KINDS[kind] in command:
+            found.append(pid)
+    return found
+
+
+def kill(driver: int, kind: str) -> None:
+    victims = of_kind(driver, kind)
+    assert victims, f"no {kind} below {driver}"
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+
+def assert_brief(text: str) -> None:
+    assert "Traceback" not in text and "The actor is dead" not in text and "*** SIG" not in text, text
+    assert not [line for line in text.splitlines() if line.startswith(("(", "[20", "E0", "W0")) and "pid=" in line], text
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lost_process(shapes_dataset, tmp_path, kind, stage):
+    output = start(tmp_path, shapes_dataset, epochs=12, checkpoint={"every_updates": 1},
+                   resources={"workers": [1, 1], "max_failures": 2})
+    output.wait_for(STAGES[stage])
+    kill(output.process.pid, kind)
+    status = output.to_end(BOUND_S)
+    assert_brief(output.text)
+    if kind in ENDS:
+        errors = [line for line in output.lines if line.startswith("error: ")]
+        assert status == 2 and len(errors) == 1 and "--resume run" in errors[0], output.text
+    else:
+        assert status == 0 and "run: done in" in output.text and "epoch 12/12" in output.text, output.text
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_controller_and_cleaner_lost_together(shapes_dataset, tmp_path):
+    """As Ray's memory monitor did it: nobody frees what was reserved, and the next workers waited for ever."""
+    output = start(tmp_path, shapes_dataset, epochs=12, checkpoint={"every_updates": 1})
+    output.wait_for("epoch 2/")
+    kill(output.process.pid, "placement-group cleaner")
+    kill(output.process.pid, "controller")
+    assert output.to_end(BOUND_S) == 0, output.text
+    assert_brief(output.text)
+    assert "the training's controller was lost; going on from the last checkpoint" in output.text
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_controller_that_is_lost_too_often_ends_in_one_sentence(shapes_dataset, tmp_path):
+    output = start(tmp_path, shapes_dataset, epochs=500, resources={"workers": 1, "max_failures": 0},
+                   checkpoint={"every_epochs": 500})
+    wait_for(tmp_path / "runs", "run/spec.json")
+    output.wait_for("epoch 1/")
+    kill(output.process.pid, "controller")
+    assert output.to_end(BOUND_S) == 2
+    assert_brief(output.text)
+    [error] = [line for line in output.lines if line.startswith("error: ")]
+    assert "controller of the training was lost" in error and "--resume run" in error
