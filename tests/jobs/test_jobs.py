@@ -5,8 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 import submit
+from yolov7.model.describe import count_parameters
+from yolov7.model.detector import build_model
 from yolov7_ray.jobs.admission import requested
 from yolov7_ray.jobs.job_file import load_job, to_json
 from yolov7_ray.jobs.kinds import KINDS
@@ -69,6 +72,41 @@ def test_every_kind_and_the_required_files_are_there():
     assert kinds == set(KINDS)
     assert {"quickstart", "ingest-coco", "ingest-yolo", "ingest-voc", "train-yolov7-coco", "train-yolov7-w6-coco",
             "train-yolov7-tiny-bccd", "tune-hyperparameters", "tune-scaling"} <= {file.stem for file in FILES}
+
+
+WITHOUT_S3 = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "", "AWS_ENDPOINT_URL": "",
+              "AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "none", "AWS_CONFIG_FILE": "none"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "s3://my-bucket/datasets" in path.read_text().partition("kind:")[2]],
+                         ids=lambda path: path.stem)
+def test_dry_run_tells_cost_and_demand_where_the_data_cannot_be_reached(path, capsys, monkeypatch):
+    for name, value in WITHOUT_S3.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert submit.main([str(path), "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "  asks for  " in plan and "cannot be reached: s3://my-bucket/" in plan
+    if load_job(path).kind == "train":
+        assert "GFLOPs per image (with 80 classes; its own cannot be read now)" in plan
+
+
+@pytest.mark.parametrize("table", [3, 4, 5, 6, 7, 8])
+def test_each_table_of_ablations_has_a_file_with_a_command_for_each_row(table):
+    [path] = (ROOT / "jobs").glob(f"ablation-table-{table}-*.yaml")
+    rows = {3: 4, 4: 6, 5: 6, 6: 4, 7: 3, 8: 3}[table]
+    jobs = [load_job(path, submit.parse(words).overrides) for words in commands(path)]
+    assert len(jobs) == rows == len({job.name for job in jobs})
+    assert len({to_json(job.model_copy(update={"name": None})) for job in jobs}) == rows, "rows differ"
+    assert path.read_text().startswith(f"# Table {table} of the paper: ")
+
+
+@pytest.mark.parametrize(("overrides", "millions"), [
+    ([], 47.0), (["model.depth=1", "model.width=1.25"], 73.4), (["model.depth=2", "model.width=1"], 69.3),
+    (["model.architecture=yolov7-x"], 71.3)])
+def test_the_rows_of_table_3_have_the_papers_parameters(overrides, millions):
+    job = load_job(ROOT / "jobs/ablation-table-3-model-scaling.yaml", overrides)
+    with torch.device("meta"):
+        assert round(count_parameters(build_model(job.build_architecture(), 80)) / 1e6, 1) == pytest.approx(millions, abs=0.11)
 
 
 @pytest.mark.parametrize(("name", "num_gpus"), [

@@ -17,6 +17,8 @@ def dataset_lines(uri: str, splits: tuple[str, ...],
         return expected.num_images, expected.classes, [("dataset", f"{expected.uri}, made by an earlier step")]
     if upcoming.makes(uri):
         return {}, None, [("dataset", f"{uri}, made by an earlier step")]
+    if uri in upcoming.unreachable:
+        return {}, None, [("dataset", f"cannot be reached: {upcoming.unreachable[uri]}")]
     manifest = load_manifest(uri)
     images = {split: manifest.split(split).num_rows for split in splits}
     empty = [split for split, count in images.items() if not count]

@@ -9,14 +9,20 @@ from .spec import Job
 def plan(job: Job) -> str:
     """The resolved job, its resources and costs, and findings about its inputs.
 
-    Raises JobError if the job could not run: no such dataset, split, source or model, classes that differ.
+    Raises JobError if the job could not run: no such dataset, split, source or model, classes that differ. What
+    cannot be reached from here is said; resources and costs are told all the same.
     """
-    paths.check_access(job)
+    unreachable = {uri: str(error) for uri, error in paths.unreachable(job).items()}
     resolved = document.dump(job.model_dump(mode="json"), default_flow_style=None, width=110)
-    upcoming, blocks = Upcoming(), []
+    upcoming, blocks = Upcoming(unreachable=unreachable), []
     for name, step in kind_of(job).steps(job).items():
         step = _with_datasets(step, upcoming)
-        lines = [("asks for", _asks(step)), *kind_of(step).dry_run(step, upcoming)]
+        kind = kind_of(step)
+        out_of_reach = [(path[-1], unreachable[uri]) for path, uri in kind.uris(step) if uri in unreachable]
+        lines = [("asks for", _asks(step))]
+        if not out_of_reach or kind.plans_unreachable:
+            lines += kind.dry_run(step, upcoming)
+        lines += [line for key, why in out_of_reach if (line := (key, f"cannot be reached: {why}")) not in lines]
         heading = f"{name} ({step.kind})" if name else f"{job.name or job.kind} ({step.kind})"
         blocks.append("\n".join([heading, *(f"  {key:<10}{text}" for key, text in lines)]))
         upcoming.add(name, kind_of(step), step)

@@ -37,6 +37,8 @@ class Upcoming:
     datasets: dict[str, ExpectedDataset] = field(default_factory=dict)
     """By absolute URI, and by ``${step.dataset}``."""
     steps: set[str] = field(default_factory=set)
+    unreachable: dict[str, str] = field(default_factory=dict)
+    """URI -> why it cannot be reached from here: what lies there is unknown, not missing."""
 
     def dataset(self, uri: str) -> ExpectedDataset | None:
         """The dataset of that URI or reference, if an earlier step makes it."""
@@ -64,6 +66,9 @@ class JobKind(ABC, Generic[Spec]):
     """Uncommented values of its starter file: just enough to be valid."""
     stays_up: ClassVar[bool] = False
     """Whether what it starts keeps running, with its resources, after the job; a resumed pipeline starts it again."""
+
+    plans_unreachable: ClassVar[bool] = False
+    """Whether its dry run tells what it can where a URI is in `Upcoming.unreachable`; otherwise it is left out then."""
 
     @abstractmethod
     def run(self, spec: Spec, run_name: str) -> dict[str, Any]:

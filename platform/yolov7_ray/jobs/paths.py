@@ -1,7 +1,9 @@
 """The paths and URIs in a job: made absolute on this machine, or required to be valid on every node."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from .. import storage
-from ..errors import JobError
+from ..errors import JobError, StorageError
 from .job_file import validate
 from .kind import Upcoming
 from .kinds import kind_of
@@ -28,10 +30,24 @@ def require_shared(job: Job, where: str) -> None:
                                                 "that all nodes share")
 
 
+def unreachable(job: Job) -> dict[str, StorageError]:
+    """The S3 locations of the job that cannot be reached, and why; within about 15 s."""
+
+    def error_of(uri: str) -> StorageError | None:
+        try:
+            storage.check_access(uri)
+        except StorageError as error:
+            return error
+
+    uris = sorted({uri for _, uri in kind_of(job).uris(job) if storage.is_remote(uri)})
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return {uri: error for uri, error in zip(uris, pool.map(error_of, uris)) if error is not None}
+
+
 def check_access(job: Job) -> None:
     """JobError within about 15 s if an S3 location of the job cannot be reached."""
-    for uri in sorted({uri for _, uri in kind_of(job).uris(job) if storage.is_remote(uri)}):
-        storage.check_access(uri)
+    for error in unreachable(job).values():
+        raise error
 
 
 def check_inputs(job: Job) -> None:

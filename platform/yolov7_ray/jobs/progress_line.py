@@ -8,10 +8,11 @@ from typing import TextIO
 class ProgressLine:
     """Progress over a known amount of work."""
 
-    def __init__(self, label: str, total: int, unit: str, stream: TextIO = sys.stderr):
-        self.label, self.total, self.unit, self.stream = label, total, unit, stream
+    def __init__(self, label: str, total: int, unit: str, stream: TextIO | None = None):
+        """``stream``: standard error by default."""
+        self.label, self.total, self.unit, self.stream = label, total, unit, stream or sys.stderr
         self.done, self.begun = 0, time.monotonic()
-        self.shown = stream.isatty()
+        self.shown = self.stream.isatty()
 
     def advance(self, amount: int, note: str = "") -> None:
         """Count `amount` more as done; `note` is shown at the end of the line."""

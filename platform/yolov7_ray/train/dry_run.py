@@ -25,10 +25,12 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
     """Model, weights, dataset, findings of a quick check of it, anchors, and the number of steps."""
     size_px = job.data.image_size_px
     images, classes, lines = dataset_lines(job.dataset, (job.data.train_split, job.data.val_split), upcoming)
-    loaded = starting_point.starting_model(job) if job.model.weights and not upcoming.makes(job.model.weights) else None
+    known = job.model.weights and not upcoming.makes(job.model.weights) and not upcoming.unreachable
+    loaded = starting_point.starting_model(job) if known else None
     architecture, num_classes = starting_point.starting_architecture(job, loaded), len(classes or ()) or UNKNOWN_CLASSES
     cost = cost_in_words(architecture, num_classes, size_px)
-    note = "" if classes else f" (with {UNKNOWN_CLASSES} classes; its own are known after ingest)"
+    when = "cannot be read now" if job.dataset in upcoming.unreachable else "are known after ingest"
+    note = "" if classes else f" (with {UNKNOWN_CLASSES} classes; its own {when})"
     lines = [("model", f"{_scaled_name(job)} at {size_px} px: {cost}{note}"), *lines]
     if loaded is not None:
         taken, tensors = starting_point.count_matching_tensors(job, loaded, num_classes)
@@ -38,7 +40,7 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
     if job.resources.gpus_per_worker and not job.data.processes(job.resources.cpus_per_worker):
         lines.append(("warning", "no process of its own reads and augments images, so the GPU waits for them: set "
                                  "resources.cpus_per_worker to 8 or more"))
-    if not upcoming.makes(job.dataset):
+    if not upcoming.makes(job.dataset) and job.dataset not in upcoming.unreachable:
         shards = load_manifest(job.dataset).split(job.data.train_split).shards
         check_cache_size(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb)
         sample = sample_check(job.dataset, (job.data.train_split, job.data.val_split), architecture, size_px)

@@ -11,6 +11,7 @@ class Train(JobKind[TrainSpec]):
     """Arrow dataset -> trained checkpoints."""
 
     spec = TrainSpec
+    plans_unreachable = True
     outputs = ("run", "checkpoint")
     example = {"dataset": "datasets/coco", "model": {"architecture": "yolov7-tiny"}, "recipe": "tiny", "epochs": 100}
 

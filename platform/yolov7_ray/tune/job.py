@@ -17,6 +17,7 @@ class Tune(JobKind[TuneSpec]):
     """A train job x search space -> trials, the best configuration and the front AP against FLOPs."""
 
     spec = TuneSpec
+    plans_unreachable = True
     outputs = ("run", "best_job")
     example = {"train": {"kind": "train", "dataset": "datasets/coco", "epochs": 10},
                "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]},

@@ -95,13 +95,26 @@ def test_s3_without_credentials(dataset, capsys, s3, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "none")
-    error = error_of(capsys, train_job(s3, "runs"), "--dry-run")
+    error = error_of(capsys, train_job(s3, "runs"))
     assert "credentials" in error and "AWS_ACCESS_KEY_ID" in error
+    assert_plan_without(capsys, s3, "S3 credentials are missing")
 
 
 def test_unreachable_endpoint(dataset, capsys, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert re.search(r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL", error_of(capsys, train_job(s3, "runs"), "--dry-run"), re.S)
+    assert re.search(r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL", error_of(capsys, train_job(s3, "runs")), re.S)
+    assert_plan_without(capsys, s3, "127.0.0.1:9")
+
+
+def assert_plan_without(capsys, s3: str, why: str) -> None:
+    """Cost and demand are told, and why the data are not."""
+    Path("job.yaml").write_text(yaml.safe_dump(train_job(s3, "runs", model={"architecture": "yolov7"})))
+    assert submit.main(["job.yaml", "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "asks for  1 CPU and 0 GPU" in plan
+    assert "model     yolov7 at 64 px: 80 classes, 37.62 M parameters" in plan and "its own cannot be read now" in plan
+    [line] = [line for line in plan.splitlines() if line.startswith("  dataset   ")]
+    assert line.startswith(f"  dataset   cannot be reached: {s3}: ") and why in line
 
 
 def test_unreachable_cluster(dataset, capsys):
