@@ -17,7 +17,9 @@ class PredictSpec(ModelUse):
     """Directory for the results."""
     format: Literal["arrow", "coco"] = "arrow"
     image_size_px: ImageSize | None = None
-    """Default: as the model was trained."""
+    """Longer side; default: as the model was trained."""
+    rectangular: bool = True
+    """Pad each image to the least multiples of the model's stride instead of a square: fewer pixels, same scale."""
     confidence_threshold: Fraction = 0.25
     iou_threshold: Fraction = 0.45
     multi_label: bool = True

@@ -12,7 +12,10 @@ from yolov7_ray import storage
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.predict import results as prediction_files
-from yolov7_ray.predict.predict import DatasetImages, FolderImages, Predictor, images_of, predict
+from yolov7_ray.predict.images import DatasetImages, FolderImages, decoded, images_of
+from yolov7_ray.predict.output import replace
+from yolov7_ray.predict.predict import predict
+from yolov7_ray.predict.predictor import Predictor, least_canvas_hw
 from yolov7_ray.predict.results import ROW, ArrowWriter, CocoWriter, JsonList, category_ids
 from yolov7_ray.predict.spec import PredictSpec
 from yolov7_ray.registry.model_source import locate
@@ -54,7 +57,8 @@ def read_arrow(output: str) -> pa.Table:
 def expected_detections(model_uri: str, image: np.ndarray) -> np.ndarray:
     """(n, 6) in pixels of the image, by the shortest way: one image, the unfolded model."""
     model = locate(model_uri).load().model
-    fitted, fit = letterbox(image, (SIZE_PX, SIZE_PX))
+    square = (SIZE_PX, SIZE_PX)
+    fitted, fit = letterbox(image, square, canvas_hw=least_canvas_hw(image.shape[:2], SIZE_PX, 32))
     with torch.inference_mode():
         found = postprocess(model(normalize(torch.from_numpy(fitted).permute(2, 0, 1)[None])), 1e-4, 0.45)[0].numpy()
     return np.concatenate([fit.to_original(found[:, :4]), found[:, 4:]], axis=1)
@@ -162,7 +166,7 @@ def test_bad_image_of_a_dataset_is_no_end(tmp_path):
     images = object.__new__(DatasetImages)
     images.dataset = Dataset()
     with pytest.raises(ValueError, match="five.jpg: .*no image"):
-        images.read(0)
+        decoded(images.read(0))
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "PNG", "WEBP"])
@@ -189,16 +193,54 @@ def test_every_orientation_is_predicted_as_displayed(tmp_path, model_uri, file_f
             np.testing.assert_allclose(row["boxes_xyxy"], rows[0]["boxes_xyxy"], atol=0.01)
 
 
-def test_second_run_leaves_nothing_of_the_first(tmp_path):
-    from yolov7_ray.predict.predict import _remove_earlier
+def put(folder, **files) -> str:
+    """A directory with these files."""
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
 
-    for name in ("predictions/00000.arrow", "predictions/00001.arrow", "mine.txt"):
-        storage.write_bytes(str(tmp_path / name), b"x")
-    storage.write_json(str(tmp_path / "predictions.json"), {"files": [
-        {"path": "predictions/00000.arrow"}, {"path": "predictions/00001.arrow"}]})
-    _remove_earlier(str(tmp_path))
-    assert [info.path for info in storage.list_files(str(tmp_path))] == ["mine.txt"]
-    _remove_earlier(str(tmp_path))  # nothing there: nothing to do
+
+def test_second_run_leaves_nothing_of_the_first(place, tmp_path):
+    storage.write_bytes(storage.join(place, "mine.txt"), b"x")
+    replace(place, put(tmp_path / "one", a="1", b="1"), {"run": "one"})
+    replace(place, put(tmp_path / "two", b="2", c="2"), {"run": "two"})
+    assert [info.path for info in storage.list_files(place)] == [
+        "mine.txt", "predictions.json", "predictions/b", "predictions/c"]
+    summary = storage.read_json(storage.join(place, "predictions.json"))
+    assert summary["run"] == "two" and [file["path"] for file in summary["files"]] == ["predictions/b", "predictions/c"]
+    assert storage.read_bytes(storage.join(place, "predictions/b"), sha256=summary["files"][0]["sha256"]) == b"2"
+
+
+@pytest.mark.parametrize("path", ["../x", "predictions/../../x", "/{outside}/x", "predictions/..", ".", "predictions", "",
+                                  "predictions/sub/../../../x", "predictions\\..\\x", None, 7, ["../x"]])
+def test_a_foreign_summary_removes_nothing_that_is_not_a_result(tmp_path, path):
+    """One that somebody else wrote, or that came along with copied files."""
+    output = tmp_path / "out"
+    for file in (tmp_path / "x", output / "mine.txt", output / "predictions/keep"):
+        storage.write_bytes(str(file), b"x")
+    if isinstance(path, str):
+        path = path.format(outside=tmp_path)
+    storage.write_json(str(output / "predictions.json"), {"files": [{"path": path}]})
+    replace(str(output), put(tmp_path / "new", b="2"), {"run": "two"})
+    assert (tmp_path / "x").exists() and (output / "mine.txt").exists() and (output / "predictions/keep").exists()
+    assert storage.read_json(str(output / "predictions.json"))["run"] == "two"
+
+
+def test_results_behind_a_link_are_left_alone(tmp_path):
+    storage.write_bytes(str(tmp_path / "elsewhere/x"), b"x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions").symlink_to(tmp_path / "elsewhere")
+    storage.write_json(str(tmp_path / "out/predictions.json"), {"files": [{"path": "predictions/x"}]})
+    replace(str(tmp_path / "out"), put(tmp_path / "new", b="2"), {"run": "two"})
+    assert (tmp_path / "elsewhere/x").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "7", "not JSON", '{"files": 3}', '{"files": [3]}'])
+def test_a_summary_of_another_kind_is_replaced(tmp_path, text):
+    storage.write_bytes(str(tmp_path / "out/predictions.json"), text.encode())
+    replace(str(tmp_path / "out"), put(tmp_path / "new", b="2"), {"run": "two"})
+    assert storage.read_json(str(tmp_path / "out/predictions.json"))["run"] == "two"
 
 
 @pytest.mark.ray
@@ -207,10 +249,62 @@ def test_image_that_vanishes_is_explained(ray_session, tmp_path, model_uri, monk
     images = FolderImages(str(tmp_path))
     monkeypatch.setattr("yolov7_ray.predict.predict.images_of", lambda spec: images)
     (tmp_path / "0.jpg").unlink()
+    replace(str(tmp_path / "out"), put(tmp_path / "new", b="2"), {"run": "earlier"})
     with pytest.raises(NotFound) as error:
         predict(job(model_uri, tmp_path, tmp_path / "out"), "run")
     assert str(error.value).startswith(f"{tmp_path}/0.jpg: ") and "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
+    assert [info.path for info in storage.list_files(str(tmp_path / "out"))] == ["predictions.json", "predictions/b"]
+
+
+def images_that_kill(folder, *killers: str) -> FolderImages:
+    """Images of which some end the process that reads them, as a decoder that crashes does."""
+    class Images(FolderImages):  # defined here, so that it travels to the workers by value
+        def read(self, index):
+            if self.paths[index] in killers:
+                import os
+                import signal
+
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().read(index)
+
+    return Images(str(folder))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("killers", [("07.jpg",), ("00.jpg", "01.jpg", "39.jpg")])
+def test_an_image_that_kills_its_worker_is_listed_and_the_rest_predicted(
+        ray_session, tmp_path, model_uri, monkeypatch, killers):
+    (tmp_path / "in").mkdir()
+    for i in range(40):
+        (tmp_path / f"in/{i:02d}.jpg").write_bytes(jpeg(i))
+    monkeypatch.setattr("yolov7_ray.predict.predict.images_of", lambda spec: images_that_kill(tmp_path / "in", *killers))
+    output = predict(job(model_uri, tmp_path / "in", tmp_path / "out", confidence_threshold=0.01), "run")["output"]
+    table = read_arrow(output)
+    assert table["file_name"].to_pylist() == [f"{i:02d}.jpg" for i in range(40) if f"{i:02d}.jpg" not in killers]
+    summary = storage.read_json(storage.join(output, "predictions.json"))
+    assert (summary["num_images"], summary["num_ended_workers"], summary["num_undecodable"]) == (
+        40 - len(killers), len(killers), 0)
+    assert summary["undecodable"] == [f"{name}: ended the worker that processed it, also alone" for name in killers]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("max_failures", [0, 1])
+def test_workers_that_always_die_end_the_job_and_leave_earlier_results(
+        ray_session, tmp_path, model_uri, monkeypatch, max_failures):
+    names = [f"{i:02d}.jpg" for i in range(40)]
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate(names):
+        (tmp_path / "in" / name).write_bytes(jpeg(i))
+    replace(str(tmp_path / "out"), put(tmp_path / "new", b="2"), {"run": "earlier"})
+    monkeypatch.setattr("yolov7_ray.predict.predict.images_of", lambda spec: images_that_kill(tmp_path / "in", *names))
+    spec = job(model_uri, tmp_path / "in", tmp_path / "out",
+               resources={"workers": 1, "cpus_per_worker": 0.5, "max_failures": max_failures})
+    with pytest.raises(JobError, match=f"resources.max_failures: more than {max_failures} .*in a row; see the"):
+        predict(spec, "run")
+    assert storage.read_json(str(tmp_path / "out/predictions.json"))["run"] == "earlier"
+    assert (tmp_path / "out/predictions/b").exists()
 
 
 @pytest.mark.parametrize("values, message", [

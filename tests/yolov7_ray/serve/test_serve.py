@@ -32,7 +32,8 @@ from serving import (
 from yolov7.images.sample import decode_image
 from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.errors import JobError, NotFound
-from yolov7_ray.predict.predict import FolderImages, Predictor
+from yolov7_ray.predict.images import FolderImages
+from yolov7_ray.predict.predictor import Predictor
 from yolov7_ray.predict.spec import PredictSpec
 from yolov7_ray.registry.model_source import LoadedModel, locate
 from yolov7_ray.serve.limits import check_header, Limits, RequestError
@@ -106,7 +107,7 @@ def test_every_orientation_is_answered_as_predict_does(endpoint, registry, tmp_p
         exif[0x0112] = orientation
         stored.save(tmp_path / f"{orientation}.{file_format.lower()}", file_format, exif=exif, **options)
     spec = PredictSpec(kind="predict", model="shapes", registry=registry, images=str(tmp_path), output="unused",
-                       multi_label=False)
+                       rectangular=False, multi_label=False)
     predictor = Predictor(FolderImages(str(tmp_path)), locate("shapes", registry), spec)
     rows = pa.concat_tables(predictor(pa.table({"index": range(8)}))).to_pylist()
     for orientation, row in enumerate(rows, 1):
