@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nodes import descendants
-from training_jobs import Output, submit, train_job, wait_for
+from training_jobs import KINDS, Output, of_kind, submit, train_job, wait_for
 
-KINDS = {
-    "controller": "ray::TrainController", "placement-group cleaner": "ray::PlacementGroupCleaner",
-    "progress actor": "ray::ProgressActor", "worker": "ray::RayTrainWorker", "raylet": "raylet/raylet",
-    "GCS": "gcs/gcs_server",
-}
-"""Kind of process -> what its command line holds."""
 ENDS = {"raylet", "GCS"}
 """Kinds without which this machine's Ray cannot go on."""
 STAGES = {"before the first step": "training on 1 worker", "in an epoch": "epoch 2/"}
@@ -27,19 +20,6 @@ def start(directory: Path, dataset: str, **changes) -> Output:
     path = directory / "job.yaml"
     path.write_text(yaml.safe_dump(train_job(dataset, str(directory / "runs"), **changes)))
     return Output(submit(str(path), "--name", "run"))
-
-
-def of_kind(driver: int, kind: str) -> list[int]:
-    """Processes of this job alone: the descendants of its driver."""
-    found = []
-    for pid in descendants(driver):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if KINDS[kind] in command:
-            found.append(pid)
-    return found
 
 
 def kill(driver: int, kind: str) -> None:
@@ -78,7 +58,7 @@ def test_controller_and_cleaner_lost_together(shapes_dataset, tmp_path):
     """As Ray's memory monitor did it: nobody frees what was reserved, and the next workers waited for ever."""
     output = start(tmp_path, shapes_dataset, epochs=12, checkpoint={"every_updates": 1})
     output.wait_for("epoch 2/")
-    kill(output.process.pid, "placement-group cleaner")
+    kill(output.process.pid, "cleaner")
     kill(output.process.pid, "controller")
     assert output.to_end(BOUND_S) == 0, output.text
     assert_brief(output.text)
