@@ -1,4 +1,4 @@
-"""Seconds from the start of submit.py to the first step of a training, by what is waited for; runs of two trees in turn.
+"""Seconds from the start of submit.py to the first step of a training, by what is waited for; trees take turns.
 
     python tests/bench/bench_start.py [--runs 3] [--workers 1] [--trees . OTHER_CHECKOUT]
 

@@ -2,8 +2,9 @@
 
     python tests/bench/chaos.py [--kills 10] [--epochs 40] [--workers 1] [--seed 0] [--kinds worker,controller]
 
-Each time a kind is drawn of those given (worker, controller, cleaner, progress actor), then a process of it. Every kill is a SIGKILL at a uniformly random moment after a new checkpoint, so it falls into fetching, stepping,
-evaluating or saving as their shares of the time are. Weights, average, optimizer and history are compared.
+Each time a kind is drawn of those given (worker, controller, cleaner, progress actor), then a process of it. Every kill
+is a SIGKILL at a uniformly random moment after a new checkpoint, so it falls into fetching, stepping, evaluating or
+saving as their shares of the time are. Weights, average, optimizer and history are compared.
 """
 
 import argparse

@@ -15,7 +15,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def breakdown(error: BaseException) -> str | None:
-    """What of Ray itself has failed, in one sentence; None for the errors of a job, which have messages of their own."""
+    """What of Ray itself has failed, in one sentence; None for the errors of a job, which have their own messages."""
     from ray.exceptions import RayError, RayTaskError
 
     if not isinstance(error, RayError) or isinstance(error, RayTaskError):

@@ -48,7 +48,8 @@ def test_two_workers_leave_checkpoints_results_events_plots_and_a_page(ray_sessi
     loaded = load_model(str(run))
     assert loaded.image_size_px == 64 and loaded.classes == results["classes"]
     said = capfd.readouterr().out
-    stages = ["waiting for 2 workers", "waiting for the dataset", "waiting for the first step", "epoch 1/3", "epoch 3/3"]
+    stages = ["waiting for 2 workers", "waiting for the dataset", "waiting for the first step", "epoch 1/3",
+              "epoch 3/3"]
     assert [said.find(stage) for stage in stages] == sorted(map(said.find, stages)) and stages[0] in said
 
 
