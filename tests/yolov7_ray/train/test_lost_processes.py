@@ -49,6 +49,7 @@ def test_a_lost_process(shapes_dataset, tmp_path, kind, stage):
     if kind in ENDS:
         errors = [line for line in output.lines if line.startswith("error: ")]
         assert status == 2 and len(errors) == 1 and "--resume run" in errors[0], output.text
+        assert output.lines[-1] == errors[0], "Ray adds nothing of its own"
     else:
         assert status == 0 and "run: done in" in output.text and "epoch 12/12" in output.text, output.text
 
