@@ -117,7 +117,8 @@ def carry_out(job, where: str, arguments: argparse.Namespace) -> int:
     from yolov7_ray.jobs.execution import after_interrupt, execute
 
     try:
-        execute(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission, verbose=arguments.verbose)
+        execute(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission, verbose=arguments.verbose,
+                where=where)
     except KeyboardInterrupt:
         print(f"\ninterrupted; {after_interrupt(job, name, where)}", flush=True)
         return EXIT_INTERRUPTED

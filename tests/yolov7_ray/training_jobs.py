@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import torch
+from nodes import descendants
 
 from yolov7.training.state import load_weights
 from yolov7_ray.jobs.job_file import validate
@@ -17,6 +18,12 @@ from yolov7_ray.jobs.job_file import validate
 
 DEADLINE_S = 900
 ROOT = Path(__file__).resolve().parents[2]
+KINDS = {
+    "controller": "ray::TrainController", "cleaner": "ray::PlacementGroupCleaner",
+    "progress actor": "ray::ProgressActor", "worker": "ray::RayTrainWorker", "raylet": "raylet/raylet",
+    "GCS": "gcs/gcs_server",
+}
+"""Kind of process of a training -> what its command line holds."""
 
 
 def train_job(dataset: str, storage_uri: str, **changes) -> dict:
@@ -100,6 +107,11 @@ def processes(name: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def of_kind(driver: int, kind: str) -> list[int]:
+    """Processes of one job alone: the descendants of its driver."""
+    return sorted(set(processes(KINDS[kind])) & set(descendants(driver)))
 
 
 def final_state(run: str) -> tuple[dict, dict, dict]:

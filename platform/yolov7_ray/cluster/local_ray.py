@@ -9,13 +9,13 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import yaml
 
 from ..errors import JobError
-from . import session_directory
+from . import node_watch, session_directory
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,11 +40,13 @@ SMALL_OBJECT_STORE_BYTES = 256 << 20
 
 
 @contextmanager
-def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[None]:
+def start_ray(address: str | None = None, verbose: bool = False,
+              remedy: str = "start the job again") -> Iterator[None]:
     """Ray while the block runs: a private one on this machine, or (``address="auto"``) the one this process is in.
 
     The private one listens on 127.0.0.1 alone, with its own token, temporary directory and dashboard and a
     bounded object store. Its logs are kept only if the block fails. ``verbose`` shows what the workers print.
+    If the private one breaks down, the process ends with one sentence, of which ``remedy`` is the last part.
     """
     directory = None if address else _prepare_own_ray()
     import ray
@@ -62,7 +64,8 @@ def start_ray(address: str | None = None, verbose: bool = False) -> Iterator[Non
             init_with_retries(dashboard_host="127.0.0.1", object_store_memory=_object_store_bytes(),
                               _temp_dir=directory, **settings)
         _exit_at_sigterm()
-        yield
+        with node_watch.watched(directory, remedy) if directory else nullcontext():
+            yield
         keep_logs = False
     except (JobError, KeyboardInterrupt, SystemExit):
         keep_logs = False

@@ -1,4 +1,4 @@
-"""Directories of private Rays: each names its owner, and those that killed owners left are removed at the next start."""
+"""Directories of private Rays: each names its owner; those that killed owners left are removed at the next start."""
 
 import os
 import shutil

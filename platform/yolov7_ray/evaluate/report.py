@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from yolov7.evaluation import plots
 from yolov7.evaluation.metrics import Metrics
 from yolov7.images.batch import Batch
 from yolov7.images.draw import draw_detections, draw_grid
@@ -38,6 +37,8 @@ class Samples:
 def write_plots(directory: Path, metrics: Metrics, class_names: list[str], samples: Samples,
                 history: list[dict] | None = None) -> None:
     """PR curves, confusion matrix, drawn images and, with a history, losses and AP over epochs."""
+    from yolov7.evaluation import plots  # matplotlib takes as long to import as the rest: not before the first step
+
     if history:
         plots.plot_losses(history, directory / "losses.png")
         plots.plot_ap(history, directory / "ap.png")

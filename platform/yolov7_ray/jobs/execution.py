@@ -1,12 +1,13 @@
 """Runs one job, from its specification to its outputs, and sums it up."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .. import storage
-from ..cluster import local_ray, resources
+from ..cluster import local_ray, ray_errors, resources
 from ..errors import JobError
 from ..storage import lease
 from . import admission, paths
@@ -15,11 +16,11 @@ from .spec import Job
 
 
 def execute(job: Job, run_name: str, *, resume: bool = False, address: str | None = None,
-            admit: bool = True, verbose: bool = False) -> dict[str, Any]:
+            admit: bool = True, verbose: bool = False, where: str = "JOB.yaml") -> dict[str, Any]:
     """Check the job in advance, start (or join) Ray, run the job, and print a summary.
 
     A run of that name must exist if ``resume``, and must not otherwise. ``admit=False`` skips the check that
-    the cluster is large enough.
+    the cluster is large enough. ``where`` is the job file, for what a message recommends.
     """
     started = time.monotonic()
     paths.check_access(job)
@@ -27,11 +28,21 @@ def execute(job: Job, run_name: str, *, resume: bool = False, address: str | Non
     check_run_name(job, run_name, resume)
     changed = kind_of(job).check_resume(job, run_name) if resume else []
     print("\n  ".join([f"{run_name}: {'resuming' if resume else 'starting'} ({job.kind})", *changed]), flush=True)
-    with claimed(job, run_name), local_ray.start_ray(address, verbose):
+    print("waiting for Ray", flush=True)
+    threading.Thread(target=kind_of(job).warm_up, daemon=True).start()
+    remedy = after_interrupt(job, run_name, where)
+    with claimed(job, run_name), local_ray.start_ray(address, verbose, remedy):
+        print(f"Ray is there, after {time.monotonic() - started:.1f} s", flush=True)
         nodes = local_ray.nodes(address) if admit else None
         if nodes is not None:
             admission.check(job, resources.total(nodes), nodes)
-        outputs = kind_of(job).run(job, run_name)
+        try:
+            outputs = kind_of(job).run(job, run_name)
+        except Exception as error:
+            problem = ray_errors.breakdown(error)
+            if problem is None:
+                raise
+            raise JobError(run_name, problem, remedy) from error
     print(summary(job, run_name, outputs, time.monotonic() - started), flush=True)
     return outputs
 

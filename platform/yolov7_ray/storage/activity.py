@@ -112,7 +112,8 @@ class Observer:
         """The operation of which least is known to have moved; None if there is none."""
         now, found = time.monotonic(), []
         notes = os.pread(self._descriptor, SLOTS * NOTE.size, 0)
-        for pid, started, moved_at, silent_since, place in NOTE.iter_unpack(notes[:len(notes) // NOTE.size * NOTE.size]):
+        notes = notes[:len(notes) // NOTE.size * NOTE.size]
+        for pid, started, moved_at, silent_since, place in NOTE.iter_unpack(notes):
             if pid and started and os.path.exists(f"/proc/{pid}"):
                 silent_s = now - silent_since if silent_since else 0.0
                 found.append(Waiting(place.rstrip(b"\0").decode(errors="replace"), silent_s,

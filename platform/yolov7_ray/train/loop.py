@@ -45,6 +45,7 @@ def train_loop(config: dict) -> dict:
     with Watchdog(spec.resources.hang_timeout_s, reporter.log_hang, waits) as watchdog:
         run = TrainingRun(spec, config, worker, reporter, watchdog)
         run.restore()
+        reporter.log("waiting for the first step")
         while run.state.epoch < run.spec.epochs:
             try:
                 run.epoch()
@@ -60,6 +61,7 @@ class TrainingRun:
     def __init__(self, spec: TrainSpec, config: dict, worker: Worker, reporter: Reporter, watchdog: Watchdog) -> None:
         self.spec, self.worker, self.reporter, self.watchdog = spec, worker, reporter, watchdog
         self.reports = config["report"]
+        reporter.log(f"waiting for the dataset {spec.dataset}")
         train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
         self.state = build_state(spec, train_set, worker.device)
         self.network = wrap(self.state.model, spec)

@@ -44,6 +44,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     with (printed_progress() as progress_actor,
           environment_variables(**{"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": gather_timeout_s,
                                    storage.PATIENCE: 60 * spec.storage_patience_minutes})):
+        print(f"waiting for {spec.resources.demand().what}", flush=True)
         fit(spec, run_name, progress_actor)
         results = storage.read_json(storage.join(run, "results.json"))
     return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": results["best"],

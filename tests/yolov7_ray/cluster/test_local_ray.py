@@ -67,7 +67,8 @@ def owned_by_another(parent: Path, *, alive: bool) -> tuple[Path, subprocess.Pop
     program = (f"import sys; sys.path.insert(0, {str(ROOT / 'platform')!r})\n"
                "from yolov7_ray.cluster import session_directory\n"
                f"print(session_directory.create({str(parent)!r}), flush=True); sys.stdin.read()")
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", program], text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
     directory = Path(process.stdout.readline().strip())
     if not alive:
         process.kill()

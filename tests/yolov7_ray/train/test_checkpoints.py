@@ -259,7 +259,7 @@ def test_a_run_rolls_back_behind_the_last_update_that_was_finite(state, tmp_path
     checkpoints.wait()
     assert checkpoints.restore_good(state, last_good=201) == checkpoint_name(2)
     assert checkpoints.restore_good(state, last_good=200) == checkpoint_name(1) and state.skipped_in_a_row == 0
-    assert checkpoints.restore_good(state, last_good=100) == checkpoint_name(2), "none is proven: the newest of the good"
+    assert checkpoints.restore_good(state, last_good=100) == checkpoint_name(2), "none is proven: the newest"
     checkpoints.discard_after(checkpoint_name(1))
     assert Checkpoints(str(tmp_path), 1).names() == [checkpoint_name(1)] == sorted(checkpoints.complete)
 

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nodes import descendants
-from training_jobs import Output, submit, train_job, wait_for
+from training_jobs import KINDS, Output, of_kind, submit, train_job, wait_for
 
-KINDS = {
-    "controller": "ray::TrainController", "placement-group cleaner": "ray::PlacementGroupCleaner",
-    "progress actor": "ray::ProgressActor", "worker": "ray::RayTrainWorker", "raylet": "raylet/raylet",
-    "GCS": "gcs/gcs_server",
-}
-"""Kind of process -> what its command line holds."""
 ENDS = {"raylet", "GCS"}
 """Kinds without which this machine's Ray cannot go on."""
 STAGES = {"before the first step": "training on 1 worker", "in an epoch": "epoch 2/"}
@@ -29,19 +22,6 @@ def start(directory: Path, dataset: str, **changes) -> Output:
     return Output(submit(str(path), "--name", "run"))
 
 
-def of_kind(driver: int, kind: str) -> list[int]:
-    """Processes of this job alone: the descendants of its driver."""
-    found = []
-    for pid in descendants(driver):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if KINDS[kind] in command:
-            found.append(pid)
-    return found
-
-
 def kill(driver: int, kind: str) -> None:
     victims = of_kind(driver, kind)
     assert victims, f"no {kind} below {driver}"
@@ -51,7 +31,8 @@ def kill(driver: int, kind: str) -> None:
 
 def assert_brief(text: str) -> None:
     assert "Traceback" not in text and "The actor is dead" not in text and "*** SIG" not in text, text
-    assert not [line for line in text.splitlines() if line.startswith(("(", "[20", "E0", "W0")) and "pid=" in line], text
+    noise = [line for line in text.splitlines() if line.startswith(("(", "[20", "E0", "W0")) and "pid=" in line]
+    assert not noise, text
 
 
 @pytest.mark.ray
@@ -68,6 +49,7 @@ def test_a_lost_process(shapes_dataset, tmp_path, kind, stage):
     if kind in ENDS:
         errors = [line for line in output.lines if line.startswith("error: ")]
         assert status == 2 and len(errors) == 1 and "--resume run" in errors[0], output.text
+        assert output.lines[-1] == errors[0], "Ray adds nothing of its own"
     else:
         assert status == 0 and "run: done in" in output.text and "epoch 12/12" in output.text, output.text
 
@@ -78,7 +60,7 @@ def test_controller_and_cleaner_lost_together(shapes_dataset, tmp_path):
     """As Ray's memory monitor did it: nobody frees what was reserved, and the next workers waited for ever."""
     output = start(tmp_path, shapes_dataset, epochs=12, checkpoint={"every_updates": 1})
     output.wait_for("epoch 2/")
-    kill(output.process.pid, "placement-group cleaner")
+    kill(output.process.pid, "cleaner")
     kill(output.process.pid, "controller")
     assert output.to_end(BOUND_S) == 0, output.text
     assert_brief(output.text)

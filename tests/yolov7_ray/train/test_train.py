@@ -48,9 +48,12 @@ def test_two_workers_leave_checkpoints_results_events_plots_and_a_page(ray_sessi
         assert (run / "report" / picture).stat().st_size > 1000 and picture in (run / "report/index.html").read_text()
     loaded = load_model(str(run))
     assert loaded.image_size_px == 64 and loaded.classes == results["classes"]
-    files = [trained_image_size_px(run / "checkpoint-epoch-0003" / name) for name in ("ema.safetensors", "model.safetensors")]
-    assert files == [64, 64]
-    assert "epoch 3/3" in capfd.readouterr().out
+    files = [run / "checkpoint-epoch-0003" / name for name in ("ema.safetensors", "model.safetensors")]
+    assert [trained_image_size_px(file) for file in files] == [64, 64]
+    said = capfd.readouterr().out
+    stages = ["waiting for 2 workers", "waiting for the dataset", "waiting for the first step", "epoch 1/3",
+              "epoch 3/3"]
+    assert [said.find(stage) for stage in stages] == sorted(map(said.find, stages)) and stages[0] in said
 
 
 def test_a_run_lives_in_s3(ray_session, shapes_dataset, s3):

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def watched(body: str, timeout_s: float = 0.4) -> subprocess.CompletedProcess:
+def watched(body: str, timeout_s: float = 0.4, waits: str = "None") -> subprocess.CompletedProcess:
     """Run ``body`` under a watchdog in a process of its own."""
     source = textwrap.dedent(f"""
         import sys, time
@@ -21,7 +21,15 @@ def watched(body: str, timeout_s: float = 0.4) -> subprocess.CompletedProcess:
         def report(problem, stacks):
             print(problem, stacks, flush=True)
 
-        with watchdog.Watchdog({timeout_s}, report) as dog:
+        class StorageWaits:
+            def __init__(self, seconds):
+                self.until = time.monotonic() + seconds
+            def __call__(self, idle_s, is_late):
+                return time.monotonic() < self.until
+            def blame(self):
+                return ", and no byte has moved to or from S3 at x"
+
+        with watchdog.Watchdog({timeout_s}, report, {waits}) as dog:
     """) + textwrap.indent(textwrap.dedent(body), "    ") + "\nprint('through')\n"
     return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300)
 
@@ -45,3 +53,13 @@ def test_the_first_step_may_take_long():
 def test_the_process_exits_even_if_the_report_fails():
     ended = watched("dog.report = None\ndog.feed()\nstuck_in_a_collective()")
     assert ended.returncode == 1 and "through" not in ended.stdout
+
+
+def test_waiting_for_storage_is_no_hang():
+    ended = watched("dog.feed()\ntime.sleep(2)\ndog.feed()", waits="StorageWaits(60)")
+    assert ended.returncode == 0 and "through" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_waiting_in_vain_is_a_hang_that_names_the_storage():
+    ended = watched("dog.feed()\nstuck_in_a_collective()", waits="StorageWaits(1)")
+    assert ended.returncode == 1 and "s, and no byte has moved to or from S3 at x" in ended.stdout
