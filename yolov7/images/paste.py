@@ -135,7 +135,8 @@ def copy_paste(sample: Sample, probability: float, rng: np.random.Generator) -> 
         mask |= _polygon_mask(rings, mask.shape)
     image = cv2.copyTo(cv2.flip(sample.image, 1), mask, sample.image.copy())
     polygons = [[ring.astype(np.float32) for ring in rings] for rings in polygons]
-    return _with_objects(replace(sample, image=image), np.array(boxes), [Donated(sample, i) for i in pasted_indices], polygons)
+    donated = [Donated(sample, i) for i in pasted_indices]
+    return _with_objects(replace(sample, image=image), np.array(boxes), donated, polygons)
 
 
 def _polygon_mask(rings: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
