@@ -52,7 +52,7 @@ class Model(Part):
     architecture: ArchitectureName = "yolov7"
     """Member of the family, e.g. yolov7-tiny, yolov7, yolov7-w6; or a baseline or ablation of the paper."""
     depth: Annotated[float, Field(ge=0.33, le=2)] | None = None
-    """Depth factor of compound scaling; alone it implies the width (paper section 4.2)."""
+    """Depth factor of compound scaling; alone it implies the width (paper section 3.2)."""
     width: Annotated[float, Field(ge=0.25, le=2)] | None = None
     """Width factor."""
     weights: str | None = None
