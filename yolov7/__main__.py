@@ -17,6 +17,12 @@ def print_description(args: Arguments) -> None:
     print(describe(scaled, args.classes, args.image_size))
 
 
+def print_tables(args: Arguments) -> None:
+    from .model.describe import comparison
+
+    print(comparison())
+
+
 def import_weights(args: Arguments) -> None:
     from .checkpoints.official import import_official
     from .checkpoints.weights import save_model
@@ -59,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--width", type=float, help="width factor of every channel")
     sub.add_argument("--image-size", type=int, help="pixels; the architecture's own size by default")
     sub.add_argument("--classes", type=int, default=80, help="number of classes (80)")
+
+    add_command("tables", print_tables, "print the paper's comparison of detectors beside our parameters and FLOPs")
 
     sub = add_command("import", import_weights, "read an official .pt file, executing nothing, into a safetensors file")
     sub.add_argument("checkpoint", help="official checkpoint or plain state dict")

@@ -1,6 +1,6 @@
 """How long the criterion takes on the CPU, forward and with backward; prints medians.
 
-    python tests/bench/bench_loss.py [--repeats 21] [--threads 1]
+    python tests/bench/bench_loss.py [--repeats 21] [--threads 1] [--objects 500 2000]
 
 The reference's figures for the same sizes are in brackets (two-core CPU, torch 2.15, 1 thread); they are
 constants, measured elsewhere, not run here. Twice each: with outputs that are contiguous as the reference's
@@ -19,7 +19,6 @@ from yolov7.criterion.loss import Criterion
 CASES = (
     ("yolov7, OTA", "yolov7", 640, 16, 115, 1, (48, 197)),
     ("yolov7-w6, auxiliary OTA", "yolov7-w6", 640, 8, 58, 2, (61, 204)),
-    ("yolov7, OTA, 500 objects in one of 16 images", "yolov7", 640, 16, 500, 1, None),
 )
 
 
@@ -65,9 +64,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--objects", type=int, nargs="+", default=[500],
+                        help="cases of so many objects in one of 16 images, yolov7 (default: 500)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for title, name, size_px, num_images, num_targets, num_heads, reference in CASES:
+    crowded = [(f"yolov7, OTA, {count} objects in one of 16 images", "yolov7", 640, 16, count, 1, None)
+               for count in arguments.objects]
+    for title, name, size_px, num_images, num_targets, num_heads, reference in (*CASES, *crowded):
         criterion, outputs, targets = make_case(name, size_px, num_images, num_targets, num_heads)
         beside = "" if reference is None else f" (reference {reference[0]} and {reference[1]})"
         for layout, given in (("contiguous", outputs), ("as planes", as_planes(outputs))):

@@ -54,3 +54,17 @@ def test_mistakes(capsys, monkeypatch, tmp_path, arguments, message):
         main(arguments)
     assert error.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_tables_puts_our_counts_beside_the_published_figures(capsys):
+    main(["tables"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    by_model = {tuple(row[:2]): row for row in rows if len(row) > 6}
+    assert by_model["YOLOv7", "640"][2:6] == ["51.2", "-", "-", "161"]  # Table 2, which comes last
+    assert by_model["YOLOv4-tiny", "416"][2:] == ["24.9", "42.1", "25.7", "-", "6.1", "6.9", "-"]
+    compared = [row for row in rows if len(row) == 11 and row[8].startswith(("yolov7", "yolor", "yolov4"))]
+    assert len(compared) == 12 + 13
+    for _, _, _, _, _, _, published_m, published_g, own, parameters_m, gflops in compared:
+        if own != "yolov7-d6":  # published with its auxiliary head
+            assert float(gflops) == pytest.approx(float(published_g), rel=0.005, abs=0.11)
+            assert float(parameters_m) == pytest.approx(float(published_m), abs=0.051)

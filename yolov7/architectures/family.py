@@ -47,7 +47,8 @@ YOLOV7 = Architecture(
     anchors_px=P5_ANCHORS_PX,
 )
 
-# Table 3's base: the neck has the backbone's blocks, and the head plain convolutions.
+# Table 3's base: the neck has the backbone's blocks, and the head plain convolutions. The other rows follow from it:
+# width 1.25; depth 2 with width 1; depth 1.5 (compound, YOLOv7-X).
 YOLOV7_X_LIGHT = YOLOV7.replace(
     name="yolov7-x-light",
     neck=dataclasses.replace(YOLOV7.neck, block=ELAN),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, intersection_over_union
+from .crowds import IOU_COST_GAIN, Crowd, assign_crowd
 
 # Offsets from a target's cell to the cells that may share the target: itself, left, up, right, down.
 NEIGHBOURS_XY = np.array([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
@@ -31,8 +32,9 @@ FINE_REACH = 0.5
 COARSE_REACH = 1.0
 """The same for coarse labels: all four neighbours (auxiliary head, paper section 4.2)."""
 
-IOU_COST_GAIN = 3.0
-"""Weight of the box cost relative to the classification cost (OTA, section 3.1; SimOTA of YOLOX)."""
+CROWD_PAIRS, CROWD_PAIRS_GPU = 2**17, 2**24
+"""Pairs of target and candidate, of one image and head, above which they are not compared in one matrix: about 100
+objects in an image on the CPU; a thousand on a GPU, where matrices are quick and only their memory counts."""
 
 MAX_LOGIT = 40.0
 """Logits are clamped to this magnitude in the assignment, so that odds and their products are finite in float32."""
@@ -49,28 +51,31 @@ class Candidates:
     output: Tensor  # head * L + level
     target: Tensor  # the target that proposed this candidate
     cell: Tensor  # in [0, K): equal for candidates that are the same prediction
-    slot: Tensor  # index into the flattened table
+    slot: Tensor  # index into the flattened table; its length for candidates of a crowd
     table: Tensor  # (B, D, M): candidates of each image and head, -1 after the last
     origin: Tensor  # (K, 2) x and y of the cell's corner minus 1/2: lower end of the decoder's range
     anchor_px: Tensor  # (K, 2) width and height
     stride_px: Tensor  # (K, 1)
     num_per_output: tuple[int, ...]
+    crowds: tuple[Crowd, ...] = ()  # images and heads that are not in the table, but matched one by one
 
     def to(self, device: torch.device) -> Self:
         """Copy to a device, asynchronously."""
         values = (getattr(self, field.name) for field in fields(self))
-        return Candidates(*(to_device(v, device) if isinstance(v, Tensor) else v for v in values))
+        moved = [to_device(v, device) if isinstance(v, Tensor) else v for v in values]
+        crowds = [Crowd(*(to_device(getattr(crowd, f.name), device) for f in fields(crowd))) for crowd in self.crowds]
+        return Candidates(*moved[:-1], tuple(crowds))
 
     def indices_per_output(self) -> list[tuple[Tensor, ...]]:
         """Indices image, anchor, y, x of each output's candidates in its (B, A, H, W, 5+C)."""
         parts = (i.split(self.num_per_output) for i in (self.image, self.anchor, self.y, self.x))
         return list(zip(*parts, strict=True))
 
-    def decode(self, cells: Tensor) -> Tensor:
-        """Raw predictions (K, 5+C) to boxes (K, 4): cx, cy, w, h in pixels."""
-        scaled = cells[:, :4].sigmoid() * 2
-        centre = (scaled[:, :2] + self.origin) * self.stride_px
-        return torch.cat((centre, scaled[:, 2:].square() * self.anchor_px), dim=1)
+    def decode(self, cells: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Raw predictions (K, 5+C) to boxes (K, 4), or those of some `rows`: cx, cy, w, h in pixels."""
+        scaled = cells[rows, :4].sigmoid() * 2
+        centre = (scaled[:, :2] + self.origin[rows]) * self.stride_px[rows]
+        return torch.cat((centre, scaled[:, 2:].square() * self.anchor_px[rows]), dim=1)
 
     def distance(self, centres_px: Tensor) -> Tensor:
         """Chebyshev distance (K,), in cells, from the centre of each candidate's cell to a point (K, 2) in
@@ -100,12 +105,14 @@ def match_anchors(
     num_images: int,
     ratio_threshold: float = 4.0,
     reaches: Sequence[float] = (FINE_REACH,),
+    crowd_pairs: int = CROWD_PAIRS,
 ) -> Candidates:
     """Propose candidates for each target: anchors of its shape, in its cell and the nearest neighbours.
 
     An anchor fits if neither side differs by a factor of `ratio_threshold` or more. `targets` (N, 6) on the
     CPU: image, class, cx, cy, w, h in pixels; `anchors_px` (L, A, 2) on the CPU; `grids_hw` the
-    cells of each level; `reaches` D, one per head. One pass over (D, L, 5, A, N), hence the order
+    cells of each level; `reaches` D, one per head. Images with more than `crowd_pairs` pairs of target and
+    candidate become crowds. One pass over (D, L, 5, A, N), hence the order
     of the candidates. In NumPy, whose call overhead is a third of torch's on such small arrays.
     """
     rows, dtype = targets.numpy(), targets.numpy().dtype
@@ -131,30 +138,45 @@ def match_anchors(
     width, height = grid_wh.max(axis=0).astype(np.int64)
     image_and_head = image * len(reach) + head
     prediction = (((image_and_head * num_levels + level) * num_anchors + anchor) * height + y) * width + x
+    crowded = np.bincount(image_and_head, minlength=num_images * len(reach)) * np.repeat(
+        np.bincount(rows[:, 0].astype(np.int64), minlength=num_images), len(reach)) > crowd_pairs
+    cell, slot, table = _group_by_image_and_head(prediction, image_and_head, (num_images, len(reach)), crowded)
+    crowds = [_crowd(image_and_head == i, rows[:, 0] == i // len(reach), cell) for i in np.flatnonzero(crowded)]
     arrays = (
         *(image, anchor, y, x, output, target),
-        *_group_by_image_and_head(prediction, image_and_head, (num_images, len(reach))),
+        *(cell, slot, table),
         *(cell_xy - reach.dtype.type(0.5), anchors[level, anchor], stride[level, None]),
     )
     num_per_output = np.bincount(output, minlength=len(reach) * num_levels)
-    return Candidates(*map(torch.from_numpy, arrays), tuple(num_per_output.tolist()))
+    return Candidates(*map(torch.from_numpy, arrays), tuple(num_per_output.tolist()), tuple(crowds))
 
 
 def _group_by_image_and_head(
-    prediction: NDArray, image_and_head: NDArray, shape: tuple[int, int]
+    prediction: NDArray, image_and_head: NDArray, shape: tuple[int, int], crowded: NDArray
 ) -> tuple[NDArray, ...]:
     """Group candidates, given the indices (K,) of their predictions and of their image and head, and the
-    shape (B, D): `cell` and `slot` (K,) and `table` (B, D, M) of `Candidates`."""
+    shape (B, D): `cell` and `slot` (K,) and `table` (B, D, M) of `Candidates`. Groups that are `crowded`, (B D,)
+    bool, are left out of the table."""
     order = prediction.argsort(kind="stable")
     prediction, row_of = prediction[order], image_and_head[order]
     cell, slot = np.empty_like(order), np.empty_like(order)
     cell[order] = (np.diff(prediction, prepend=prediction[:1]) != 0).cumsum()
     count = np.bincount(image_and_head, minlength=shape[0] * shape[1])
-    max_count, first = count.max(), count.cumsum() - count
+    max_count, first = count[~crowded].max(initial=0), count.cumsum() - count
     slot[order] = np.arange(len(image_and_head)) + (np.arange(len(count)) * max_count - first)[row_of]
     table = np.full((*shape, max_count), -1)
-    table.reshape(-1)[slot] = np.arange(len(image_and_head))
+    outside = crowded[image_and_head]
+    slot[outside] = table.size
+    table.reshape(-1)[slot[~outside]] = np.flatnonzero(~outside)
     return cell, slot, table
+
+
+def _crowd(is_member: NDArray, is_target: NDArray, cell: NDArray) -> Crowd:
+    """The crowd of those candidates (K,) and targets (N,) that are marked."""
+    members = np.flatnonzero(is_member)
+    _, first, unique, multiplicity = np.unique(
+        cell[members], return_index=True, return_inverse=True, return_counts=True)
+    return Crowd(*map(torch.from_numpy, (members, np.flatnonzero(is_target), unique, multiplicity, first)))
 
 
 @torch.no_grad()
@@ -166,10 +188,23 @@ def assign_ota(
     SimOTA (YOLOX section 2.1 after OTA, Ge et al. 2021). k is the sum of a target's `num_ious`
     largest overlaps, at least 1. A candidate claimed by several targets goes to the one (of all in
     its image) with the lowest cost, the first of them if costs are equal. `cells` (K, 5+C) raw
-    predictions; `targets` (N, 6) as in `match_anchors`. Matrices are (N, D, M).
+    predictions; `targets` (N, 6) as in `match_anchors`.
     """
     if not len(candidates.target):
         return candidates.target
+    assigned = torch.full_like(candidates.target, -1)
+    if candidates.table.shape[-1]:
+        assigned = _assign_in_table(candidates, cells, targets, num_ious)
+    for crowd in candidates.crowds:
+        background, as_object = classification_costs(cells[crowd.members[crowd.first]])
+        boxes_xyxy = cxcywh_to_xyxy(candidates.decode(cells, crowd.members[crowd.first]))
+        position = assign_crowd(crowd, boxes_xyxy, as_object + background[:, None], targets[crowd.targets], num_ious)
+        assigned[crowd.members] = torch.where(position < 0, -1, crowd.targets[position])
+    return assigned
+
+
+def _assign_in_table(candidates: Candidates, cells: Tensor, targets: Tensor, num_ious: int) -> Tensor:
+    """`assign_ota` of all candidates in the table: costs are matrices (N, D, M)."""
     image, label = targets[:, 0].long(), targets[:, 1].long()
     as_background, as_object = classification_costs(cells)
 
@@ -217,7 +252,7 @@ def _resolve_conflicts(cost: Tensor, claimed: Tensor, image: Tensor, candidates:
     is_assigned = torch.where(contested.index_select(0, image), cheapest, claimed)
     target = torch.where(is_assigned, torch.arange(unassigned, device=cost.device)[:, None, None], unassigned)
     assigned = torch.full_like(candidates.table, unassigned).scatter_reduce_(0, rows, target, "amin")
-    assigned = assigned.view(-1)[candidates.slot]
+    assigned = F.pad(assigned.view(-1), (0, 1), value=unassigned)[candidates.slot]
     return torch.where(assigned < unassigned, assigned, -1)
 
 

@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .assignment import COARSE_REACH, FINE_REACH, Candidates, assign_ota, match_anchors, to_device
+from .assignment import (
+    COARSE_REACH,
+    CROWD_PAIRS,
+    CROWD_PAIRS_GPU,
+    FINE_REACH,
+    Candidates,
+    assign_ota,
+    match_anchors,
+    to_device,
+)
 from .boxes import bbox_iou
 from .cells import ReadCells
 from .config import LossConfig
@@ -148,6 +157,7 @@ class Criterion(nn.Module):
             len(outputs[0]),
             self.config.anchor_ratio_threshold,
             reaches[: len(outputs) // num_levels],
+            CROWD_PAIRS if outputs[0].device.type == "cpu" else CROWD_PAIRS_GPU,
         )
 
     def _guide(

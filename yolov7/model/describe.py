@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..architectures.language import Architecture
+from ..architectures.published import PUBLISHED
 from .backbone import Backbone, BackboneStage
 from .detector import YOLO, build_model
 from .elan import ExtendedElanBlock
@@ -118,6 +119,26 @@ def describe(architecture: Architecture | str, num_classes: int = 80, image_size
     for form, model in forms.items():
         gflops = sum(_flops_by_conv(model, size_px).values()) / 1e9
         lines.append(f"{form:<76}{count_parameters(model):>14,}{gflops:>10.3f}")
+    return "\n".join(lines)
+
+
+def comparison() -> str:
+    """Return the paper's Tables 1 and 2 as published, beside parameters and FLOPs of our folded models."""
+    lines = ["AP (%), parameters and FLOPs as published in arXiv:2207.02696, not measured here: COCO val2017, speed in",
+             "images/s on a V100, one at a time. Ours: the folded model of the same name, counted here. The paper",
+             "counts YOLOv7-D6 with its auxiliary head."]
+    for title, rows in PUBLISHED.items():
+        lines += ["", f"{title} (published)", f"{'model':<18}{'size px':>8}{'AP':>6}{'AP50':>6}{'AP75':>6}{'speed':>7}"
+                  f"{'params M':>10}{'GFLOPs':>8}  {'ours':<17}{'params M':>9}{'GFLOPs':>8}"]
+        for row in rows:
+            figures = "".join(f"{'-' if value is None else value:>{width}}" for value, width in (
+                (row.ap, 6), (row.ap50, 6), (row.ap75, 6), (row.fps, 7), (row.parameters_m, 10), (row.flops_g, 8)))
+            own = f"  {'-':<17}"
+            if row.own:
+                model = _on_meta(row.own, 80, folded=True)
+                parameters, flops = count_parameters(model), count_flops(model, row.image_size_px)
+                own = f"  {row.own:<17}{parameters / 1e6:>9.1f}{flops / 1e9:>8.1f}"
+            lines.append(f"{row.model:<18}{row.image_size_px:>8}{figures}{own}".rstrip())
     return "\n".join(lines)
 
 

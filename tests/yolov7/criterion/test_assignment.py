@@ -203,3 +203,47 @@ def test_classification_costs_lose_no_digits_where_the_probability_is_almost_one
         classification_costs(cells), classification_costs(cells.double()), strict=True
     ):
         torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=0)
+
+
+def predictions(candidates, seed=0):
+    """Raw predictions (K, 5+C), equal where candidates are the same prediction."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(len(candidates.target), 5 + NUM_CLASSES, generator=rng)[candidates.cell] * 2
+
+
+@pytest.mark.parametrize(("reaches", "num_ious"), [((FINE_REACH,), 10), ((FINE_REACH, COARSE_REACH), 20)])
+@pytest.mark.parametrize("seed", range(4))
+def test_crowded_images_are_assigned_as_all_others(reaches, num_ious, seed):
+    targets = make_targets(3, 60, seed=seed)
+    crowd = make_targets(1, 150, seed=seed + 10)
+    crowd[:, 0] = 1
+    targets = torch.cat((targets[:30], crowd, targets[30:]))
+    grids = [(128 // s, 128 // s) for s in STRIDES]
+    by_pairs = [match_anchors(targets, ANCHORS_PX, STRIDES, grids, 3, 4.0, reaches, pairs)
+                for pairs in (2**30, 50_000, 0)]
+    assert [len(candidates.crowds) for candidates in by_pairs] == [0, len(reaches), 3 * len(reaches)]
+    assert by_pairs[1].table.shape[-1] < by_pairs[0].table.shape[-1] and not by_pairs[2].table.shape[-1]
+    cells = predictions(by_pairs[0], seed)
+    alone, some, all_crowded = (assign_ota(candidates, cells, targets, num_ious) for candidates in by_pairs)
+    assert (alone >= 0).sum() > 100
+    assert torch.equal(alone, some) and torch.equal(alone, all_crowded)
+
+
+@pytest.mark.parametrize("change", ["far away", "one class surely", "one box", "saturated"])
+def test_crowds_without_overlaps_or_full_of_ties_are_assigned_as_all_others(change):
+    """Where no overlap decides: predictions that touch nothing, that one class has for certain, or that are equal."""
+    targets = make_targets(1, 80, seed=5)
+    if change == "one box":
+        targets[:, 1:] = targets[3, 1:]
+    elif change == "far away":
+        targets[:, 2:] = torch.cat((targets[:, 2:4], torch.full((80, 2), 20.0)), 1)
+    grids = [(128 // s, 128 // s) for s in STRIDES]
+    whole, crowded = (match_anchors(targets, ANCHORS_PX, STRIDES, grids, 1, 4.0, crowd_pairs=p) for p in (2**30, 0))
+    cells = predictions(whole)
+    if change == "far away":
+        cells[:, 2:4] = -12  # boxes of almost no size, which overlap next to nothing
+    elif change == "one class surely":
+        cells[:, 4:] = cells[:, 4:] * 10
+    elif change == "saturated":
+        cells *= 60
+    assert torch.equal(assign_ota(whole, cells, targets, 10), assign_ota(crowded, cells, targets, 10))
