@@ -1,6 +1,5 @@
 """Runs one job, from its specification to its outputs."""
 
-import threading
 import time
 from typing import Any
 
@@ -26,7 +25,6 @@ def execute(job: Job, run_name: str, *, resume: bool = False, address: str | Non
     check_run_name(job, run_name, resume)
     print(f"{run_name}: {'resuming' if resume else 'starting'} ({job.kind})", flush=True)
     print("waiting for Ray", flush=True)
-    threading.Thread(target=kind_of(job).warm_up, daemon=True).start()
     remedy = after_interrupt(job, run_name, where)
     with local_ray.start_ray(address, verbose, remedy):
         print(f"Ray is there, after {time.monotonic() - started:.1f} s", flush=True)
