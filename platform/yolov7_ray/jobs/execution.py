@@ -1,6 +1,5 @@
 """Runs one job, from its specification to its outputs, and sums it up."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ def execute(job: Job, run_name: str, *, resume: bool = False, address: str | Non
     changed = kind_of(job).check_resume(job, run_name) if resume else []
     print("\n  ".join([f"{run_name}: {'resuming' if resume else 'starting'} ({job.kind})", *changed]), flush=True)
     print("waiting for Ray", flush=True)
-    threading.Thread(target=kind_of(job).warm_up, daemon=True).start()
     remedy = after_interrupt(job, run_name, where)
     with claimed(job, run_name), local_ray.start_ray(address, verbose, remedy):
         print(f"Ray is there, after {time.monotonic() - started:.1f} s", flush=True)

@@ -74,9 +74,6 @@ class JobKind(ABC, Generic[Spec]):
     def run(self, spec: Spec, run_name: str) -> dict[str, Any]:
         """Do the work on the running Ray; return the outputs."""
 
-    def warm_up(self) -> None:
-        """Import what `run` needs and takes long to import; called in a thread while Ray starts."""
-
     def demand(self, spec: Spec) -> Demand:
         """Cluster resources that it holds at the same time."""
         return Demand(1, 1, 0, "1 task")

@@ -20,9 +20,6 @@ class Train(JobKind[TrainSpec]):
 
         return train(spec, run_name)
 
-    def warm_up(self) -> None:
-        import torch  # noqa: F401
-
     def demand(self, spec: TrainSpec) -> Demand:
         return spec.resources.demand()
 

@@ -11,7 +11,7 @@ import ray.train
 from ray import PlacementGroupID
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_placement_groups
 from ray.util.state.exception import RayStateApiException
@@ -30,6 +30,8 @@ from .starting_point import check_resumed, count_matching_tensors, record_start,
 T = TypeVar("T")
 GATHER_TIMEOUT_S = 5
 """How long an elastic run that lost workers waits for as many as before until it continues with fewer."""
+COLLECTIVE_TIMEOUT_S = 1800
+"""How long a rank waits for another, beyond the time for which that one may wait for storage."""
 STATE_TIMEOUT_S = 30
 """How long Ray's state is asked for."""
 
@@ -94,6 +96,7 @@ def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle, l
         train_loop,
         train_loop_config={"spec": spec.model_dump(mode="json"), "run": run, "progress_actor": progress_actor,
                            "label": label, "report": bool(callbacks)},
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S + round(60 * spec.storage_patience_minutes)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker,
             elastic_resize_monitor_interval_s=NODE_POLL_S),
