@@ -40,7 +40,7 @@ def _without_truth_values(schema: Any) -> Any:
 
 
 def embedded(cls: type) -> type:
-    """A stdlib dataclass of ``yolov7`` as a pydantic dataclass that refuses unknown keys, and truth values as numbers."""
+    """A stdlib dataclass of ``yolov7`` as a pydantic one; it refuses unknown keys, and true and false as numbers."""
     assert is_dataclass(cls)
 
     def schema(_: type, source: Any, handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -87,7 +87,8 @@ class Part(pydantic.BaseModel):
     model_config = STRICT
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any,
+                                     handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return _without_truth_values(handler(source))
 
 
