@@ -180,10 +180,11 @@ def _check_data(spec: TrainSpec, run: str, dataset: str) -> None:
     """JobError unless the dataset has the content that the run was trained on."""
     now, before = load_manifest(spec.dataset).fingerprint, _fingerprint(run, dataset)
     if before is None and storage.absolute(dataset) != storage.absolute(spec.dataset):
-        raise JobError(f"run {run}", f"was trained on {dataset}, which is gone, and whether {spec.dataset} has the same "
-                       "content cannot be told", "give that dataset, or start a new run")
+        raise JobError(f"run {run}", f"was trained on {dataset}, which is gone, and whether {spec.dataset} has the "
+                       "same content cannot be told", "give that dataset, or start a new run")
     if before not in (None, now):
-        raise JobError(f"run {run}", f"was trained on data with fingerprint {before[:12]}, {spec.dataset} has {now[:12]}",
+        raise JobError(f"run {run}", f"was trained on data with fingerprint {before[:12]}, "
+                       f"{spec.dataset} has {now[:12]}",
                        "give that dataset, or start a new run")
 
 
