@@ -73,8 +73,8 @@ Distribution = Annotated[Union[Uniform, LogUniform, Integer, Quantized, Choice],
 JOB_RECORD = "job.json"
 """In a search's directory: the job and the fingerprint of its dataset."""
 MAY_CHANGE = ("name", "storage", "max_concurrent_trials", "train.name", "train.storage", "train.dataset",
-              "train.recipe", "train.resources", "train.checkpoint", "train.data.loader_processes", "train.data.cache_dir",
-              "train.data.cache_gb")
+              "train.recipe", "train.resources", "train.checkpoint", "train.data.loader_processes",
+              "train.data.cache_dir", "train.data.cache_gb")
 """Keys, and sections of keys, that a resumed search may change; by all others its trials are compared."""
 
 

@@ -1,6 +1,6 @@
 """How long the command line takes to answer without doing anything, side by side with another checkout.
 
-    python tests/bench/bench_startup.py [--other CHECKOUT] [--rounds 9]
+    python tests/bench/bench_command_line.py [--other CHECKOUT] [--rounds 9]
 
 Medians of wall seconds of `--help`, of a mistake in a job file, and of `schema`; the checkouts take turns.
 """
