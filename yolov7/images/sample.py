@@ -169,6 +169,7 @@ def read_sample(
     if pixels.shape[:2] != expected_hw:
         orientation = read_orientation(image)
         turned = f" (EXIF orientation {orientation})" if orientation != UPRIGHT else ""
+        reduced = f" at 1/{reduce}" if reduce > 1 else ""
         raise ValueError(
             f"{file_name}: the image is {pixels.shape[1]}x{pixels.shape[0]} px as displayed{turned}"
             f"{f' at 1/{reduce}' if reduce > 1 else ''}, by its row {expected_hw[1]}x{expected_hw[0]} px; ingest the "

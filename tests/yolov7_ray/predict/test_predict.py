@@ -1,6 +1,10 @@
 """Batch inference: every image once and in order, boxes in its own pixels, files whole or absent."""
 
 import json
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +28,7 @@ from yolov7.architectures.family import architecture
 from yolov7.checkpoints.weights import save_model
 from yolov7.evaluation.postprocess import postprocess
 from yolov7.images.batch import normalize
-from yolov7.images.sample import decode_image, letterbox
+from yolov7.images.sample import decode_image, encode_image, letterbox
 from yolov7.model.detector import build_model
 
 CLASSES = ["dog", "bird"]  # a dataset of conftest has cat and dog, ids 3 and 7
@@ -152,6 +156,101 @@ def test_actor_detects_as_the_job_asks(tmp_path, model_uri):
     more = row(test_time_augmentation=True)
     assert max(more["scores"]) >= max(plain["scores"]), "nothing that the plain view sees is lost to a weaker one"
     assert np.max(more["boxes_xyxy"]) <= 128 and more["scores"] != plain["scores"]
+
+
+class WhiteBox(torch.nn.Module):
+    """Detects the white rectangle of each image, wherever it lies, and remembers the shapes of its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, images):
+        self.shapes.append(tuple(images.shape))
+        found = []
+        for image in images:
+            y, x = torch.nonzero(image.amin(dim=0) > 0.75, as_tuple=True)
+            x1, x2, y1, y2 = x.min(), x.max() + 1, y.min(), y.max() + 1
+            found.append([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 1.0, 1.0, 0.0])
+        return torch.tensor(found)[:, None]
+
+
+@pytest.mark.parametrize("max_waiting", [64e6, 1.0])
+def test_rectangles_are_batched_by_shape_and_give_the_squares_boxes(tmp_path, model_uri, monkeypatch, max_waiting):
+    monkeypatch.setattr("yolov7_ray.predict.predictor.WAITING_BYTES", max_waiting)
+    sizes_hw = [(96, 128), (128, 60), (62, 128), (128, 128), (20, 128), (33, 33), (96, 128), (60, 128), (128, 128)]
+    for number, (height, width) in enumerate(sizes_hw):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[height // 4:height // 2, width // 4:width // 2] = 255
+        (tmp_path / f"{number}.png").write_bytes(encode_image(pixels, ".png"))
+    rows, shapes = {}, {}
+    for rectangular in (False, True):
+        predictor = Predictor(FolderImages(str(tmp_path)), locate(model_uri),
+                              job(model_uri, tmp_path, "unused", rectangular=rectangular, batch_size=3))
+        predictor.model = WhiteBox()
+        rows[rectangular] = pa.concat_tables(predictor(pa.table({"index": range(len(sizes_hw))}))).to_pylist()
+        shapes[rectangular] = predictor.model.shapes
+    assert [row["index"] for row in rows[True]] == list(range(len(sizes_hw)))
+    for square, rectangle, (height, width) in zip(rows[False], rows[True], sizes_hw):
+        np.testing.assert_allclose(rectangle["boxes_xyxy"], square["boxes_xyxy"], atol=1e-3)
+        [box] = rectangle["boxes_xyxy"]
+        expected = [width // 4, height // 4, width // 2, height // 2]
+        np.testing.assert_allclose(box, expected, atol=max(height, width) / SIZE_PX)
+    assert {shape[2:] for shape in shapes[False]} == {(SIZE_PX, SIZE_PX)}
+    assert {shape[2:] for shape in shapes[True]} == {(64, 64), (64, 32), (32, 64)}
+    assert max(shape[0] for shape in shapes[True]) == (3 if max_waiting > 1 else 1)
+    assert sum(shape[0] for shape in shapes[True]) == len(sizes_hw)
+
+
+def test_the_least_canvas():
+    assert least_canvas_hw((480, 640), 640, 32) == (480, 640)
+    assert least_canvas_hw((427, 640), 320, 32) == (224, 320)
+    assert least_canvas_hw((4000, 1), 640, 64) == (640, 64)
+
+
+def test_pictures_are_decoded_within_the_budget():
+    """Threads wait for each other; one that is larger than the budget goes alone."""
+    from yolov7_ray.predict.pixel_budget import PixelBudget
+
+    budget, held, lock, seen = PixelBudget(100), [], threading.Lock(), []
+
+    def decode(num_bytes):
+        with budget.of(num_bytes):
+            with lock:
+                held.append(min(100, 100 if num_bytes is None else num_bytes))
+                seen.append(sum(held))
+            time.sleep(0.002)
+            with lock:
+                held.remove(min(100, 100 if num_bytes is None else num_bytes))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [30, 40, 200, None, 10, 100, 60, 50] * 5))
+    assert len(seen) == 40 and max(seen) <= 100 and budget._used_bytes == 0
+
+
+def test_no_picture_is_held_after_it_was_letterboxed(tmp_path, model_uri, monkeypatch):
+    """Of 12 pictures of 24 megapixels, batch 12, at most those within the budget are in memory at once."""
+    alive, most = weakref.WeakSet(), [0]
+
+    class Picture(np.ndarray):
+        """An array that can be watched."""
+
+    def decode(image):
+        picture = np.zeros((40, 60, 3), np.uint8).view(Picture)
+        alive.add(Alive(picture))
+        most[0] = max(most[0], len(alive))
+        return picture
+
+    class Alive:
+        def __init__(self, picture):
+            picture.owner = self  # lives as long as the picture
+
+    monkeypatch.setattr("yolov7_ray.predict.predictor.decoded", decode)
+    for i in range(12):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
+    predictor = Predictor(FolderImages(str(tmp_path)), locate(model_uri), job(model_uri, tmp_path, "x", batch_size=12))
+    assert sum(table.num_rows for table in predictor(pa.table({"index": range(12)}))) == 12
+    assert most[0] <= 2, f"{most[0]} full pictures at once"
 
 
 def test_bad_image_of_a_dataset_is_no_end(tmp_path):
