@@ -22,7 +22,7 @@ from conftest import ingest_here  # noqa: E402
 from training_jobs import train_job, wait_for  # noqa: E402
 from yolov7_ray.data.sources.spec import ShapesSource  # noqa: E402
 
-STAGES = ("starting (train)", "Ray is there", "waiting for 1 worker", "waiting for the dataset",
+STAGES = ("starting (train)", "Ray is up", "waiting for 1 worker", "waiting for the dataset",
           "waiting for the first step")
 
 

@@ -30,7 +30,7 @@ def execute(job: Job, run_name: str, *, resume: bool = False, address: str | Non
     print("waiting for Ray", flush=True)
     remedy = after_interrupt(job, run_name, where)
     with claimed(job, run_name), local_ray.start_ray(address, verbose, remedy):
-        print(f"Ray is there, after {time.monotonic() - started:.1f} s", flush=True)
+        print(f"Ray is up after {time.monotonic() - started:.1f} s", flush=True)
         nodes = local_ray.nodes(address) if admit else None
         if nodes is not None:
             admission.check(job, resources.total(nodes), nodes)
