@@ -125,3 +125,11 @@ def with_fitted_anchors(spec: TrainSpec, run: str) -> TrainSpec:
         anchors = fitted_anchors(spec, box_sizes_px(spec, load_manifest(spec.dataset))).anchors_px
     return TrainSpec.model_validate(spec.model_dump(mode="json") | {
         "model": spec.model.model_dump(mode="json") | {"anchors": anchors}})
+
+
+def check_last_step(spec: TrainSpec, num_images: int) -> None:
+    """JobError if what remains of an epoch after its full batches is too little for batch norm."""
+    try:
+        spec.check_least_batch(num_images % spec.batch_size or spec.batch_size)
+    except ValueError as error:
+        raise JobError(f"the last step of an epoch of {num_images} images", str(error)) from None
