@@ -251,5 +251,6 @@ class TrainSpec(Job):
             return
         key = "data.multi_scale" if self.data.image_size_px > stride else "data.image_size_px"
         raise ValueError(f"{key}: at {smallest_px:g} px the coarsest map is 1 x 1, and a step of {num_images} images "
-                         f"over {most} workers leaves one image alone, of which batch norm has no variance; keep images at "
-                         f"{2 * stride} px or more, or change batch_size so that every step has {2 * most} or more")
+                         f"over {most} workers leaves one image alone, of which batch norm has no variance; keep "
+                         f"images at {2 * stride} px or more, or change batch_size so that every step has {2 * most} "
+                         "or more")
