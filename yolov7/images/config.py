@@ -15,7 +15,7 @@ class AugmentConfig:
     """Mosaic, mixup and paste-in draw among about this many neighbours in the epoch's order, so that
     an image decoded once serves several samples; 0: among the whole dataset."""
     mixup: float = 0.15
-    """Probability that the image is blended with a second one made the same way."""
+    """Probability that the image is blended with a second one made the same way (in the reference mosaics alone)."""
     hsv_hue: float = 0.015
     """Hue is multiplied by 1 +- this; at most 0.4."""
     hsv_saturation: float = 0.7

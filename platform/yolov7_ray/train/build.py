@@ -11,11 +11,12 @@ from yolov7.training.state import TrainState
 
 from ..data.reading.dataset import ArrowDataset
 from .spec import TrainSpec
-from .starting_point import starting_architecture, starting_model
+from .starting_point import check_last_step, starting_architecture, starting_model
 
 
 def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) -> TrainState:
     """A fresh state, or one that starts from given weights."""
+    check_last_step(spec, len(train_set))
     torch.manual_seed(spec.seed)
     loaded = starting_model(spec)
     schedule = Schedule(spec.optimizer, spec.epochs, -(-len(train_set) // spec.batch_size), spec.batch_size,

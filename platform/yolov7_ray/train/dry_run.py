@@ -49,10 +49,14 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
             lines += _anchor_lines(job, architecture)
     num_images = images.get(job.data.train_split)
     if num_images:
+        starting_point.check_last_step(job, num_images)
         steps = -(-num_images // job.batch_size)
         per_update = max(1, round(job.nominal_batch_size / job.batch_size))
         lines.append(("steps", f"{steps} per epoch of {num_images} images in batches of {job.batch_size}, "
                                f"x {job.epochs} epochs = {steps * job.epochs}; an update every {per_update}"))
+    if job.optimizer.warmup_epochs > job.epochs:
+        lines.append(("warning", f"the warm-up takes {job.optimizer.warmup_epochs:g} epochs and the run {job.epochs}: "
+                                 "the learning rate never reaches its peak; set optimizer.warmup_epochs lower"))
     return lines
 
 

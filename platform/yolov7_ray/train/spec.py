@@ -235,3 +235,35 @@ class TrainSpec(Job):
             raise ValueError("model.sync_batchnorm: shares statistics among workers that change in number with "
                              f"resources.workers [{least}, {most}]; give a fixed number, or false")
         return self
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "TrainSpec":
+        warmup = self.optimizer.warmup_epochs
+        if warmup > self.epochs and warmup != OptimizerConfig.warmup_epochs:  # the default may exceed a short trial
+            raise ValueError(f"optimizer.warmup_epochs: {warmup:g} epochs of warm-up are more than the run has; give "
+                             f"at most epochs, {self.epochs}, and better a tenth of it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_batch_statistics(self) -> "TrainSpec":
+        most = self.resources.worker_range[1]
+        if self.model.sync_batchnorm and most > 1 and not self.resources.gpus_per_worker:
+            raise ValueError("model.sync_batchnorm: PyTorch shares batch statistics among GPUs alone, and "
+                             "resources.gpus_per_worker is 0; give each worker a GPU, or false")
+        self.check_least_batch(self.batch_size)
+        return self
+
+    def check_least_batch(self, num_images: int) -> None:
+        """ValueError if a step of `num_images` leaves a worker one image whose coarsest map is a single cell.
+
+        Batch norm has no variance of one value; PyTorch refuses it in the middle of training.
+        """
+        stride, most = max(self.build_architecture().strides), self.resources.worker_range[1]
+        smallest_px = max(1, -(-self.data.image_size_px * (1 - self.data.multi_scale) // stride)) * stride
+        if smallest_px > stride or num_images // most > 1 or self.model.sync_batchnorm and num_images > 1:
+            return
+        key = "data.multi_scale" if self.data.image_size_px > stride else "data.image_size_px"
+        raise ValueError(f"{key}: at {smallest_px:g} px the coarsest map is 1 x 1, and a step of {num_images} images "
+                         f"over {most} workers leaves one image alone, of which batch norm has no variance; keep "
+                         f"images at {2 * stride} px or more, or change batch_size so that every step has {2 * most} "
+                         "or more")

@@ -200,3 +200,11 @@ def _fingerprint(run: str, dataset: str) -> str | None:
         return load_manifest(dataset).fingerprint
     except JobError:
         return None
+
+
+def check_last_step(spec: TrainSpec, num_images: int) -> None:
+    """JobError if what remains of an epoch after its full batches is too little for batch norm."""
+    try:
+        spec.check_least_batch(num_images % spec.batch_size or spec.batch_size)
+    except ValueError as error:
+        raise JobError(f"the last step of an epoch of {num_images} images", str(error)) from None

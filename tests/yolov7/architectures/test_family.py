@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolov7 import ARCHITECTURES, build_model, Architecture
-from yolov7.architectures.family import TABLE_4, YOLOV7_X_LIGHT, architecture
+from yolov7.architectures.family import TABLE_4, architecture
 from yolov7.model.convolution import RepConvBlock
 from yolov7.architectures.channels import halves, scaled_channels
 from yolov7.model.describe import part_costs
@@ -81,7 +81,7 @@ def test_more_depth_or_width_never_costs_less(name, depths, widths):
      ({"depth": 1.5}, 71.3, 189.9)],
 )  # fmt: skip
 def test_table_3_of_the_paper(factors, millions, gflops):
-    num_parameters, num_flops = cost(YOLOV7_X_LIGHT.scaled(**factors), 640)
+    num_parameters, num_flops = cost(architecture("yolov7-x-light").scaled(**factors), 640)
     assert num_parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert num_flops / 1e9 == pytest.approx(gflops, rel=0.01)
 

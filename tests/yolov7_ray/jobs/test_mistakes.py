@@ -53,6 +53,14 @@ KEYS = [
     (["--set", "resources.workers=[0, 2]"], r"", r"'\[0, 2\]' is no number of workers; give one, or \[least, most\]"),
     (["--set", "resources.workers=[1, 2]", "--set", "model.sync_batchnorm=true"], r"",
      r"model\.sync_batchnorm: .* change in number with resources\.workers \[1, 2\]; give a fixed number, or false"),
+    (["--set", "resources.workers=2", "--set", "model.sync_batchnorm=true"], r"",
+     r"model\.sync_batchnorm: .* resources\.gpus_per_worker is 0; give each worker a GPU, or false"),
+    (["--set", "epochs=4", "--set", "optimizer.warmup_epochs=5"], r"",
+     r"optimizer\.warmup_epochs: 5 epochs .* more than the run has; give at most epochs, 4"),
+    (["--set", "model.architecture=yolov7-w6", "--set", "batch_size=1", "--set", "data.image_size_px=64"], r"",
+     r"data\.image_size_px: at 64 px the coarsest map is 1 x 1.* 128 px or more, or change batch_size"),
+    (["--set", "resources.workers=8", "--set", "data.image_size_px=64", "--set", "data.multi_scale=0.5"], r"",
+     r"data\.multi_scale: at 32 px the coarsest map is 1 x 1.* 64 px or more, .* every step has 16 or more"),
     (["--set", "augment.partner_window=0", "--set", "data.shuffle_shards=2"], r"",
      r"augment\.partner_window: 0 draws .* give 32, or leave data\.shuffle_shards out"),
     (["--set", "dataset=gs://bucket/x"], r"--set", r"scheme 'gs' is unknown; give a local path or s3://"),
@@ -65,6 +73,13 @@ KEYS = [
 def test_keys_and_values(dataset, capsys, words, where, message):
     error = error_of(capsys, train_job("data", "runs"), "--dry-run", *words)
     assert re.search(where, error) and re.search(message, error, re.S), error
+
+
+def test_a_last_step_of_one_image_and_one_cell_is_told_before_it_comes(dataset, capsys):
+    num_images = ArrowDataset(str(dataset), "train", NodeCache(dataset / "nodes")).split.num_rows
+    words = ["--set", "data.image_size_px=32", "--set", f"batch_size={num_images - 1}"]
+    error = error_of(capsys, train_job("data", "runs"), "--dry-run", *words)
+    assert re.search(r"last step .*data\.image_size_px: at 32 px .* a step of 1 images", error, re.S), error
 
 
 def test_missing_dataset(dataset, capsys):
