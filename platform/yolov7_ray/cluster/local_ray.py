@@ -32,6 +32,8 @@ PASSING_START_FAULTS = ("timed out during startup", "already occupied", "already
                         "Failed to start the dashboard")
 """Parts of Ray's messages that a second attempt may not meet again."""
 
+WORKER_DEATH = "A worker died or was killed while executing a task"
+"""Start of Ray's message, which is a paragraph."""
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Written by `ray up` on a head node: the node types that its autoscaler may add."""
 
@@ -82,12 +84,17 @@ def start_ray(address: str | None = None, verbose: bool = False,
 
 
 def _shorten_node_deaths() -> None:
-    """Print only the first line of Ray's message about a dead node, without the twenty log lines it appends."""
+    """Print the first line of Ray's message about a dead node, without the twenty log lines it appends; none of dead
+    workers, whose loss jobs report themselves, in a few words."""
     from ray._private import worker
 
     print_all = worker.print_to_stdstream
-    worker.print_to_stdstream = lambda data, **how: print_all(
-        data | {"lines": [line.partition("\n")[0] for line in data["lines"]]}, **how)
+
+    def print_shortened(data: dict, **how: object) -> None:
+        lines = [line.partition("\n")[0] for line in data["lines"] if not line.startswith(WORKER_DEATH)]
+        print_all(data | {"lines": lines}, **how)
+
+    worker.print_to_stdstream = print_shortened
 
 
 def init_with_retries(**arguments) -> None:

@@ -31,6 +31,7 @@ def kill(driver: int, kind: str) -> None:
 
 def assert_brief(text: str) -> None:
     assert "Traceback" not in text and "The actor is dead" not in text and "*** SIG" not in text, text
+    assert "(raylet)" not in text, text
     noise = [line for line in text.splitlines() if line.startswith(("(", "[20", "E0", "W0")) and "pid=" in line]
     assert not noise, text
 
