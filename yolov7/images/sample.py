@@ -172,8 +172,8 @@ def read_sample(
         reduced = f" at 1/{reduce}" if reduce > 1 else ""
         raise ValueError(
             f"{file_name}: the image is {pixels.shape[1]}x{pixels.shape[0]} px as displayed{turned}"
-            f"{f' at 1/{reduce}' if reduce > 1 else ''}, by its row {expected_hw[1]}x{expected_hw[0]} px; ingest the "
-            "dataset again with `overwrite: true`, so that boxes fit the pixels"
+            f"{reduced}, by its row {expected_hw[1]}x{expected_hw[0]} px; ingest the dataset again with "
+            "`overwrite: true`, so that boxes fit the pixels"
         )
     boxes = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4)
     lengths = {len(boxes), len(labels), len(iscrowd), len(area)}

@@ -156,7 +156,7 @@ class Checkpointing(Part):
 
 MAY_CHANGE = ("name", "storage", "dataset", "recipe", "epochs", "nominal_batch_size", "precision", "optimizer",
               "model.registry", "data.loader_processes", "data.cache_dir", "data.cache_gb", "evaluation", "checkpoint",
-              "resources")
+              "resources", "storage_patience_minutes")
 """Keys, and sections of keys, that a resumed run may change: how long, how fast and where it goes on learning. The
 dataset must have the same content wherever it lies; of a recipe its values count. All other keys stay."""
 MUST_STAY = ("optimizer.algorithm",)

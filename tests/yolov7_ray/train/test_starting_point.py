@@ -88,9 +88,9 @@ def test_auto_is_fitted_once_for_a_run(shapes_dataset, tmp_path):
     storage.write_json(storage.join(run, "spec.json"), earlier.model_dump(mode="json"))
     assert starting_point.with_fitted_anchors(auto, run).model.anchors == own, "a run that goes on keeps its anchors"
     check_run(auto, run)
-    with pytest.raises(JobError, match="checkpoints are of model.anchors .*the job says default"):
+    with pytest.raises(JobError, match=r"has learnt with model.anchors .*the job says 'default'"):
         check_run(spec(shapes_dataset), run)
-    with pytest.raises(JobError, match=r"checkpoints are of model.freeze \[\], the job says \['backbone'\]"):
+    with pytest.raises(JobError, match=r"has learnt with model.freeze \[\] \(the job says \['backbone'\]\)"):
         check_run(spec(shapes_dataset, {"anchors": "auto", "freeze": ["backbone"]}), run)
 
 
