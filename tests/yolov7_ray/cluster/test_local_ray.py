@@ -99,8 +99,10 @@ def test_only_what_a_dead_owner_left_is_removed(tmp_path):
 
 def test_a_directory_is_kept_while_a_process_still_uses_it(tmp_path):
     abandoned, _ = owned_by_another(tmp_path, alive=False)
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", f"--session-dir={abandoned}"],
-                          stdin=subprocess.PIPE) as raylet:
+    program = "import sys; print('up', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", program, f"--session-dir={abandoned}"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as raylet:
+        raylet.stdout.readline()  # before that, its command line is still this process's
         session_directory.sweep(str(tmp_path))
         assert abandoned.exists()
         raylet.stdin.close()
