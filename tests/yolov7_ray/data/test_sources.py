@@ -282,11 +282,10 @@ def test_coco_bad_rows_are_reported(tmp_path):
     (tmp_path / "train" / "0001.jpg").write_bytes(jpeg(0)[:500])
     source = read_source(coco_source(tmp_path, ("train",)))
     assert reasons(source) == [
-        "annotation of an unknown image", "duplicate image id", "missing image file", "duplicate annotation id",
-        "unknown class", "malformed box", "box outside the image", "box without area", CLIPPED,
+        "annotation of an unknown image", "image listed twice", "missing image file", "unknown class", "malformed box", "box outside the image", "box without area", CLIPPED,
         "undecodable image"]
     rows, _ = rows_of(source)
-    assert len(rows[0].objects) == 4 and rows[1] is None
+    assert len(rows[0].objects) == 5 and rows[1] is None
 
 
 @pytest.mark.parametrize("text, message", [
@@ -298,7 +297,7 @@ def test_coco_bad_rows_are_reported(tmp_path):
     ('{"images": [], "categories": []', r"is not JSON .Expecting ',' or '}': char 31"),
     ('{"images": [{"id": 1, "file_name": "a"}, {"id": 2', r"is not JSON .Expecting ',' delimiter: char 49"),
     ('{"images": [], "categories": []} {}', "is not JSON .Extra data: char 33"),
-    ('{"images": [{"id": 36893488147419103232, "file_name": "a"}], "categories": []}', "not COCO's .OverflowError"),
+    ('{"images": [{"id": [1], "file_name": "a"}], "categories": []}', "not COCO's .TypeError"),
     ('{"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}]}', "not COCO's .KeyError.'file_name'"),
     ('{"images": [], "categories": [{"name": "a"}]}', "not COCO's .KeyError.'id'"),
     ('{"images": [], "annotations": [3], "categories": [{"id": 1, "name": "a"}]}', "not COCO's .AttributeError")])
@@ -326,7 +325,7 @@ def test_coco_splits_must_agree_on_categories(tmp_path):
 
 
 def test_coco_ids_of_any_kind(tmp_path):
-    """What JSON allows is compared as numbers and texts are, and named in reports as it stands in the file."""
+    """Ids link by equality, whatever their JSON type; those of annotations may repeat."""
     make_coco(tmp_path, 1, ("train",))
     good = {"image_id": 100.0, "category_id": 3, "bbox": [1, 2, 3, 4]}
     annotations = [{**good, "id": "a"}, {**good, "id": "a"}, {**good, "id": None}, dict(good), {**good, "id": 2**70},
@@ -335,13 +334,7 @@ def test_coco_ids_of_any_kind(tmp_path):
     write_coco_json(tmp_path / "train.json", [{"id": "100", "file_name": "0000.jpg"}], annotations)
     source = read_source(coco_source(tmp_path, ("train",)))
     [row], problems = rows_of(source)
-    assert labels(row) == [0] * 5
-    assert [(problem.reason, problem.detail) for problem in problems] == [
-        ("duplicate annotation id", "id a"), ("duplicate annotation id", f"id {2**70}"),
-        ("duplicate annotation id", "id 7"), ("unknown class", "annotation None: category_id 3")]
-    [unknown] = source.problems["train"]
-    assert (unknown["reason"], unknown["detail"], unknown["image_id"]) == (
-        "annotation of an unknown image", "annotation 8", "100")
+    assert labels(row) == [0] * 10 and row.image_id == 100 and not problems and not source.problems["train"]
 
 
 @pytest.mark.parametrize("order", ["annotations images categories info", "info categories annotations images"])

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .item import IMAGE_SUFFIXES, FileItem, RawSource, problem_record, read_text
+from .item import IMAGE_SUFFIXES, FileItem, RawSource, problem_record
 from .objects import Annotation, Objects, Problem
+from .text import read_text
 
 Named = tuple[str, Annotation]
 PARALLEL_READS = 16

@@ -12,8 +12,9 @@ import yaml
 from ... import storage
 from ...errors import JobError, NotFound
 from ...storage.disk import FileInfo
-from .item import IMAGE_SUFFIXES, Item, Raw, RawSource, problem_record, read_text
+from .item import IMAGE_SUFFIXES, Item, Raw, RawSource, problem_record
 from .objects import Annotation, Objects, Problem
+from .text import read_text
 
 
 class _Text(yaml.SafeLoader):
