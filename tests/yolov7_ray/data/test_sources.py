@@ -23,7 +23,7 @@ from yolov7_ray.data.sources.json_stream import JsonObject, NotJson
 from yolov7_ray.data.sources.objects import UNUSABLE, Annotation, Objects, Problem
 from yolov7_ray.data.sources.read import read_source
 from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
-from yolov7_ray.data.sources.voc import parse
+from yolov7_ray.data.sources.voc_xml import parse
 from yolov7_ray.data.sources.yolo import labels_path, parse_labels
 from yolov7_ray.errors import JobError
 
@@ -48,8 +48,8 @@ def boxes(row) -> list[tuple]:
 
 
 def reasons(source, split="train") -> list[str]:
-    """Of all problems, those without an item first."""
-    return [r["reason"] for r in source.problems.get(split, ())] + [p.reason for p in rows_of(source, split)[1]]
+    """Of all problems by which something is lost, those without an item first."""
+    return [r["reason"] for r in source.problems.get(split, ()) if r["dropped"]] + [p.reason for p in rows_of(source, split)[1]]
 
 
 # --- rows -----------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_coco_bad_rows_are_reported(tmp_path):
     (tmp_path / "train" / "0001.jpg").write_bytes(jpeg(0)[:500])
     source = read_source(coco_source(tmp_path, ("train",)))
     assert reasons(source) == [
-        "annotation of an unknown image", "image listed twice", "missing image file", "unknown class", "malformed box", "box outside the image", "box without area", CLIPPED,
+        "annotation of an unknown image", "missing image file", "unknown class", "malformed box", "box outside the image", "box without area", CLIPPED,
         "undecodable image"]
     rows, _ = rows_of(source)
     assert len(rows[0].objects) == 5 and rows[1] is None
@@ -454,7 +454,7 @@ def test_yolo_class_names_of_every_kind_of_value(tmp_path, name):
 
 
 @pytest.mark.parametrize(("names", "problem"), [
-    ("cat", "it must be a list of names"), ("{0: cat, 2: dog}", "2 names, but none for class 1"), ("[]", "it must be a list"),
+    ("cat\nnc: 2", "it must be a list of names"), ("{0: cat, 2: dog}", "2 names, but none for class 1"), ("[]", "it must be a list"),
     ("[cat, [dog]]", "class 1 is"), ("[cat, ]\nx: [", "data.yaml"), ("[cat, '']", "class 1 is '', not a name")])
 def test_yolo_names_that_are_none(tmp_path, names, problem):
     make_yolo(tmp_path)
@@ -523,12 +523,12 @@ def test_voc_bad_rows(tmp_path):
         file.write("img_3\n")
     source = read_source(VocSource(format="voc", uri=str(tmp_path), classes=["dog"]))
     assert reasons(source) == ["missing annotation file", "malformed annotation file", "missing image file",
-                               "duplicate image id", "unknown class", "unknown class"]
+                               "unknown class", "unknown class"]
 
 
 def test_voc_objects():
-    parsed, _ = parse("<a><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object><object/></a>")
-    assert [problem.reason for problem in parsed] == ["malformed box", "unknown class"]
+    parsed = parse("<a><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object><object/></a>")
+    assert [problem.reason for problem in parsed.objects] == ["malformed box", "unknown class"]
 
 
 def test_voc_mistakes(tmp_path):

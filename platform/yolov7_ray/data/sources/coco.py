@@ -12,7 +12,7 @@ from ...storage.disk import FileInfo
 from .instances import MAX_ID, Instances, read_instances
 from .item import IMAGE_SUFFIXES, LISTED, OTHER_PICTURES, Item, Raw, RawSource, bends, note, problem_record
 from .objects import UNUSABLE, Objects, Problem
-from .resolver import Resolver
+from ..files.resolver import Resolver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from ... import storage
 from .objects import Objects, Problem
-from .resolver import Resolver
+from ..files.resolver import Resolver
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe", ".mpo", ".jp2", ".gif",
                   ".avif", ".dib", ".pbm", ".pgm", ".ppm", ".pnm")
 OTHER_PICTURES = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg", ".jxl", ".tga", ".ico", ".dcm")
 """Pictures that no decoder here reads: an image that is one is lost, and said so."""
+UNDECODABLE = "annotations that cannot be decoded"
 LISTED = "image of a format that cannot be read"
 
 

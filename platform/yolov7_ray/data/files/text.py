@@ -20,6 +20,10 @@ _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_
 """Encodings by which writers mean a larger one: all text of the first reads the same in the second."""
 
 
+class NotText(JobError):
+    """Bytes that are not text in the encoding that counts for them."""
+
+
 def encoding_of(start: bytes) -> tuple[str, int]:
     """Encoding of a text that begins with `start`, and the length of its byte order mark."""
     for mark, encoding in _MARKS:
@@ -29,13 +33,13 @@ def encoding_of(start: bytes) -> tuple[str, int]:
 
 
 def decode(data: bytes, where: str) -> str:
-    """The text in UTF-8, or in UTF-16 or UTF-32 by its byte order mark; JobError with file and offset if it is not."""
+    """The text in UTF-8, or in UTF-16 or UTF-32 by its byte order mark; NotText with file and offset if it is not."""
     encoding, skipped = encoding_of(data[:MARK_BYTES])
     return "".join(decode_chunks([data[skipped:]], encoding, skipped, where))
 
 
 def decode_chunks(chunks: Iterable[bytes], encoding: str, offset: int, where: str) -> Iterator[str]:
-    """The text of bytes that come in chunks and begin at `offset` of the file; JobError as of `decode`."""
+    """The text of bytes that come in chunks and begin at `offset` of the file; NotText as of `decode`."""
     decoder = codecs.getincrementaldecoder(encoding)()
     for chunk in chunks:
         pending = len(decoder.getstate()[0])
@@ -51,14 +55,14 @@ def decode_chunks(chunks: Iterable[bytes], encoding: str, offset: int, where: st
         raise _undecodable(error, encoding, offset - pending, where) from None
 
 
-def _undecodable(error: UnicodeDecodeError, encoding: str, offset: int, where: str) -> JobError:
+def _undecodable(error: UnicodeDecodeError, encoding: str, offset: int, where: str) -> NotText:
     bad = error.object[error.start:error.start + 1].hex()
-    return JobError(where, f"byte 0x{bad} at offset {offset + error.start} is not {encoding} text ({error.reason})",
-                    "save the file as UTF-8, or (XML) declare the encoding that it has")
+    return NotText(where, f"byte 0x{bad} at offset {offset + error.start} is not {encoding} text ({error.reason})",
+                   "save the file as UTF-8, or (XML) declare the encoding that it has")
 
 
 def decode_xml(data: bytes, where: str) -> str:
-    """The text of an XML file without its declaration; JobError if its encoding is unknown, or not what is in it."""
+    """The text of an XML file without its declaration; NotText if its encoding is unknown, or not what is in it."""
     encoding, skipped = encoding_of(data[:MARK_BYTES])
     if not skipped:
         encoding = _declared_encoding(data, where)
@@ -77,8 +81,8 @@ def _declared_encoding(data: bytes, where: str) -> str:
         codec = codecs.lookup(declared)
         "".encode(codec.name)  # LookupError for codecs that are no text encodings
     except LookupError:
-        raise JobError(where, f"declares the encoding '{declared}', which is unknown",
-                       "save the file as UTF-8") from None
+        raise NotText(where, f"declares the encoding '{declared}', which is unknown",
+                      "save the file as UTF-8") from None
     if codec.name.startswith(("utf-16", "utf-32")):
         return "utf-8"  # the declaration itself was read in single bytes: writers of .NET leave it there
     return _SUPERSETS.get(codec.name, codec.name)
