@@ -19,7 +19,7 @@ from yolov7_ray.data.ingest.image_header import image_size_hw, whole_jpeg_size_h
 from yolov7_ray.data.ingest.rows import CLIPPED, build_row, record_batch
 from yolov7_ray.data.manifest import ARROW_SCHEMA
 from yolov7_ray.data.sources.item import Item, Raw
-from yolov7_ray.data.sources.json_stream import JsonObject, NotJson
+from yolov7_ray.data.files.json_stream import JsonObject, NotJson
 from yolov7_ray.data.sources.objects import UNUSABLE, Annotation, Objects, Problem
 from yolov7_ray.data.sources.read import read_source
 from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource

@@ -20,7 +20,7 @@ from ...errors import AlreadyExists, JobError, NotFound
 from ...jobs.progress_line import ProgressLine
 from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from ..sources.item import RawSource
-from ..sources.read import read_source
+from ..sources.read import described, read_source, resolved
 from .losses import Loss, check_losses, losses
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 
@@ -39,7 +39,10 @@ def ingest(spec, run_name: str) -> dict:
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
     started = time.monotonic()
+    asked, spec = spec.source.format, spec.model_copy(update={"source": resolved(spec.source)})
     source = read_source(spec.source)
+    if asked != spec.source.format:
+        print(f"{run_name}: {described(spec.source, source)}")
     known = [*itertools.chain(*source.problems.values())]
     if spec.strict and (first := next((record for record in known if record["dropped"]), None)):
         raise strict_error(first)

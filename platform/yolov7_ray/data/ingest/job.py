@@ -12,7 +12,7 @@ class Ingest(JobKind[IngestSpec]):
 
     spec = IngestSpec
     outputs = ("dataset", "fingerprint")
-    example = {"source": {"format": "coco", "uri": "s3://my-bucket/coco"}, "dataset": "s3://my-bucket/datasets/coco"}
+    example = {"source": {"format": "auto", "uri": "data/mine"}, "dataset": "datasets/mine"}
 
     def run(self, spec: IngestSpec, run_name: str) -> dict[str, Any]:
         from .ingest import ingest

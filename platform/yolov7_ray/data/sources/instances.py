@@ -14,7 +14,7 @@ import numpy as np
 from ... import storage
 from ...errors import JobError, NotFound
 from ...storage.disk import explained
-from .json_stream import JsonObject, NotJson
+from ..files.json_stream import JsonObject, NotJson
 from .outline import box_of, rings_of
 from ..files.text import MARK_BYTES, decode_chunks, encoding_of
 

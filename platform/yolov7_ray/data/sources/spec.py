@@ -9,6 +9,18 @@ from ...jobs.spec import URI, ImageSize, Name, Part, Positive, Seed
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
+class AutoSource(Part):
+    """A folder whose format is found out: COCO, YOLO or Pascal VOC."""
+
+    format: Literal["auto"]
+    uri: URI
+    """Root of the data."""
+    splits: None = None
+    """As found; set the format to name them yourself."""
+    classes: list[str] | None = None
+    """Class names in index order, for formats whose files do not tell."""
+
+
 class CocoSplit(Part):
     images: str
     """Directory of the images, relative to the source's uri."""
@@ -65,4 +77,4 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[CocoSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, CocoSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]
