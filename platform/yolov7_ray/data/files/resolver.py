@@ -19,6 +19,7 @@ from ...storage.disk import FileInfo, digest
 
 _DRIVE = re.compile(r"^[A-Za-z]:[/\\]|^[a-z0-9+.-]+://[^/]*/|^[/\\]")
 """What an absolute name begins with: a drive, a URL's host, or a slash."""
+_SEPARATOR = re.compile(r"\\|%2[fF]|%5[cC]")
 _QUERY = re.compile(r"^.*[?&]d=|[?#].*$")
 _GRADES = ("another directory", "URL encoding", "another composition of accents", "another case", "no extension")
 ABSOLUTE_OVERLAP = 2
@@ -114,7 +115,7 @@ def plain_parts(name: str) -> tuple[list[str], bool]:
         name = _QUERY.sub("", name[match.end():])
     elif is_absolute:
         name = name[match.end():]
-    parts = posixpath.normpath(name.replace("\\", "/")).split("/")
+    parts = posixpath.normpath(_SEPARATOR.sub("/", name)).split("/")
     return [part for part in parts if part not in ("", ".", "..")], is_absolute
 
 
