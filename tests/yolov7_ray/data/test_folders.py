@@ -211,6 +211,7 @@ def test_labels_where_people_put_them(tmp_path, image, label, settings):
 
 @pytest.mark.parametrize("settings", [
     "path: /content/set\ntrain: images/train\nval: images/val\n", "train: ../images/train\nval: [../images/val]\n",
+    "train: train\nval: val\n",
     "path: ../set\ntrain: [images/train]\nvalid: val.txt\ntest: images/test\n"])
 def test_data_yaml_is_the_truth(tmp_path, settings):
     files = {"images/train/x.jpg": jpeg(0), "labels/train/x.txt": LINE, "images/val/y.jpg": jpeg(1), "labels/val/y.txt": LINE,

@@ -57,7 +57,8 @@ def ingest(spec, run_name: str) -> dict:
     storage.write_bytes(storage.join(uri, DROPPED), _listed(problems))
     storage.write_json(storage.join(uri, MANIFEST), manifest.to_json())
     _remove_obsolete(uri, manifest)
-    _report(run_name, uri, manifest, losses(problems), sum(r["image_bytes"] for r in receipts), time.monotonic() - started)
+    image_bytes = sum(receipt["image_bytes"] for receipt in receipts)
+    _report(run_name, uri, manifest, losses(problems), image_bytes, time.monotonic() - started)
     return {"dataset": spec.dataset, "fingerprint": manifest.fingerprint}
 
 

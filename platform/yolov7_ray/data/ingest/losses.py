@@ -24,7 +24,7 @@ class Loss:
 
 
 def losses(records: Iterable[dict]) -> list[Loss]:
-    """The losses in records as of `problem_record` and `note`: images first, then objects, then changes; worst first."""
+    """The losses in records as of `problem_record` and `note`: of images, of objects, mere changes; worst first."""
     found: dict[tuple, Loss] = {}
     for record in records:
         key = record["reason"], record["dropped"]

@@ -44,7 +44,7 @@ def read(spec) -> RawSource:
 
 
 class _Folder:
-    """The images and annotation files of a folder, by their names below JPEGImages and Annotations where it has them."""
+    """Images and annotation files of a folder, by their names below JPEGImages and Annotations where it has them."""
 
     def __init__(self, uri: str):
         self.uri = uri
@@ -74,6 +74,9 @@ class _Folder:
             directory = place.strip("/").removeprefix("./")
             found = [(info.path, info) for _, info in sorted(self.images.files.items())
                      if directory in ("", ".") or info.path.startswith(directory + "/")]
+            if not found:  # a directory of XML files
+                found = [(info.path, info) for _, info in sorted(self.images.files.items())
+                         if (xml := self.annotation_of(info)) and xml.path.startswith(directory + "/")]
             if found:
                 return found
         lines = (line.strip() for line in read_text(storage.join(self.uri, place)).splitlines())
@@ -92,7 +95,8 @@ class _Folder:
         if stem + ".xml" in self.files:
             return self.files[stem + ".xml"]
         parts = self.name(image).rpartition(".")[0].split("/")
-        names = ["/".join(parts), *(["/".join(parts[1:])] if len(parts) > 1 else []), *([parts[-1]] if self.is_flat else [])]
+        names = ["/".join(parts), *(["/".join(parts[1:])] if len(parts) > 1 else [])]
+        names += [parts[-1]] if self.is_flat else []
         return next((found for name in names if (found := self.annotations.find(name))), None)
 
     def name(self, image: FileInfo) -> str:

@@ -58,14 +58,18 @@ def _box_xyxy(element: ElementTree.Element, notes: list[str]) -> tuple[float, fl
     """ValueError if there is no whole box."""
     if element.find("bndbox") is None and element.find("robndbox") is not None:
         notes.append(ROTATED)
-        return _enclosing(*(float(element.findtext(f"robndbox/{key}") or "") for key in ("cx", "cy", "w", "h", "angle")))
+        return _enclosing(*_numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle")))
     outline = element.find("polygon")
     if element.find("bndbox") is None and outline is not None:
         xs, ys = ([float(part.text or "") for part in outline.iter() if axis.match(part.tag)] for axis in (_X, _Y))
         notes.append(OUTLINED)
         return min(xs), min(ys), max(xs), max(ys)
-    xmin, ymin, xmax, ymax = (float(element.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = _numbers(element, "bndbox", ("xmin", "ymin", "xmax", "ymax"))
     return xmin - 1, ymin - 1, xmax, ymax
+
+
+def _numbers(element: ElementTree.Element, part: str, keys: tuple[str, ...]) -> list[float]:
+    return [float(element.findtext(f"{part}/{key}") or "") for key in keys]
 
 
 def _enclosing(cx: float, cy: float, width: float, height: float, angle: float) -> tuple[float, float, float, float]:

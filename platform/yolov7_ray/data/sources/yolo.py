@@ -83,7 +83,8 @@ class _Labels:
         directories = {item.labels_uri.rpartition("/")[0] for item in items if item.labels_uri}
         left = [path for path in self.folder.files if path.endswith(".txt") and path not in self.used
                 and storage.join(self.folder.uri, path).rpartition("/")[0] in directories
-                and path.rpartition("/")[2] not in _NO_LABELS and not path.rpartition("/")[2].lower().startswith("readme")]
+                and path.rpartition("/")[2] not in _NO_LABELS
+                and not path.rpartition("/")[2].lower().startswith("readme")]
         if not left:
             return []
         belonging = {candidate for path in self.folder.files if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
@@ -113,15 +114,15 @@ def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[st
         raise JobError(storage.join(folder.uri, *places), "there are no images here",
                        "check source.uri and source.splits")
     if items and len(bare) == len(items):
-        raise JobError(storage.join(folder.uri, places[0]), f"none of the {len(items):,} images has a label file: that of "
-                       f"{bare[0]} would be {next(label_candidates(bare[0]))}",
+        raise JobError(storage.join(folder.uri, places[0]), f"none of the {len(items):,} images has a label file: that "
+                       f"of {bare[0]} would be {next(label_candidates(bare[0]))}",
                        "check source.uri, or leave this split out (an empty label file means an image without objects)")
     if bare:
         problems.append(note(split, "image without a label file, taken as one without objects", len(bare), bare[0]))
     if folder.keypoints() and items:
         problems.append(note(split, "keypoints left aside, the box taken", 1, "kpt_shape of data.yaml"))
-    outside = [item for item in items if item.labels_uri and not item.labels_uri.startswith(folder.uri.rstrip("/") + "/")
-               and labels.beside]
+    outside = [item for item in items if labels.beside and item.labels_uri
+               and not item.labels_uri.startswith(folder.uri.rstrip("/") + "/")]
     if outside:
         problems.append(note(split, "label file found beside source.uri", len(outside), outside[0].labels_uri))
     return items, problems

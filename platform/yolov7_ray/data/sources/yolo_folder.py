@@ -9,7 +9,7 @@ import yaml
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .item import IMAGE_SUFFIXES
+from .item import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.resolver import Resolver, plain_parts
 from ..files.text import decode, read_bytes, read_text
 
@@ -113,9 +113,11 @@ class YoloFolder:
                          and (path.count("/") == 0 or "labels" not in path)}, self.uri, ())
 
     def directories(self) -> Resolver:
-        """All directories."""
+        """All directories with images below them."""
         found: dict[str, FileInfo] = {}
         for path in self.files:
+            if not path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES):
+                continue
             directory = path.rpartition("/")[0]
             while directory and directory not in found:
                 found[directory] = FileInfo(directory, 0, "")
