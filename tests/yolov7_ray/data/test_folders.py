@@ -134,6 +134,8 @@ def test_ids_link_whatever_their_type(tmp_path, of_image, category):
         [{"id": category[0], "name": "a"}]))
     [row], problems = rows_of(source)
     assert boxes(row) == [[1, 2, 4, 6], [5, 2, 8, 6]] and not problems and not source.problems["train"]
+    assert [entry["source_id"] for entry in source.original_ids] == [
+        identity for identity in ("c", "x-1", 2**70, "007") if identity in (category[0], of_image[0])]
     assert row.objects.iscrowd.tolist() == [False, True] and row.objects.area.tolist() == [12, 12] and row.image_id >= 0
 
 

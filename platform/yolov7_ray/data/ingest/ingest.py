@@ -25,6 +25,8 @@ from .losses import Loss, check_losses, losses
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 
 RECEIPTS = ".ingest"
+SOURCE_IDS = "source-ids.jsonl"
+"""The source's ids where they are no numbers, and the numbers that stand for them in the dataset."""
 REFUSED = "refused.jsonl"
 """The list of all losses of a job that failed for them."""
 _SHARD_NAME = re.compile(r"^[^/]+/\d{5,}-[0-9a-f]{12}\.arrow$")
@@ -55,6 +57,8 @@ def ingest(spec, run_name: str) -> dict:
     receipts = _write_shards(_plan(spec, uri, source, class_map, len(classes), digest))
     manifest, problems = _assemble(spec, uri, source, classes, class_map, digest, receipts)
     storage.write_bytes(storage.join(uri, DROPPED), _listed(problems))
+    if source.original_ids:
+        storage.write_bytes(storage.join(uri, SOURCE_IDS), _listed(source.original_ids))
     storage.write_json(storage.join(uri, MANIFEST), manifest.to_json())
     _remove_obsolete(uri, manifest)
     image_bytes = sum(receipt["image_bytes"] for receipt in receipts)
@@ -193,7 +197,7 @@ def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: 
                     origin, dict(sorted(dropped.items()))), problems
 
 
-def _listed(problems: list[dict]) -> bytes:
+def _listed(problems: Iterable[dict]) -> bytes:
     return "".join(json.dumps(record, sort_keys=True) + "\n" for record in problems).encode()
 
 

@@ -66,8 +66,8 @@ class CocoItems(Sequence[CocoItem]):
 
 def read(spec) -> RawSource:
     """Read all splits; their categories are joined by id, and become classes in order of id."""
-    unusual, codes = [], {}
-    instances = {split: read_instances(storage.join(spec.uri, place.annotations), Instances(unusual, codes))
+    unusual, known = [], {}
+    instances = {split: read_instances(storage.join(spec.uri, place.annotations), Instances(unusual, known))
                  for split, place in spec.splits.items()}
     inputs = tuple(columns.sha256 for columns in instances.values())
     names = _categories(instances, spec.uri)
@@ -75,12 +75,17 @@ def read(spec) -> RawSource:
     names = {code: name for code, name in names.items() if code not in roots}
     class_codes = tuple(sorted(names))  # codes of ids that are no numbers are negative, and come first
     items, problems = {}, {}
+    originals = [{"class_id": number, "source_id": unusual[-MAX_ID - code]}
+                 for code, number in zip(class_codes, _numbered(class_codes), strict=True) if code <= -MAX_ID]
     for split, place in spec.splits.items():
         images = storage.join(spec.uri, place.images)
-        items[split], problems[split] = _read_split(split, images, instances.pop(split), class_codes)
+        items[split], problems[split], codes = _read_split(split, images, instances.pop(split), class_codes)
+        originals += [{"split": split, "image_id": number, "source_id": unusual[-MAX_ID - code]}
+                      for code, number in zip(codes, items[split].image_ids.tolist(), strict=True) if code <= -MAX_ID]
         problems[split] += [note(split, "category that only groups others is no class", 1, f"'{name}'")
                             for name in roots.values()]
-    return RawSource(tuple(names[code] for code in class_codes), _numbered(class_codes), items, problems, inputs)
+    return RawSource(tuple(names[code] for code in class_codes), _numbered(class_codes), items, problems, inputs,
+                     tuple(originals))
 
 
 def _categories(instances: dict[str, Instances], uri: str) -> dict[int, str]:
@@ -116,7 +121,8 @@ def _numbered(codes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _read_split(split: str, images_uri: str, instances: Instances,
-                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict]]:
+                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
+    """The items, records of what is not in them, and the codes of the items' ids."""
     present = {info.path: info for info in storage.list_files(images_uri)}
     if not present:
         raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
@@ -145,7 +151,8 @@ def _read_split(split: str, images_uri: str, instances: Instances,
     problems += [*bends(split, resolver), *(note(split, what, count, images_uri) for what, count
                                             in instances.notes.items())]
     image_ids = np.array(_numbered(codes.tolist()), np.int64)
-    return CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends), problems
+    items = CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends)
+    return items, problems, list(files)
 
 
 def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tuple[Objects, list[dict]]:

@@ -69,6 +69,8 @@ class RawSource:
     """Split -> records of entries that did not become items."""
     inputs: tuple[str, ...] = ()
     """Digests of the files read for this that no item's mark covers."""
+    original_ids: tuple[dict, ...] = ()
+    """Ids that are no 64-bit integers, and the numbers that stand for them: `split` and `image_id`, or `class_id`."""
 
 
 def problem_record(split: str, problem: Problem, file_name: str = "", image_id: int | None = None) -> dict:
