@@ -91,6 +91,9 @@ class Truth:
     """(n,) float32."""
 
 
+JPEG_END = b"\xff\xd9"
+
+
 def encode_image(image_rgb: np.ndarray, extension: str = ".jpg") -> bytes:
     """(H, W, 3) uint8 RGB -> the bytes of a .jpg, .png or .webp file."""
     return cv2.imencode(extension, cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
@@ -112,6 +115,8 @@ def decode_image(data, reduce: int = 1) -> np.ndarray:
         image = cv2.imdecode(encoded, flags) if encoded.size else None
     except cv2.error:  # OpenCV's own limit on pixels
         image = None
+    if image is None and is_jpeg:
+        image = _decoded_without_end(encoded, flags)
     if image is None:
         raise ValueError(
             f"decode_image: {encoded.size} bytes starting with {encoded[:8].tobytes()!r} are no "
@@ -120,6 +125,20 @@ def decode_image(data, reduce: int = 1) -> np.ndarray:
     if not is_tiff(encoded):  # OpenCV turns a TIFF whatever the flags say
         image = upright(image, read_orientation(encoded))
     return image if is_jpeg or reduce == 1 else shrunk(image, reduce)
+
+
+def _decoded_without_end(encoded: np.ndarray, flags: int) -> np.ndarray | None:
+    """A JPEG that lacks just its end marker, else None.
+
+    Where its pixels are complete, what follows them makes no difference; where they are cut, it becomes pixels.
+    """
+    data = encoded.tobytes()
+    if b"\xff\xc2" in data or data.rstrip(b"\0").endswith(JPEG_END):  # in a progressive one, whole scans may be missing
+        return None
+    data = data.removesuffix(JPEG_END[:1])
+    images = [cv2.imdecode(np.frombuffer(data + filling + JPEG_END, np.uint8), flags)
+              for filling in (b"", b"\xaa" * 99, b"\x55" * 99, b"\xe3" * 99, b"\x97" * 99)]
+    return images[0] if all(image is not None and np.array_equal(image, images[0]) for image in images) else None
 
 
 def reduction(scale: float) -> int:

@@ -10,7 +10,7 @@ def dataset_lines(uri: str, splits: tuple[str, ...],
     """Images per split, classes (None: not known yet) and the lines about a dataset; also checks it."""
     expected = upcoming.dataset(uri)
     if expected is not None:
-        missing = [split for split in splits if split not in expected.splits]
+        missing = [split for split in splits if expected.splits and split not in expected.splits]
         if missing:
             raise JobError("dataset", f"step that ingests {uri} makes no split '{missing[0]}'",
                            f"it makes {', '.join(expected.splits)}")

@@ -24,6 +24,7 @@ class ExpectedDataset:
 
     uri: str
     splits: tuple[str, ...]
+    """Empty: known after the step."""
     num_images: dict[str, int] = field(default_factory=dict)
     """Images of each split, if known in advance."""
     classes: tuple[str, ...] | None = None

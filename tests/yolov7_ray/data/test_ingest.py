@@ -18,7 +18,7 @@ from conftest import coco_source, ingest_here, jpeg, make_coco, make_voc, make_y
 from memory import watched
 from yolov7_ray import storage
 from yolov7_ray.data.ingest import ingest as ingest_module
-from yolov7_ray.data.ingest.ingest import ingest
+from yolov7_ray.data.ingest.ingest import REFUSED, ingest
 from yolov7_ray.data.ingest.rows import CLIPPED
 from yolov7_ray.data.ingest.shards import plan_shards, write_shard
 from yolov7_ray.data.ingest.spec import IngestSpec
@@ -125,22 +125,27 @@ def bad_source(tmp_path):
 
 
 def test_bad_rows_are_dropped_and_listed(place, bad_source, capsys):
-    ingest_here(bad_source, place)
+    with pytest.raises(JobError, match=r"1 of 6 images would be lost, most to: undecodable image .*0002.jpg.*max_loss: 0.17"):
+        ingest_here(bad_source, place)
+    assert not storage.exists(storage.join(place, "dataset.json")) and storage.exists(storage.join(place, REFUSED))
+    ingest_here(bad_source, place, max_loss=0.17)
+    assert not storage.exists(storage.join(place, REFUSED))
     manifest = load_manifest(place)
-    assert manifest.dropped == {"box outside the image": 1, "duplicate image id": 1, "unknown class": 1,
+    assert manifest.dropped == {"box outside the image": 1, "image listed twice": 1, "unknown class": 1,
                                 "undecodable image": 1, CLIPPED: 1}
     lines = [json.loads(line) for line in storage.read_bytes(storage.join(place, DROPPED)).splitlines()]
     assert [(line["reason"], line["dropped"], line["image_id"]) for line in lines] == [
-        ("duplicate image id", "image", 100), ("box outside the image", "object", 100),
+        ("image listed twice", None, None), ("box outside the image", "object", 100),
         ("unknown class", "object", 100), (CLIPPED, None, 100), ("undecodable image", "image", 102)]
     assert lines[1]["file_name"] == "0000.jpg" and "500.0" in lines[1]["detail"]
     assert [len(row["labels"]) for row in rows(place)] == [3, 2]
     printed = capsys.readouterr().out
-    assert "1 x undecodable image" in printed and DROPPED in printed
+    assert printed.index("1 x undecodable image (image dropped), e.g. train: 0002.jpg") < printed.index("1 x unknown class")
+    assert DROPPED in printed
 
 
 def test_strict_stops_at_the_first(tmp_path, bad_source):
-    with pytest.raises(JobError, match="train: 0000.jpg: duplicate image id.*strict: false"):
+    with pytest.raises(JobError, match="train: 0000.jpg: box outside the image.*strict: false"):
         ingest_here(bad_source, str(tmp_path / "d"), strict=True)
     assert not storage.exists(str(tmp_path / "d/dataset.json"))
 
@@ -164,10 +169,10 @@ def test_a_split_without_images(tmp_path):
     root = make_coco(tmp_path / "raw", 2)
     for image in (root / "val").iterdir():
         image.write_bytes(b"")
-    with pytest.raises(JobError, match=r"source.splits.val: there are no images left \(2 x undecodable image\)"):
+    with pytest.raises(JobError, match=r"source.splits.val: every image is lost: 2 x undecodable image"):
         ingest_here(coco_source(root), str(tmp_path / "d"))
     write_coco_json(root / "val.json", [], [])
-    with pytest.raises(JobError, match="source.splits.val: there are no images left; check"):
+    with pytest.raises(JobError, match="source.splits.val: holds no images; .*check"):
         ingest_here(coco_source(root), str(tmp_path / "d"))
     assert not storage.exists(str(tmp_path / "d/dataset.json"))
 

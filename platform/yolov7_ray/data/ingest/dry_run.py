@@ -13,13 +13,22 @@ def ingest_lines(spec: IngestSpec) -> list[Line]:
     source = spec.source
     if source.format == "shapes":
         lines = [("source", f"{in_words(source.splits)} generated, {source.image_size_px} px")]
+    elif source.format == "auto":
+        from ..sources.read import described, read_source, resolved  # they import numpy
+
+        found = resolved(source)
+        lines = [("source", described(found, read_source(found)))]
     else:
-        for split, where in source.splits.items():
-            path = storage.join(source.uri, getattr(where, "annotations", where))
-            if not storage.exists(path):
-                raise JobError(f"source.splits.{split}", f"{path} does not exist",
-                               "set source.uri to the root of the data, and source.splits to what lies below it")
-        lines = [("source", f"{source.format} at {source.uri}: {', '.join(source.splits)}")]
+        for split, where in (source.splits or {}).items():
+            for place in where if isinstance(where, list) else [getattr(where, "annotations", where)]:
+                path = storage.join(source.uri, place)
+                if not storage.exists(path):
+                    raise JobError(f"source.splits.{split}", f"{path} does not exist",
+                                   "set source.uri to the root of the data, and source.splits to what lies below it")
+        if not storage.exists(source.uri):
+            raise JobError("source.uri", f"{source.uri} does not exist", "set it to the root of the data")
+        splits = ", ".join(source.splits) if source.splits else "the splits that are found there"
+        lines = [("source", f"{source.format} at {source.uri}: {splits}")]
     state = "will be written"
     if storage.exists(storage.join(spec.dataset, MANIFEST)):
         state = "exists; it will be replaced" if spec.overwrite else "exists already"

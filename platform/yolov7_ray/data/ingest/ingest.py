@@ -20,10 +20,15 @@ from ...errors import AlreadyExists, JobError, NotFound
 from ...jobs.progress_line import ProgressLine
 from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from ..sources.item import RawSource
-from ..sources.read import read_source
+from ..sources.read import described, read_source, resolved
+from .losses import Loss, check_losses, losses
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 
 RECEIPTS = ".ingest"
+SOURCE_IDS = "source-ids.jsonl"
+"""The source's ids where they are no numbers, and the numbers that stand for them in the dataset."""
+REFUSED = "refused.jsonl"
+"""The list of all losses of a job that failed for them."""
 _SHARD_NAME = re.compile(r"^[^/]+/\d{5,}-[0-9a-f]{12}\.arrow$")
 
 
@@ -36,9 +41,14 @@ def ingest(spec, run_name: str) -> dict:
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
     started = time.monotonic()
+    asked, spec = spec.source.format, spec.model_copy(update={"source": resolved(spec.source)})
     source = read_source(spec.source)
-    if spec.strict and (first := next(itertools.chain(*source.problems.values()), None)):
+    if asked != spec.source.format:
+        print(f"{run_name}: {described(spec.source, source)}")
+    known = [*itertools.chain(*source.problems.values())]
+    if spec.strict and (first := next((record for record in known if record["dropped"]), None)):
         raise strict_error(first)
+    _check_losses(spec, uri, known, {"image": sum(map(len, source.splits.values()))})
     classes, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
     if not spec.overwrite and (existing := _existing(uri, digest)):
@@ -46,11 +56,13 @@ def ingest(spec, run_name: str) -> dict:
         return {"dataset": spec.dataset, "fingerprint": existing.fingerprint}
     receipts = _write_shards(_plan(spec, uri, source, class_map, len(classes), digest))
     manifest, problems = _assemble(spec, uri, source, classes, class_map, digest, receipts)
-    listing = "".join(json.dumps(record, sort_keys=True) + "\n" for record in problems)
-    storage.write_bytes(storage.join(uri, DROPPED), listing.encode())
+    storage.write_bytes(storage.join(uri, DROPPED), _listed(problems))
+    if source.original_ids:
+        storage.write_bytes(storage.join(uri, SOURCE_IDS), _listed(source.original_ids))
     storage.write_json(storage.join(uri, MANIFEST), manifest.to_json())
     _remove_obsolete(uri, manifest)
-    _report(run_name, uri, manifest, sum(r["image_bytes"] for r in receipts), time.monotonic() - started)
+    image_bytes = sum(receipt["image_bytes"] for receipt in receipts)
+    _report(run_name, uri, manifest, losses(problems), image_bytes, time.monotonic() - started)
     return {"dataset": spec.dataset, "fingerprint": manifest.fingerprint}
 
 
@@ -168,24 +180,43 @@ def _write_row(row: dict, references: list) -> dict:
 
 def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: tuple, digest: str,
               receipts: list[dict]) -> tuple[Manifest, list[dict]]:
-    splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes))
-              for split in source.splits}
     problems = [record for split in source.splits
                 for record in [*source.problems.get(split, ()),
                                *(record for r in receipts if r["split"] == split for record in r["problems"])]]
-    dropped = Counter(record["reason"] for record in problems)
+    splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes),
+                            [record for record in problems if record["split"] == split])
+              for split in source.splits}
+    kept = {"image": sum(split.num_rows for split in splits.values()),
+            "object": sum(split.num_objects for split in splits.values())}
+    _check_losses(spec, uri, problems, kept)
+    dropped: Counter[str] = Counter()
+    for loss in losses(problems):
+        dropped[loss.reason] += loss.count
     origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
     return Manifest(tuple(source.classes[i] for i in classes), tuple(source.class_ids[i] for i in classes), splits,
                     origin, dict(sorted(dropped.items()))), problems
 
 
-def _split(name: str, receipts: list[dict], num_classes: int) -> Split:
+def _listed(problems: Iterable[dict]) -> bytes:
+    return "".join(json.dumps(record, sort_keys=True) + "\n" for record in problems).encode()
+
+
+def _check_losses(spec, uri: str, problems: list[dict], kept: dict[str, int]) -> None:
+    """JobError if too much is lost; the whole list then lies in the dataset's directory, which has no manifest."""
+    try:
+        check_losses("source", losses(problems), kept, spec.max_loss,
+                     f"; all are listed in {storage.join(uri, REFUSED)}")
+    except JobError:
+        storage.write_bytes(storage.join(uri, REFUSED), _listed(problems))
+        raise
+
+
+def _split(name: str, receipts: list[dict], num_classes: int, problems: list[dict]) -> Split:
     shards = tuple(Shard(r["path"], r["num_rows"], r["num_bytes"], r["sha256"]) for r in receipts if r["path"])
     if not shards:
-        reasons = Counter(record["reason"] for r in receipts for record in r["problems"])
-        why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-        raise JobError(f"source.splits.{name}", f"there are no images left{f' ({why})' if why else ''}",
-                       "check source.uri and source.splits, or leave this split out")
+        lost = losses(record for record in problems if record["dropped"])
+        raise JobError(f"source.splits.{name}", f"every image is lost: {lost[0]}" if lost else "holds no images",
+                       "mend the source, check source.uri and source.splits, or leave this split out")
     per_class = tuple(sum(r["objects_per_class"][label] for r in receipts) for label in range(num_classes))
     return Split(shards, sum(shard.num_rows for shard in shards), sum(per_class), per_class)
 
@@ -193,6 +224,7 @@ def _split(name: str, receipts: list[dict], num_classes: int) -> Split:
 def _remove_obsolete(uri: str, manifest: Manifest) -> None:
     """Remove receipts and shards of replaced or interrupted datasets, and no other files."""
     storage.delete(storage.join(uri, RECEIPTS))
+    storage.delete(storage.join(uri, REFUSED))
     current = {shard.path for split in manifest.splits.values() for shard in split.shards}
     for info in storage.list_files(uri):
         if _SHARD_NAME.match(info.path) and info.path not in current:
@@ -205,11 +237,11 @@ def _summary(manifest: Manifest) -> str:
     return f"{'; '.join(splits)}; {len(manifest.classes)} classes"
 
 
-def _report(run_name: str, uri: str, manifest: Manifest, image_bytes: int, elapsed_s: float) -> None:
+def _report(run_name: str, uri: str, manifest: Manifest, found: list[Loss], image_bytes: int, elapsed_s: float) -> None:
     print(f"{run_name}: {_summary(manifest)}; {image_bytes / 1e6:,.1f} MB in {elapsed_s:.1f} s -> {uri}")
-    for reason, count in manifest.dropped.items():
-        print(f"  {count:,} x {reason}")
-    if manifest.dropped:
+    for loss in found:
+        print(f"  {loss}")
+    if found:
         print(f"  listed in {storage.join(uri, DROPPED)}")
     for name, empty in _empty_classes(manifest):
         print(f"  split {name} has no object of {', '.join(empty)}")

@@ -12,7 +12,7 @@ class Ingest(JobKind[IngestSpec]):
 
     spec = IngestSpec
     outputs = ("dataset", "fingerprint")
-    example = {"source": {"format": "coco", "uri": "s3://my-bucket/coco"}, "dataset": "s3://my-bucket/datasets/coco"}
+    example = {"source": {"format": "auto", "uri": "data/mine"}, "dataset": "datasets/mine"}
 
     def run(self, spec: IngestSpec, run_name: str) -> dict[str, Any]:
         from .ingest import ingest
@@ -31,7 +31,7 @@ class Ingest(JobKind[IngestSpec]):
         source = spec.source
         generated = source.format == "shapes"
         classes = spec.classes or getattr(source, "classes", None) or (SHAPE_CLASSES if generated else None)
-        return [ExpectedDataset(spec.dataset, tuple(source.splits), dict(source.splits) if generated else {},
+        return [ExpectedDataset(spec.dataset, tuple(source.splits or ()), dict(source.splits) if generated else {},
                                 tuple(classes) if classes else None)]
 
 

@@ -8,18 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from ..manifest import ARROW_SCHEMA
-from yolov7.images.orientation import UPRIGHT, displayed_size_hw, read_orientation, upright_boxes, upright_points
-
 from ..sources.item import Item, Raw
 from ..sources.objects import UNUSABLE, Objects, Problem
+from .declared_size import DIFFERS, SCALED, TURNED, in_displayed_frame
 from .image_header import image_size_hw
 
 TOLERANCE_PX = 0.05
 """A box that leaves the image by less is a rounding error of its source, and is clipped without a problem."""
 
 CLIPPED = "box clipped to the image"
-TURNED = "boxes turned to the image as displayed"
-KEPT = {CLIPPED, TURNED}
+KEPT = {CLIPPED, TURNED, SCALED}
 """Problems for which nothing is dropped."""
 
 
@@ -42,12 +40,16 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
     `class_map` maps the source's class index to the dataset's; None drops the class without a problem, as
     requested by the job.
     """
+    if raw.problem:
+        return None, [raw.problem]
     try:
         height, width = image_size_hw(raw.image)
     except ValueError:
         return None, [Problem("undecodable image", f"{len(raw.image)} bytes", is_image=True)]
     size = np.array([width, height, width, height], np.float64)
-    objects, problems = _displayed(raw, (height, width))
+    objects, problems = in_displayed_frame(raw, (height, width))
+    if problems and problems[0].reason == DIFFERS:
+        return None, problems
     objects = _in_pixels(objects, size) if raw.relative else objects
     labels, boxes = _label_table(class_map)[objects.labels], objects.boxes_xyxy
     clipped = np.maximum(np.minimum(boxes, size), 0)
@@ -62,22 +64,6 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
                      for position in np.flatnonzero(bad).tolist()]
         row_objects = row_objects.take(np.flatnonzero(kept))
     return Row(item.image_id, item.file_name, raw.image, height, width, row_objects), problems
-
-
-def _displayed(raw: Raw, size_hw: tuple[int, int]) -> tuple[Objects, list[Problem]]:
-    """The objects in the displayed frame, of size `size_hw`.
-
-    Annotations are given in it, unless they declare the size of the stored pixels alone: then they are turned.
-    """
-    orientation = read_orientation(raw.image)
-    stored_hw = displayed_size_hw(size_hw, orientation)  # its own inverse
-    if orientation == UPRIGHT or raw.declared_hw in (None, size_hw) or raw.declared_hw != stored_hw:
-        return raw.objects, []
-    objects = raw.objects
-    xy = upright_points(objects.xy.reshape(-1, 2), stored_hw, orientation).ravel()
-    turned = replace(objects, boxes_xyxy=upright_boxes(objects.boxes_xyxy, stored_hw, orientation), xy=xy)
-    return turned, [Problem(TURNED, f"{len(objects)} of an image declared {stored_hw[1]}x{stored_hw[0]} px, displayed "
-                                    f"{size_hw[1]}x{size_hw[0]} px by EXIF orientation {orientation}", is_image=True)]
 
 
 @lru_cache

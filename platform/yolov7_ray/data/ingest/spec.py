@@ -20,6 +20,8 @@ class IngestSpec(Job):
     """Keep just these classes, in this order; objects of others are dropped and reported."""
     strict: bool = False
     """True: the first bad row stops the job. False: bad rows are dropped and listed beside the manifest."""
+    max_loss: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the images, or of the objects, that may be dropped before the job fails with the commonest reason."""
     shard_mb: Annotated[float, Field(gt=0, le=2048)] = 128
     """Size at which a shard is closed, in MB."""
     overwrite: bool = False

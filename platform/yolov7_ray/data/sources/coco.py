@@ -1,5 +1,6 @@
 """COCO instances JSON: images, annotations with [x, y, width, height], polygons or RLE, and categories."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,9 +9,10 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .instances import Instances, read_instances
-from .item import Item, Raw, RawSource, problem_record
+from .instances import MAX_ID, Instances, read_instances
+from .item import IMAGE_SUFFIXES, LISTED, OTHER_PICTURES, Item, Raw, RawSource, bends, note, problem_record
 from .objects import UNUSABLE, Objects, Problem
+from ..files.resolver import Resolver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,50 +66,93 @@ class CocoItems(Sequence[CocoItem]):
 
 def read(spec) -> RawSource:
     """Read all splits; their categories are joined by id, and become classes in order of id."""
-    instances = {split: read_instances(storage.join(spec.uri, place.annotations))
+    unusual, known = [], {}
+    instances = {split: read_instances(storage.join(spec.uri, place.annotations), Instances(unusual, known))
                  for split, place in spec.splits.items()}
     inputs = tuple(columns.sha256 for columns in instances.values())
     names = _categories(instances, spec.uri)
-    class_ids = tuple(sorted(names))
+    roots = _roots(instances, names)
+    names = {code: name for code, name in names.items() if code not in roots}
+    class_codes = tuple(sorted(names))  # codes of ids that are no numbers are negative, and come first
     items, problems = {}, {}
+    originals = [{"class_id": number, "source_id": unusual[-MAX_ID - code]}
+                 for code, number in zip(class_codes, _numbered(class_codes), strict=True) if code <= -MAX_ID]
     for split, place in spec.splits.items():
         images = storage.join(spec.uri, place.images)
-        items[split], problems[split] = _read_split(split, images, instances.pop(split), class_ids)
-    return RawSource(tuple(names[i] for i in class_ids), class_ids, items, problems, inputs)
+        items[split], problems[split], codes = _read_split(split, images, instances.pop(split), class_codes)
+        originals += [{"split": split, "image_id": number, "source_id": unusual[-MAX_ID - code]}
+                      for code, number in zip(codes, items[split].image_ids.tolist(), strict=True) if code <= -MAX_ID]
+        problems[split] += [note(split, "category that only groups others is no class", 1, f"'{name}'")
+                            for name in roots.values()]
+    return RawSource(tuple(names[code] for code in class_codes), _numbered(class_codes), items, problems, inputs,
+                     tuple(originals))
 
 
 def _categories(instances: dict[str, Instances], uri: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for split, columns in instances.items():
-        for category_id, name in columns.categories:
-            first = names.setdefault(category_id, name)
+        for code, name in columns.categories:
+            first = names.setdefault(code, name)
             if name != first:
-                raise JobError(uri, f"category {category_id} is '{first}' in one split and '{name}' in split "
-                                    f"'{split}'", "give all splits the same categories")
+                raise JobError(uri, f"category {columns.identity(code)} is '{first}' in one split and '{name}' in "
+                                    f"split '{split}'", "give all splits the same categories")
     return names
 
 
+def _roots(instances: dict[str, Instances], names: dict[int, str]) -> dict[int, str]:
+    """The categories that no annotation uses and others name as their supercategory, as Roboflow writes."""
+    groups: dict[str, set[str]] = {}
+    for columns in instances.values():
+        for group, members in columns.groups.items():
+            groups.setdefault(group, set()).update(members)
+    return {code: name for code, name in names.items()
+            if _is_root(groups.get(name, set()), name, [other for key, other in names.items() if key != code])
+            and not any(np.isin(code, np.asarray(columns.category_ids)) for columns in instances.values())}
+
+
+def _is_root(members: set[str], name: str, others: list[str]) -> bool:
+    return any(member != name or member in others for member in members)
+
+
+def _numbered(codes: Sequence[int]) -> tuple[int, ...]:
+    """The ids; those that are no numbers, or too large, are numbered after the largest."""
+    free = itertools.count(max((code for code in codes if code > -MAX_ID), default=-1) + 1)
+    return tuple(code if code > -MAX_ID else next(free) for code in codes)
+
+
 def _read_split(split: str, images_uri: str, instances: Instances,
-                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict]]:
+                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
+    """The items, records of what is not in them, and the codes of the items' ids."""
     present = {info.path: info for info in storage.list_files(images_uri)}
     if not present:
         raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
+    resolver = Resolver(present, images_uri, IMAGE_SUFFIXES)
     objects, problems = _objects(split, instances, class_ids)
     files: dict[int, tuple[FileInfo, int]] = {}  # with the position in the file
     for position, (image_id, name) in enumerate(zip(instances.image_ids, instances.file_names, strict=True)):
+        found = resolver.find(name)
+        if image_id in files and found == files[image_id][0]:
+            problems.append(note(split, "image listed twice", 1, name))
+            continue
         problem = None
         if image_id in files:
             problem = Problem("duplicate image id", "the first image with this id stays", is_image=True)
-        elif name not in present:
+        elif found is None:
             problem = Problem("missing image file", f"no file {name} below {images_uri}", is_image=True)
+        elif name.lower().endswith(OTHER_PICTURES):
+            problem = Problem(LISTED, f"{name}: convert it to JPEG or PNG", is_image=True)
         if problem:
-            problems.append(problem_record(split, problem, name, image_id))
+            problems.append(problem_record(split, problem, name, instances.identity(image_id)))
         else:
-            files[image_id] = present[name], position
+            files[image_id] = found, position
     sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[[position for _, position in files.values()]]
-    image_ids = np.fromiter(files, np.int64, len(files))
-    objects, ends = _by_image(image_ids, objects, np.asarray(instances.of_image))
-    return CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends), problems
+    codes = np.fromiter(files, np.int64, len(files))
+    objects, ends = _by_image(codes, objects, np.asarray(instances.of_image))
+    problems += [*bends(split, resolver), *(note(split, what, count, images_uri) for what, count
+                                            in instances.notes.items())]
+    image_ids = np.array(_numbered(codes.tolist()), np.int64)
+    items = CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends)
+    return items, problems, list(files)
 
 
 def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tuple[Objects, list[dict]]:
@@ -127,19 +172,11 @@ def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tu
     problems |= {position: Problem("unknown class", f"{described(position)}: "
                                                     f"category_id {instances.identity(category_ids[position])}")
                  for position in np.flatnonzero(labels == UNUSABLE).tolist()}
-    problems |= {position: Problem("duplicate annotation id", f"id {instances.identity(ids[position])}")
-                 for position in _repeated(ids, known & (ids != instances.code(None))).tolist()}
     labels[list(problems)] = UNUSABLE
     return Objects(labels.astype(np.int32), np.asarray(instances.boxes_xyxy).reshape(-1, 4),
                    np.asarray(instances.iscrowd).view(np.bool_), np.asarray(instances.area),
                    np.asarray(instances.num_rings), np.asarray(instances.ring_lengths), np.asarray(instances.xy),
                    problems), unknown
-
-
-def _repeated(ids: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Positions of ids that occur at an earlier counted position."""
-    positions = np.flatnonzero(counted)
-    return np.delete(positions, np.unique(ids[positions], return_index=True)[1])
 
 
 def _by_image(image_ids: np.ndarray, objects: Objects, of_image: np.ndarray) -> tuple[Objects, np.ndarray]:

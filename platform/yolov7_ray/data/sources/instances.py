@@ -3,7 +3,6 @@
 n annotations · r rings of polygons · v coordinates
 """
 
-import codecs
 import hashlib
 import io
 from array import array
@@ -15,7 +14,9 @@ import numpy as np
 from ... import storage
 from ...errors import JobError, NotFound
 from ...storage.disk import explained
-from .json_stream import JsonObject, NotJson
+from ..files.json_stream import JsonObject, NotJson
+from .outline import box_of, rings_of
+from ..files.text import MARK_BYTES, decode_chunks, encoding_of
 
 CHUNK_BYTES = 1 << 20
 MAX_SIDE_PX = 1 << 30
@@ -26,20 +27,23 @@ MAX_ID = 1 << 62
 class Instances:
     """Images, annotations and categories of a file; all annotations, including unusable ones, in file order."""
 
-    def __init__(self) -> None:
+    def __init__(self, unusual: list[Any], codes: dict[Any, int]) -> None:
         self.sha256 = ""
         self.image_ids = array("q")
         self.file_names: list[str] = []
         self.sizes_hw = array("i")
         """Height and width declared for each image, 0 and 0 where they are not; flat."""
         self.categories: list[tuple[int, str]] = []
+        self.groups: dict[str, set[str]] = {}
+        """Supercategory -> names of the categories in it."""
         self.ids, self.of_image, self.category_ids = array("q"), array("q"), array("q")
         self.boxes_xyxy, self.area, self.iscrowd = array("d"), array("d"), array("b")
         self.num_rings, self.ring_lengths, self.xy = array("i"), array("i"), array("f")
         self.malformed: dict[int, str] = {}
         """Position -> text of the malformed box."""
-        self._unusual: list[Any] = []
-        self._codes: dict[Any, int] = {}
+        self.notes: dict[str, int] = {}
+        """What was read in another way than the plain one -> how many annotations."""
+        self._unusual, self._codes = unusual, codes  # of all files of a source, so that their codes agree
 
     def add_all(self, key: str, entries: Iterator[dict]) -> None:
         """The entries of the list `key`; KeyError, ValueError or similar if one is not COCO's."""
@@ -50,53 +54,92 @@ class Instances:
                 add(entry)
 
     def _add_image(self, entry: dict) -> None:
-        self.image_ids.append(int(entry["id"]))
-        self.file_names.append(str(entry["file_name"]))
+        code, name = self.code(entry["id"]), str(entry["file_name"])
+        self.image_ids.append(code)
+        self.file_names.append(name)
         self.sizes_hw.extend(_size_hw(entry))
 
     def _add_category(self, entry: dict) -> None:
-        category_id, name = int(entry["id"]), str(entry["name"])
+        category_id, name = self.code(entry["id"]), str(entry["name"])
         self.categories.append((category_id, name))
+        self.groups.setdefault(str(entry.get("supercategory")), set()).add(name)
 
     def _add_annotation(self, entry: dict) -> None:
+        if isinstance(entry.get("segments_info"), list):
+            for segment in entry["segments_info"]:
+                self._note("object of a panoptic file, read as a box")
+                self._add_annotation({**segment, "image_id": entry.get("image_id")})
+            return
+        if entry.get("keypoints"):
+            self._note("keypoints left aside, the box taken")
         self.of_image.append(self.code(entry.get("image_id")))
         self.ids.append(self.code(entry.get("id")))
         self.category_ids.append(self.code(entry.get("category_id")))
+        rings = rings_of(entry.get("segmentation"))
         try:
-            x, y, width, height = map(float, entry["bbox"])
-            area = entry.get("area")
-            area = np.nan if area is None else float(area)
-        except (KeyError, TypeError, ValueError):
+            box = self._box_xyxy(entry, rings)
+        except (TypeError, ValueError):
             self.malformed[len(self.area)] = f"bbox {entry.get('bbox')!r}"
-            x = y = width = height = area = 0
-        self.boxes_xyxy.extend((x, y, x + width, y + height))
-        self.area.append(area)
-        self.iscrowd.append(bool(entry.get("iscrowd", 0)))
-        self._add_polygons(entry.get("segmentation"))
-
-    def _add_polygons(self, segmentation: Any) -> None:
-        """Rings of at least three points; RLE masks, used for crowds, are not polygons."""
-        rings = segmentation if isinstance(segmentation, list) else ()
-        kept = [ring for ring in rings if isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0]
-        self.num_rings.append(len(kept))
-        for ring in kept:
+            box = (0.0, 0.0, 0.0, 0.0)
+        self.boxes_xyxy.extend(box)
+        self.area.append(_area(entry.get("area")))
+        self.iscrowd.append(_flag(entry.get("iscrowd")))
+        self.num_rings.append(len(rings))
+        for ring in rings:
             self.ring_lengths.append(len(ring))
             self.xy.extend(ring)
 
+    def _box_xyxy(self, entry: dict, rings: list[list[float]]) -> tuple[float, float, float, float]:
+        """The box, or that of the outline where there is none; ValueError or TypeError if it is malformed."""
+        bbox = entry.get("bbox")
+        if not bbox or isinstance(bbox, list) and not any(bbox):
+            outlined = box_of(rings, entry.get("segmentation"))
+            if outlined is not None:
+                self._note("box taken from the outline")
+                return outlined
+        x, y, width, height = map(float, bbox)
+        return x, y, x + width, y + height
+
+    def _note(self, what: str) -> None:
+        self.notes[what] = self.notes.get(what, 0) + 1
+
     def code(self, identity: Any) -> int:
-        """The integer code of an id; TypeError if it cannot be an id."""
+        """The integer code of an id, equal for 1, 1.0 and "1"; TypeError if it cannot be an id."""
         if isinstance(identity, float) and identity.is_integer():
             identity = int(identity)
+        elif isinstance(identity, str):
+            identity = identity.strip()
+            if len(identity) < 20 and identity.removeprefix("-").isdecimal() and str(int(identity)) == identity:
+                identity = int(identity)
         if isinstance(identity, int) and abs(identity) < MAX_ID:
             return identity
-        if identity not in self._codes:
-            self._codes[identity] = -MAX_ID - len(self._unusual)
+        if not isinstance(identity, int | float | str | None):
+            raise TypeError(f"id {identity!r}")
+        key = identity if identity is None else str(identity)
+        if key not in self._codes:
+            self._codes[key] = -MAX_ID - len(self._unusual)
             self._unusual.append(identity)
-        return self._codes[identity]
+        return self._codes[key]
 
     def identity(self, code: int) -> Any:
         """The id that `code` represents."""
         return int(code) if code > -MAX_ID else self._unusual[-MAX_ID - code]
+
+
+def _area(value: Any) -> float:
+    """The area in square pixels, NaN (the box's is meant) where there is none that can be used."""
+    try:
+        area = float(value)
+    except (TypeError, ValueError):
+        return np.nan
+    return area if 0 <= area < np.inf else np.nan
+
+
+def _flag(value: Any) -> bool:
+    """Whether a flag is set, also one written as text."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
+    return bool(value)
 
 
 def _size_hw(entry: dict) -> tuple[int, int]:
@@ -108,11 +151,11 @@ def _size_hw(entry: dict) -> tuple[int, int]:
     return (height, width) if 0 < height < MAX_SIDE_PX and 0 < width < MAX_SIDE_PX else (0, 0)
 
 
-def read_instances(uri: str) -> Instances:
-    """Read the file at `uri`; JobError if it is missing or not COCO's."""
+def read_instances(uri: str, instances: Instances) -> Instances:
+    """Read the file at `uri` into empty `instances`; JobError if it is missing or not COCO's."""
     try:
         with _opened(uri) as file:
-            return _parse(file, uri)
+            return _parse(file, uri, instances)
     except (FileNotFoundError, NotFound):
         raise NotFound(uri, "there is no such file", "check source.uri and source.splits") from None
     except OSError as error:
@@ -124,10 +167,9 @@ def _opened(uri: str) -> BinaryIO:
     return io.BytesIO(storage.read_bytes(uri)) if storage.is_remote(uri) else open(storage.absolute(uri), "rb")
 
 
-def _parse(file: BinaryIO, uri: str) -> Instances:
+def _parse(file: BinaryIO, uri: str, instances: Instances) -> Instances:
     content = hashlib.sha256()
-    document = JsonObject(_text_chunks(file, content))
-    instances = Instances()
+    document = JsonObject(_text_chunks(file, content, uri))
     is_list = {"images": False, "categories": False}
     try:
         for key in document.keys():
@@ -148,12 +190,14 @@ def _parse(file: BinaryIO, uri: str) -> Instances:
     return instances
 
 
-def _text_chunks(file: BinaryIO, content: "hashlib._Hash") -> Iterator[str]:
+def _text_chunks(file: BinaryIO, content: "hashlib._Hash", uri: str) -> Iterator[str]:
     """The text in chunks; updates the digest `content`, without a byte order mark."""
-    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-        file.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    while chunk := file.read(CHUNK_BYTES):
-        content.update(chunk)
-        yield decoder.decode(chunk)
-    yield decoder.decode(b"", final=True)
+    encoding, skipped = encoding_of(file.read(MARK_BYTES))
+    file.seek(skipped)
+
+    def chunks() -> Iterator[bytes]:
+        while chunk := file.read(CHUNK_BYTES):
+            content.update(chunk)
+            yield chunk
+
+    return decode_chunks(chunks(), encoding, skipped, uri)

@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ... import storage
-from ...errors import NotFound
 from .objects import Objects, Problem
+from ..files.resolver import Resolver
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe", ".mpo", ".jp2", ".gif",
+                  ".avif", ".dib", ".pbm", ".pgm", ".ppm", ".pnm")
+OTHER_PICTURES = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg", ".jxl", ".tga", ".ico", ".dcm")
+"""Pictures that no decoder here reads: an image that is one is lost, and said so."""
+UNDECODABLE = "annotations that cannot be decoded"
+LISTED = "image of a format that cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,8 @@ class Raw:
     relative: bool = False
     declared_hw: tuple[int, int] | None = None
     """Height and width of the image by its annotations, if they tell."""
+    problem: Problem | None = None
+    """Why the image cannot be used, if its annotations cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,8 @@ class RawSource:
     """Split -> records of entries that did not become items."""
     inputs: tuple[str, ...] = ()
     """Digests of the files read for this that no item's mark covers."""
+    original_ids: tuple[dict, ...] = ()
+    """Ids that are no 64-bit integers, and the numbers that stand for them: `split` and `image_id`, or `class_id`."""
 
 
 def problem_record(split: str, problem: Problem, file_name: str = "", image_id: int | None = None) -> dict:
@@ -71,9 +80,19 @@ def problem_record(split: str, problem: Problem, file_name: str = "", image_id: 
             "reason": problem.reason, "detail": problem.detail}
 
 
-def read_text(uri: str) -> str:
-    """Read a text file; NotFound names the key that refers to it."""
-    try:
-        return storage.read_bytes(uri).decode("utf-8-sig", errors="replace")
-    except NotFound:
-        raise NotFound(uri, "there is no such file", "check source.uri and source.splits") from None
+def note(split: str, reason: str, count: int, example: str) -> dict:
+    """One line of that file for many entries of which nothing was dropped."""
+    return {"split": split, "file_name": "", "image_id": None, "dropped": None, "reason": reason,
+            "detail": example if count == 1 else f"e.g. {example}", "count": count}
+
+
+def bends(split: str, resolver: Resolver) -> list[dict]:
+    """What had to be bent to find the files of a split, a line for each kind."""
+    return [note(split, f"file name found in spite of {how}", count, resolver.examples[how])
+            for how, count in sorted(resolver.bent.items())]
+
+
+def unreadable_pictures(split: str, paths: Sequence[str]) -> list[dict]:
+    """Records of the pictures among `paths` that no decoder reads."""
+    return [problem_record(split, Problem(LISTED, f"{path}: convert it to JPEG or PNG", is_image=True), path)
+            for path in sorted(paths) if path.lower().endswith(OTHER_PICTURES)]

@@ -2,11 +2,25 @@
 
 from ...errors import JobError
 from . import coco, generated, voc, yolo
+from .detect import detected
 from .item import RawSource
-from .spec import Source
+from .spec import AutoSource, Source
 
 READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": generated.read}
 """`format` of a source section -> the function that reads it."""
+
+
+def resolved(spec: Source) -> Source:
+    """The source section itself, or for format `auto` the one that reads what lies there."""
+    return detected(spec) if isinstance(spec, AutoSource) else spec
+
+
+def described(spec: Source, source: RawSource) -> str:
+    """What was understood of a source: format, splits and counts, classes, an example."""
+    images = ", ".join(f"{split} {len(items):,} images" for split, items in source.splits.items())
+    names = ", ".join(source.classes[:8]) + (", …" if len(source.classes) > 8 else "")
+    first = next((items[0].file_name for items in source.splits.values() if len(items)), "none")
+    return f"{spec.format} at {spec.uri}: {images}; {len(source.classes)} classes ({names}); e.g. {first}"
 
 
 def read_source(spec: Source) -> RawSource:

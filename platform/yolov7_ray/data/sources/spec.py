@@ -9,6 +9,18 @@ from ...jobs.spec import URI, ImageSize, Name, Part, Positive, Seed
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
+class AutoSource(Part):
+    """A folder whose format is found out: COCO, YOLO or Pascal VOC."""
+
+    format: Literal["auto"]
+    uri: URI
+    """Root of the data."""
+    splits: None = None
+    """As found; set the format to name them yourself."""
+    classes: list[str] | None = None
+    """Class names in index order, for formats whose files do not tell."""
+
+
 class CocoSplit(Part):
     images: str
     """Directory of the images, relative to the source's uri."""
@@ -35,20 +47,20 @@ class YoloSource(Part):
     format: Literal["yolo"]
     uri: URI
     """Root of the data."""
-    splits: dict[Name, str] = {"train": "images/train", "val": "images/val"}
-    """Split name -> directory of images (or a .txt list of images), relative to uri."""
+    splits: dict[Name, str | list[str]] | None = None
+    """Split name -> directory of images, .txt list of images, or several; default: those of data.yaml, or as found."""
     classes: list[str] | None = None
-    """Class names in index order; default: `names` of data.yaml, or classes.txt, under uri."""
+    """Class names in index order; default: `names` of data.yaml, or obj.names or classes.txt, under uri."""
 
 
 class VocSource(Part):
-    """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt."""
+    """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt; or images and XML in one directory."""
 
     format: Literal["voc"]
     uri: URI
-    """Root of the data (the directory that holds JPEGImages)."""
-    splits: dict[Name, str] = {"train": "ImageSets/Main/train.txt", "val": "ImageSets/Main/val.txt"}
-    """Split name -> image list, relative to uri."""
+    """Root of the data."""
+    splits: dict[Name, str] | None = None
+    """Split name -> list of images, or directory of XML files, relative to uri; default: as found."""
     classes: list[str] | None = None
     """Class names in index order; default: all that occur, sorted."""
 
@@ -65,4 +77,4 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[CocoSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, CocoSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]

@@ -1,110 +1,189 @@
-"""Pascal VOC: JPEGImages/, Annotations/NAME.xml and lists of names in ImageSets/Main/.
+"""Pascal VOC: images, an XML file for each, and lists of names; or images and XML files in one directory.
 
 Pixels count from 1 and a box includes its last pixel, so (xmin - 1, ymin - 1, xmax, ymax) is the box here.
 "Difficult" objects become crowds, which training does not use and evaluation ignores, as VOC's own evaluation
-does. The file name in the XML is ignored: that of the list is used. The size decides between two frames alone: where
-it is that of the stored pixels and not that of the image as EXIF displays it, boxes are turned.
+does. The file name in the XML is ignored: that of the list is used. The size that it declares says in which frame
+its boxes are. Rotated boxes and polygons are enclosed; parts are no objects.
 """
 
-import xml.etree.ElementTree as ElementTree
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .item import IMAGE_SUFFIXES, FileItem, RawSource, problem_record, read_text
+from ..files.resolver import Resolver
+from ..files.text import NotText, decode_xml, read_text
+from .item import (IMAGE_SUFFIXES, LISTED, OTHER_PICTURES, UNDECODABLE, FileItem, RawSource, bends, note,
+                   problem_record)
 from .objects import Annotation, Objects, Problem
+from .voc_xml import Parsed, parse
 
-Named = tuple[str, Annotation]
 PARALLEL_READS = 16
+_CLASS_FLAG = re.compile(r"\s+-?[01]$")
+"""What follows the name in VOC's lists of one class."""
+_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def read(spec) -> RawSource:
     """Read all splits with their annotations; without source.classes, all names that occur, sorted."""
-    files = {info.path: info for info in storage.list_files(spec.uri)}
-    images = {_stem(path): info for path, info in sorted(files.items())
-              if path.startswith("JPEGImages/") and path.lower().endswith(IMAGE_SUFFIXES)}
-    if not images:
-        raise JobError(storage.join(spec.uri, "JPEGImages"), "there are no images here", "check source.uri")
-    parsed, problems = {}, {}
-    for split, place in spec.splits.items():
-        names = [line.split()[0] for line in read_text(storage.join(spec.uri, place)).splitlines() if line.strip()]
-        parsed[split], problems[split] = _read_split(spec.uri, split, names, images, files)
-    classes = spec.classes or sorted({named[0] for rows in parsed.values() for _, _, objects, _ in rows
-                                      for named in objects if isinstance(named, tuple)})
-    splits = {split: [_item(spec.uri, index, row, list(classes)) for index, row in enumerate(rows)]
-              for split, rows in parsed.items()}
+    folder = _Folder(spec.uri)
+    rows, problems = {}, {}
+    for split, place in (spec.splits or folder.splits()).items():
+        rows[split], problems[split] = _read_split(folder, split, place)
+    classes = spec.classes or sorted({named[0] for split_rows in rows.values() for _, _, parsed in split_rows
+                                      for named in parsed.objects if isinstance(named, tuple)})
+    lost = [record for records in problems.values() for record in records if record["dropped"]]
+    if not classes and lost:
+        raise JobError(spec.uri, f"no object is left: {lost[0]['reason']} ({lost[0]['detail']})", "mend the source")
+    splits = {split: [_item(folder, index, row, list(classes)) for index, row in enumerate(split_rows)]
+              for split, split_rows in rows.items()}
     return RawSource(tuple(classes), tuple(range(len(classes))), splits, problems)
 
 
-def _stem(path: str) -> str:
-    return path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+class _Folder:
+    """Images and annotation files of a folder, by their names below JPEGImages and Annotations where it has them."""
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        self.files = {info.path: info for info in storage.list_files(uri)}
+        self.image_root, images = _below("JPEGImages", self.files, IMAGE_SUFFIXES + OTHER_PICTURES)
+        self.xml_root, annotations = _below("Annotations", self.files, (".xml",))
+        if not images:
+            raise JobError(storage.join(uri, "JPEGImages"), "there are no images here", "check source.uri")
+        self.images = Resolver(images, uri, IMAGE_SUFFIXES + OTHER_PICTURES)
+        self.annotations = Resolver(annotations, uri, (".xml",))
+        self.is_flat = len({path.rpartition("/")[0] for path in annotations}) < 2
+
+    def splits(self) -> dict[str, str]:
+        """Lists in ImageSets/Main, else directories called train, val or test, else everything as train."""
+        lists = {path.rpartition("/")[2][:-4]: path for path in sorted(self.files)
+                 if path.endswith(".txt") and "ImageSets/" in path}
+        directories = {path.split("/")[0]: path.split("/")[0] for path in self.files if "/" in path}
+        for known in (lists, directories):
+            found = {split: known[word] for split, words in _SPLITS.items() for word in words if word in known}
+            if found or known is lists and "trainval" in known:
+                return found or {"train": known["trainval"]}
+        return {"train": "."}
+
+    def entries(self, place: str) -> list[tuple[str, FileInfo | None]]:
+        """Names and images of a list file or directory; JobError if there is neither."""
+        if place not in self.files:
+            directory = place.strip("/").removeprefix("./")
+            found = [(info.path, info) for _, info in sorted(self.images.files.items())
+                     if directory in ("", ".") or info.path.startswith(directory + "/")]
+            if not found:  # a directory of XML files
+                found = [(info.path, info) for _, info in sorted(self.images.files.items())
+                         if (xml := self.annotation_of(info)) and xml.path.startswith(directory + "/")]
+            if found:
+                return found
+        lines = (line.strip() for line in read_text(storage.join(self.uri, place)).splitlines())
+        return [self._entry(line) for line in lines if line]
+
+    def _entry(self, line: str) -> tuple[str, FileInfo | None]:
+        found = self.images.find(line)
+        if found is None and _CLASS_FLAG.search(line):
+            line = _CLASS_FLAG.sub("", line)
+            found = self.images.find(line)
+        return line, found
+
+    def annotation_of(self, image: FileInfo) -> FileInfo | None:
+        """The XML of an image: beside it, or of the same name below Annotations."""
+        stem = image.path.rpartition(".")[0]
+        if stem + ".xml" in self.files:
+            return self.files[stem + ".xml"]
+        parts = self.name(image).rpartition(".")[0].split("/")
+        names = ["/".join(parts), *(["/".join(parts[1:])] if len(parts) > 1 else [])]
+        names += [parts[-1]] if self.is_flat else []
+        return next((found for name in names if (found := self.annotations.find(name))), None)
+
+    def name(self, image: FileInfo) -> str:
+        """The image's name in the dataset."""
+        return image.path.partition(self.image_root)[2] if self.image_root else image.path
+
+    def bends(self, split: str) -> list[dict]:
+        """What had to be bent so far; that lists name no extensions is VOC's custom."""
+        del self.images.bent["no extension"]
+        found = bends(split, self.images)
+        self.images.bent.clear()
+        return found
 
 
-def _read_split(uri: str, split: str, names: list[str], images: dict[str, FileInfo],
-                files: dict[str, FileInfo]) -> tuple[list, list[dict]]:
-    rows, problems, seen = [], [], set()
+def _below(root: str, files: dict[str, FileInfo], suffixes: tuple[str, ...]) -> tuple[str, dict[str, FileInfo]]:
+    """The root, empty where no file lies below it, and the files with these suffixes by their name below it."""
+    chosen = {path: info for path, info in sorted(files.items()) if path.lower().endswith(suffixes)}
+    inside = {path.partition(root + "/")[2]: info for path, info in chosen.items() if f"/{root}/" in f"/{path}"}
+    return (root + "/", inside) if inside else ("", {path: info for path, info in chosen.items()
+                                                     if "Segmentation" not in path})
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """An annotation file, read."""
+
+    digest: str
+    content: "Parsed | Problem"
+
+
+def _read_split(folder: _Folder, split: str, place: str) -> tuple[list, list[dict]]:
+    rows, problems, notes, seen = [], [], {}, set()
+    entries = folder.entries(place)
+    annotations = [image and folder.annotation_of(image) for _, image in entries]
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        texts = pool.map(lambda name: _annotation_text(uri, name, files), names)
-        for name, text in zip(names, texts, strict=True):
-            problem = None
-            if name in seen:
-                problem = Problem("duplicate image id", "the image is listed twice", is_image=True)
-            elif name not in images:
-                problem = Problem("missing image file", f"no image {name} below JPEGImages", is_image=True)
-            elif text is None:
-                problem = Problem("missing annotation file", f"no Annotations/{name}.xml", is_image=True)
-            parsed = None if problem else parse(text)
-            if isinstance(parsed, Problem):
-                problem = parsed
-            seen.add(name)
+        texts = pool.map(lambda info: info and _parsed(storage.join(folder.uri, info.path)), annotations)
+        for (name, image), text in zip(entries, texts, strict=True):
+            if image and image.path in seen:
+                notes.setdefault("image listed twice", []).append(name)
+                continue
+            problem = _entry_problem(name, image, text)
             if problem:
                 problems.append(problem_record(split, problem, name))
-            else:
-                rows.append((images[name], storage.digest(text.encode())[:16], *parsed))
-    return rows, problems
+                continue
+            seen.add(image.path)
+            rows.append((image, text.digest, text.content))
+            for reason in text.content.notes:
+                notes.setdefault(reason, []).append(image.path)
+    problems += [note(split, reason, len(names), names[0]) for reason, names in notes.items()]
+    return rows, problems + _unlisted(folder, split, place, annotations) + folder.bends(split)
 
 
-def _annotation_text(uri: str, name: str, files: dict[str, FileInfo]) -> str | None:
-    path = f"Annotations/{name}.xml"
-    return read_text(storage.join(uri, path)) if path in files else None
+def _entry_problem(name: str, image: FileInfo | None, text: _Text | None) -> Problem | None:
+    if image is None:
+        return Problem("missing image file", f"no image {name}", is_image=True)
+    if image.path.lower().endswith(OTHER_PICTURES):
+        return Problem(LISTED, f"{image.path}: convert it to JPEG or PNG", is_image=True)
+    if text is None:
+        return Problem("missing annotation file", f"no XML file for {image.path}", is_image=True)
+    return text.content if isinstance(text.content, Problem) else None
 
 
-def parse(text: str) -> tuple[list[Named | Problem], tuple[int, int] | None] | Problem:
-    """Class name and annotation (label not set yet) of each object in the XML; height and width that it declares."""
+def _unlisted(folder: _Folder, split: str, place: str, used: Sequence[FileInfo | None]) -> list[dict]:
+    """Records of XML files in a directory that belong to no image; a list may leave out what it wants."""
+    if place in folder.files:
+        return []
+    known = {info.path for info in used if info}
+    prefix = "" if place.strip("./") == "" else place.strip("/").removeprefix("./") + "/"
+    return [problem_record(split, Problem("annotation file without an image", info.path, is_image=True), info.path)
+            for info in folder.annotations.files.values() if info.path.startswith(prefix) and info.path not in known]
+
+
+def _parsed(uri: str) -> _Text:
+    data = storage.read_bytes(uri)
     try:
-        root = ElementTree.fromstring(text.strip())
-    except ElementTree.ParseError as error:
-        return Problem("malformed annotation file", str(error), is_image=True)
-    return [_parse_object(element) for element in root.iter("object")], _declared_hw(root)
+        content = parse(decode_xml(data, uri))
+    except NotText as error:
+        content = Problem(UNDECODABLE, str(error), is_image=True)
+    return _Text(storage.digest(data)[:16], content)
 
 
-def _declared_hw(root: ElementTree.Element) -> tuple[int, int] | None:
-    try:
-        height, width = (int(root.findtext(f"size/{key}") or "") for key in ("height", "width"))
-    except ValueError:
-        return None
-    return height, width
-
-
-def _parse_object(element: ElementTree.Element) -> Named | Problem:
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        return Problem("unknown class", "an object has no name")
-    try:
-        corners = [float(element.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax")]
-    except ValueError:
-        return Problem("malformed box", f"the bndbox of a '{name}' is incomplete")
-    box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
-    return name, Annotation(-1, box, iscrowd=(element.findtext("difficult") or "0").strip() == "1")
-
-
-def _item(uri: str, index: int, row: tuple, classes: list[str]) -> FileItem:
-    image, digest, objects, declared_hw = row
-    labelled = [entry if isinstance(entry, Problem) else _labelled(*entry, classes) for entry in objects]
-    return FileItem(image_id=index, file_name=image.path.removeprefix("JPEGImages/"), num_bytes=image.num_bytes,
-                    mark=image.mark + digest, uri=storage.join(uri, image.path), objects=Objects.of(labelled),
-                    declared_hw=declared_hw)
+def _item(folder: _Folder, index: int, row: tuple[FileInfo, str, Parsed], classes: list[str]) -> FileItem:
+    image, digest, parsed = row
+    labelled = [entry if isinstance(entry, Problem) else _labelled(*entry, classes) for entry in parsed.objects]
+    return FileItem(image_id=index, file_name=folder.name(image), num_bytes=image.num_bytes,
+                    mark=image.mark + digest, uri=storage.join(folder.uri, image.path), objects=Objects.of(labelled),
+                    declared_hw=parsed.declared_hw)
 
 
 def _labelled(name: str, annotation: Annotation, classes: list[str]) -> Annotation | Problem:

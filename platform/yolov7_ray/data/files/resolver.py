@@ -1,0 +1,158 @@
+r"""Names of files as annotations write them -> files of a folder.
+
+A name is found as it stands, else by what people and tools do to names: `\` for `/`, a leading `./`, a missing or
+repeated leading directory, another machine's root, URL encoding, composed against decomposed accents, another case.
+Every name found otherwise than written is counted, by what had to be bent.
+"""
+
+import posixpath
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from urllib.parse import unquote, unquote_to_bytes
+
+import numpy as np
+
+from ...errors import JobError
+from ...storage.disk import FileInfo, digest
+
+_DRIVE = re.compile(r"^[A-Za-z]:[/\\]|^[a-z0-9+.-]+://[^/]*/|^[/\\]")
+"""What an absolute name begins with: a drive, a URL's host, or a slash."""
+_SEPARATOR = re.compile(r"\\|%2[fF]|%5[cC]")
+_QUERY = re.compile(r"^.*[?&]d=|[?#].*$")
+_GRADES = ("another directory", "URL encoding", "another composition of accents", "another case", "no extension")
+ABSOLUTE_OVERLAP = 2
+"""Trailing parts of an absolute name that must agree with a file's: its root lies on another machine."""
+
+
+class Resolver:
+    """Index of the files of one folder, built at the first name that is not found as written: 16 bytes a file."""
+
+    def __init__(self, files: dict[str, FileInfo], where: str, suffixes: tuple[str, ...]):
+        self.files, self.where, self.suffixes = files, where, suffixes
+        self.bent: Counter[str] = Counter()
+        """What had to be bent -> how many names."""
+        self.examples: dict[str, str] = {}
+        self._paths: list[str] = []
+        self._hashes = self._order = np.zeros(0, np.int64)
+
+    def find(self, name: str) -> FileInfo | None:
+        """The file that a name means, None if there is none; JobError if it means several alike."""
+        if name in self.files:
+            return self.files[name]
+        path, how = self._match(name)
+        if path is None:
+            return None
+        self.bent[how] += 1
+        self.examples.setdefault(how, f"{name!r} is {path}")
+        return self.files[path]
+
+    def _match(self, name: str) -> tuple[str | None, str]:
+        plain, is_absolute = plain_parts(name)
+        if plain and "/".join(plain) in self.files:
+            return "/".join(plain), _bent(name, plain, is_absolute, plain)
+        ranked: list[tuple[tuple, str]] = []
+        for path in self._candidates(plain[-1] if plain else ""):
+            rank = self._rank(plain, path.split("/"), is_absolute)
+            if rank is not None:
+                ranked.append((rank, path))
+        if not ranked:
+            return None, ""
+        best = min(rank for rank, _ in ranked)
+        found = sorted(path for rank, path in ranked if rank == best)
+        if len(found) > 1:
+            raise JobError(self.where, f"the name {name!r} may mean {found[0]} or {found[1]}",
+                           "write the directory into the name, or set source.uri and source.splits closer to it")
+        grade = max(best[1:3]) if best[1:3] > (0, 0) else 0
+        return found[0], _GRADES[grade] if grade else _bent(name, plain, is_absolute, found[0].split("/"))
+
+    def _candidates(self, base: str) -> Iterable[str]:
+        """All files whose last part reads the same but for case, accents, URL encoding and a known extension."""
+        if not self._paths and self.files:
+            self._paths = list(self.files)
+            hashes = np.fromiter((_hash(self._key(path.rpartition("/")[2])) for path in self._paths), np.int64,
+                                 len(self._paths))
+            self._order = np.argsort(hashes, kind="stable")
+            self._hashes = hashes[self._order]
+        key = self._key(base)
+        first, last = (np.searchsorted(self._hashes, _hash(key), side) for side in ("left", "right"))
+        found = (self._paths[position] for position in self._order[first:last].tolist())
+        return [path for path in found if self._key(path.rpartition("/")[2]) == key]
+
+    def _key(self, base: str) -> str:
+        return self._split(_folded(base))[0]
+
+    def _split(self, base: str) -> tuple[str, str]:
+        suffix = next((suffix for suffix in self.suffixes if base.lower().endswith(suffix)), "")
+        return (base[:-len(suffix)], base[-len(suffix):]) if suffix else (base, "")
+
+    def _rank(self, name: list[str], path: list[str], is_absolute: bool) -> tuple | None:
+        """How far a path is from a name, None if it is another file; smaller is closer."""
+        (name_stem, name_suffix), (path_stem, path_suffix) = self._split(name[-1]), self._split(path[-1])
+        suffix_grade = 0
+        if name_suffix != path_suffix:
+            if name_suffix and name_suffix.lower() != path_suffix.lower():
+                return None
+            suffix_grade = 3 if name_suffix else 4
+        name_parts, path_parts = [*name[:-1], name_stem], [*path[:-1], path_stem]
+        common, grade = 0, 0
+        for one, other in zip(reversed(name_parts), reversed(path_parts)):
+            step = _grade(one, other)
+            if step is None:
+                break
+            common, grade = common + 1, max(grade, step)
+        if common < min(len(name), len(path)) and not (is_absolute and common >= ABSOLUTE_OVERLAP):
+            return None
+        return (-common, grade, suffix_grade, len(path))
+
+
+def plain_parts(name: str) -> tuple[list[str], bool]:
+    r"""The parts of a name without root, `.`, `..`, `\` and a URL's query, and whether it was absolute."""
+    match = _DRIVE.match(name)
+    is_absolute = match is not None
+    if is_absolute and ("://" in match[0] or "?d=" in name):
+        name = _QUERY.sub("", name[match.end():])
+    elif is_absolute:
+        name = name[match.end():]
+    parts = posixpath.normpath(_SEPARATOR.sub("/", name)).split("/")
+    return [part for part in parts if part not in ("", ".", "..")], is_absolute
+
+
+def _bent(name: str, plain: list[str], is_absolute: bool, path: list[str]) -> str:
+    if is_absolute:
+        return "another root"
+    if plain != path:
+        return "another directory"
+    return "backslashes" if "\\" in name else "./ or //"
+
+
+def _grade(one: str, other: str) -> int | None:
+    """Index into `_GRADES` of how two parts differ, None if they are different names."""
+    if one == other:
+        return 0
+    if _unquoted(one) == _unquoted(other):
+        return 1
+    composed, others = (unicodedata.normalize("NFC", _unquoted(part)) for part in (one, other))
+    if composed == others:
+        return 2
+    return 3 if composed.casefold() == others.casefold() else None
+
+
+def _folded(base: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", _unquoted(base)).casefold())
+
+
+def _unquoted(part: str) -> str:
+    """URL decoding; the text itself where its escapes are not UTF-8."""
+    if "%" not in part:
+        return part
+    try:
+        unquote_to_bytes(part).decode("utf-8")
+    except UnicodeDecodeError:
+        return part
+    return unquote(part)
+
+
+def _hash(key: str) -> int:
+    return int(digest(key.encode("utf-8", "surrogatepass"))[:15], 16)

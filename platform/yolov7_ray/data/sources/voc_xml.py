@@ -1,0 +1,79 @@
+"""One annotation file of Pascal VOC and of the tools that write its like: objects and declared size."""
+
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+
+from .objects import Annotation, Problem
+
+Named = tuple[str, Annotation]
+ROTATED = "rotated box (robndbox): the enclosing box taken"
+OUTLINED = "box taken from the outline"
+_X, _Y = re.compile(r"^x\d*$"), re.compile(r"^y\d*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Class name and annotation (label not set yet) of each object, and what else the XML says."""
+
+    objects: list[Named | Problem]
+    declared_hw: tuple[int, int] | None
+    notes: list[str] = field(default_factory=list)
+    """For each object that was read in another way than the plain one, which."""
+
+
+def parse(text: str) -> Parsed | Problem:
+    """The content of an XML text; namespaces make no difference."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        return Problem("malformed annotation file", str(error), is_image=True)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+    notes: list[str] = []
+    return Parsed([_parse_object(element, notes) for element in root.iter("object")], _declared_hw(root), notes)
+
+
+def _declared_hw(root: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        height, width = (int(float(root.findtext(f"size/{key}") or "")) for key in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _parse_object(element: ElementTree.Element, notes: list[str]) -> Named | Problem:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        return Problem("unknown class", "an object has no name")
+    try:
+        box = _box_xyxy(element, notes)
+    except ValueError:
+        return Problem("malformed box", f"the bndbox of a '{name}' is incomplete")
+    return name, Annotation(-1, box, iscrowd=(element.findtext("difficult") or "0").strip().lower() in ("1", "true"))
+
+
+def _box_xyxy(element: ElementTree.Element, notes: list[str]) -> tuple[float, float, float, float]:
+    """ValueError if there is no whole box."""
+    if element.find("bndbox") is None and element.find("robndbox") is not None:
+        notes.append(ROTATED)
+        return _enclosing(*_numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle")))
+    outline = element.find("polygon")
+    if element.find("bndbox") is None and outline is not None:
+        xs, ys = ([float(part.text or "") for part in outline.iter() if axis.match(part.tag)] for axis in (_X, _Y))
+        notes.append(OUTLINED)
+        return min(xs), min(ys), max(xs), max(ys)
+    xmin, ymin, xmax, ymax = _numbers(element, "bndbox", ("xmin", "ymin", "xmax", "ymax"))
+    return xmin - 1, ymin - 1, xmax, ymax
+
+
+def _numbers(element: ElementTree.Element, part: str, keys: tuple[str, ...]) -> list[float]:
+    return [float(element.findtext(f"{part}/{key}") or "") for key in keys]
+
+
+def _enclosing(cx: float, cy: float, width: float, height: float, angle: float) -> tuple[float, float, float, float]:
+    """The upright box around one that is rotated by `angle`, in radians, about its centre."""
+    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    return cx - across, cy - down, cx + across, cy + down

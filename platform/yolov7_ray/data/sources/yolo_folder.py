@@ -1,0 +1,175 @@
+"""What a YOLO folder says about itself: class names, splits, and where the labels of an image lie."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ... import storage
+from ...errors import JobError
+from ...storage.disk import FileInfo
+from .item import IMAGE_SUFFIXES, OTHER_PICTURES
+from ..files.resolver import Resolver, plain_parts
+from ..files.text import decode, read_bytes, read_text
+
+NAME_FILES = ("obj.names", "classes.txt", "labels/classes.txt", "data/obj.names")
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""Split -> how people call its directory or list."""
+_SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+
+class _Text(yaml.SafeLoader):
+    """Every plain value is the text that is written."""
+
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # merge keys
+
+
+@dataclass(frozen=True)
+class YoloFolder:
+    """The files of a folder and what its data.yaml says."""
+
+    uri: str
+    files: dict[str, FileInfo]
+    settings: dict
+    """Of data.yaml, all values as text; empty without one."""
+    settings_path: str
+
+    @classmethod
+    def at(cls, uri: str) -> "YoloFolder":
+        """List the folder and read its data.yaml; JobError if that is no YAML."""
+        files = {info.path: info for info in storage.list_files(uri)}
+        others = sorted(path for path in files if "/" not in path and path.endswith((".yaml", ".yml")))
+        path = next((path for path in (*_SETTINGS, *others) if path in files), None)
+        if path is None:
+            return cls(uri, files, {}, "data.yaml")
+        where = storage.join(uri, path)
+        text = decode(read_bytes(where), where)
+        try:
+            settings = yaml.load(text, Loader=_Text)
+        except yaml.YAMLError as error:
+            raise _unusable(where, error) from None
+        return cls(uri, files, settings if isinstance(settings, dict) else {}, path)
+
+    def class_names(self) -> list[str]:
+        """The class names in order of index; JobError if they are nowhere, or no names."""
+        where = storage.join(self.uri, self.settings_path)
+        if self.settings_path in self.files:
+            try:
+                return names_of(self.settings)
+            except ValueError as error:
+                raise _unusable(where, error) from None
+        path = next((path for path in NAME_FILES if path in self.files), None)
+        if path is None:
+            raise JobError(self.uri, "there is neither data.yaml nor classes.txt", "set source.classes")
+        lines = read_text(storage.join(self.uri, path)).splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+    def keypoints(self) -> int:
+        """Numbers after the box on a line of pose labels, by kpt_shape; 0 without it."""
+        try:
+            points, values = map(int, self.settings.get("kpt_shape") or (0, 0))
+        except (TypeError, ValueError):
+            raise JobError(storage.join(self.uri, self.settings_path), f"kpt_shape is {self.settings['kpt_shape']!r}",
+                           "it is [points, values per point]") from None
+        return points * values
+
+    def split_places(self) -> dict[str, list[str]]:
+        """Splits that data.yaml names and the folder has, else those whose directory or list is found."""
+        named = {split: _places(self.settings[key]) for split, keys in SPLITS.items()
+                 for key in keys if self.settings.get(key)}
+        if named:
+            present = {split: places for split, places in named.items()
+                       if all(self.place(place) is not None for place in places)}
+            if not present:
+                split, places = next(iter(named.items()))
+                raise JobError(storage.join(self.uri, self.settings_path), f"{split}: {', '.join(places)} is not below "
+                               f"{self.uri}", "set source.uri to the root of the data, or source.splits")
+            return present
+        return {split: [found] for split, words in SPLITS.items() if (found := self._found(words)) is not None} or (
+            {"train": ["."]} if any(path.lower().endswith(IMAGE_SUFFIXES) for path in self.files) else
+            {"train": ["images/train"]})
+
+    def _found(self, words: tuple[str, ...]) -> str | None:
+        known = self.directories().files
+        return next((place for word in words for place in (f"images/{word}", f"{word}/images", word, f"{word}.txt")
+                     if place in known or place in self.files), None)
+
+    def place(self, name: str) -> str | None:
+        """A directory or list file below the folder as data.yaml or a job names it; None if it is not there."""
+        parts, _ = plain_parts(name)
+        if not parts:
+            return "."
+        root = plain_parts(str(self.settings.get("path") or ""))[0]
+        for index in (self.lists(), self.directories()):
+            for candidate in ("/".join([*root, *parts]), name):
+                if found := index.find(candidate):
+                    return found.path
+        return None
+
+    def lists(self) -> Resolver:
+        """The .txt files directly in the folder or in data/."""
+        return Resolver({path: info for path, info in self.files.items() if path.endswith(".txt")
+                         and (path.count("/") == 0 or "labels" not in path)}, self.uri, ())
+
+    def directories(self) -> Resolver:
+        """All directories with images below them."""
+        found: dict[str, FileInfo] = {}
+        for path in self.files:
+            if not path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES):
+                continue
+            directory = path.rpartition("/")[0]
+            while directory and directory not in found:
+                found[directory] = FileInfo(directory, 0, "")
+                directory = directory.rpartition("/")[0]
+        return Resolver(found, self.uri, ())
+
+
+def _unusable(where: str, error: Exception) -> JobError:
+    return JobError(where, f"has no usable `names` ({' '.join(str(error).split())})",
+                    "list the class names there, or set source.classes")
+
+
+def _places(value: Any) -> list[str]:
+    return [str(place) for place in value] if isinstance(value, list) else [str(value)]
+
+
+def names_of(settings: dict) -> list[str]:
+    """The class names of a data.yaml: a list, a mapping from index to name, or one name, as written there.
+
+    A name is text, also where YAML would read something else: on, off, 010, 1e3, null, ~. ValueError if there are none.
+    """
+    names = settings.get("names")
+    if isinstance(names, str) and names.strip():
+        if str(settings.get("nc", "1")).strip() != "1":
+            raise ValueError(f"it must be a list of names: nc is {settings['nc']}, and names the one text {names!r}")
+        names = [names]
+    if isinstance(names, dict):
+        unnamed = [index for index in range(len(names)) if str(index) not in names]
+        if unnamed:
+            raise ValueError(f"{len(names)} names, but none for class {unnamed[0]}")
+        names = [names[str(index)] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ValueError("it must be a list of names, or a mapping from 0, 1, … to names")
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"class {index} is {name!r}, not a name")
+    return names
+
+
+def label_candidates(image_path: str) -> Iterator[str]:
+    """Where the labels of an image may lie, likeliest first.
+
+    labels/ in place of each images/, beside the image, in labels/ beside the image or above everything.
+    """
+    *directories, base = image_path.split("/")
+    label = base.rpartition(".")[0] + ".txt"
+    for position in reversed(range(len(directories))):
+        if directories[position].lower() == "images":
+            swapped = "labels" if directories[position] != "Images" else "Labels"
+            yield "/".join([*directories[:position], swapped, *directories[position + 1:], label])
+    yield "/".join([*directories, label])
+    yield "/".join([*directories, "labels", label])
+    yield "/".join(["labels", *directories, label])
+    if directories[:1] and directories[0].lower() == "images":
+        yield "/".join(["labels", label])
