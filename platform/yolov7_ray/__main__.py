@@ -1,7 +1,9 @@
 """One job file on the cluster that this process is in: ``python -m yolov7_ray job.json --run-name NAME``."""
 
 import argparse
+import os
 import sys
+import tempfile
 
 from .errors import JobError
 
@@ -20,8 +22,10 @@ def main() -> int:
     try:
         from .jobs.execution import execute
         from .jobs.job_file import load_job, run_name
+        from .jobs.paths import absolute
 
-        job = load_job(arguments.job, arguments.overrides)
+        job = absolute(load_job(arguments.job, arguments.overrides))
+        os.chdir(tempfile.gettempdir())  # Ray may replace the directory that it unpacked; torch does not load without one
         execute(job, arguments.resume or arguments.run_name or run_name(job), resume=bool(arguments.resume),
                 address="auto", admit=not arguments.no_admission, verbose=arguments.verbose)
     except JobError as error:

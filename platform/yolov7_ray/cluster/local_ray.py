@@ -32,6 +32,7 @@ PASSING_START_FAULTS = ("timed out during startup", "already occupied", "already
                         "Failed to start the dashboard")
 """Parts of Ray's messages that a second attempt may not meet again."""
 
+RAYLET_DEATH = "Raylet is terminated"
 WORKER_DEATH = "A worker died or was killed while executing a task"
 """Start of Ray's message, which is a paragraph."""
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
@@ -55,7 +56,7 @@ def start_ray(address: str | None = None, verbose: bool = False,
 
     if not verbose:  # Serve sets its own level when it starts
         logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
-        _shorten_node_deaths()
+        _shorten_node_deaths((WORKER_DEATH, RAYLET_DEATH) if directory else (WORKER_DEATH,))
 
     settings = {"log_to_driver": verbose, "logging_level": "info" if verbose else "warning" if address else "error"}
     keep_logs = True
@@ -83,15 +84,17 @@ def start_ray(address: str | None = None, verbose: bool = False,
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _shorten_node_deaths() -> None:
-    """Print the first line of Ray's message about a dead node, without the twenty log lines it appends; none of dead
-    workers, whose loss jobs report themselves, in a few words."""
+def _shorten_node_deaths(reported: tuple[str, ...]) -> None:
+    """Print the first line of Ray's message about a dead node, without the twenty log lines it appends.
+
+    Nothing of messages that begin with one of ``reported``: jobs report such losses themselves, in a few words.
+    """
     from ray._private import worker
 
     print_all = worker.print_to_stdstream
 
     def print_shortened(data: dict, **how: object) -> None:
-        lines = [line.partition("\n")[0] for line in data["lines"] if not line.startswith(WORKER_DEATH)]
+        lines = [line.partition("\n")[0] for line in data["lines"] if not line.startswith(reported)]
         print_all(data | {"lines": lines}, **how)
 
     worker.print_to_stdstream = print_shortened
