@@ -34,7 +34,7 @@ PASSING_START_FAULTS = ("timed out during startup", "already occupied", "already
 
 RAYLET_DEATH = "Raylet is terminated"
 WORKER_DEATH = "A worker died or was killed while executing a task"
-"""Start of Ray's message, which is a paragraph."""
+"""Starts of Ray's messages, each a paragraph."""
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Written by `ray up` on a head node: the node types that its autoscaler may add."""
 
