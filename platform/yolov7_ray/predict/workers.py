@@ -6,12 +6,14 @@ is listed and left out. The rest then goes on at once.
 """
 
 import logging
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import ray.data
 import ray.exceptions
+from ray.util.annotations import RayDeprecationWarning
 
 from ..errors import JobError
 from ..registry.model_source import ModelSource
@@ -81,12 +83,14 @@ def _at_once(images: Images, source: ModelSource, spec: PredictSpec, first: int)
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True
     dataset.context.max_errored_blocks = failures
-    dataset = dataset.map_batches(
-        Predictor, batch_size=None, batch_format="pyarrow", fn_constructor_args=(images, source, spec),
-        compute=ray.data.ActorPoolStrategy(size=_num_workers(spec, num_images),
-                                           max_tasks_in_flight_per_actor=BLOCKS_IN_FLIGHT),
-        num_cpus=spec.resources.cpus_per_worker, num_gpus=spec.resources.gpus_per_worker or None,
-        max_restarts=failures, max_task_retries=0)  # Ray Data's own default is to retry without end
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # of the two options without a name of their own
+        dataset = dataset.map_batches(
+            Predictor, batch_size=None, batch_format="pyarrow", fn_constructor_args=(images, source, spec),
+            compute=ray.data.ActorPoolStrategy(size=_num_workers(spec, num_images),
+                                               max_tasks_in_flight_per_actor=BLOCKS_IN_FLIGHT),
+            num_cpus=spec.resources.cpus_per_worker, num_gpus=spec.resources.gpus_per_worker or None,
+            max_restarts=failures, max_task_retries=0)  # Ray Data's own default is to retry without end
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         if table.num_rows:
             yield table
