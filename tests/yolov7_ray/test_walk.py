@@ -15,7 +15,8 @@ from yolov7_ray.jobs.spec import Job
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 JOBS = Path(__file__).parents[2] / "jobs"
 SMALL = ["model={architecture: yolov7-tiny, depth: 0.5, width: 0.25}", "data.image_size_px=96", "epochs=1",
-         "optimizer.warmup_epochs=1", "batch_size=32", "resources.workers=2", "resources.gpus_per_worker=0", "resources.cpus_per_worker=1"]
+         "optimizer.warmup_epochs=1", "batch_size=32", "resources.workers=2", "resources.gpus_per_worker=0",
+         "resources.cpus_per_worker=1"]
 
 
 def run(job: Job, name: str) -> dict:
