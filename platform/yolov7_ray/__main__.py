@@ -25,7 +25,7 @@ def main() -> int:
         from .jobs.paths import absolute
 
         job = absolute(load_job(arguments.job, arguments.overrides))
-        os.chdir(tempfile.gettempdir())  # Ray may replace the directory that it unpacked; torch does not load without one
+        os.chdir(tempfile.gettempdir())  # Ray may replace the one that it unpacked, and torch does not load without
         execute(job, arguments.resume or arguments.run_name or run_name(job), resume=bool(arguments.resume),
                 address="auto", admit=not arguments.no_admission, verbose=arguments.verbose)
     except JobError as error:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, intersection_over_union
-from .crowds import IOU_COST_GAIN, Crowd, assign_crowd
+from .crowds import IOU_COST_GAIN, MIN_IOU, Crowd, assign_crowd
 
 # Offsets from a target's cell to the cells that may share the target: itself, left, up, right, down.
 NEIGHBOURS_XY = np.array([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
@@ -217,7 +217,7 @@ def _assign_in_table(candidates: Candidates, cells: Tensor, targets: Tensor, num
     iou = intersection_over_union(target_xyxy, predicted_xyxy)
     members = candidates.table.index_select(0, image)
     cost = as_object[members, label[:, None, None]] + as_background.index_select(0, image)
-    cost -= IOU_COST_GAIN * (iou + 1e-8).log_()
+    cost -= IOU_COST_GAIN * (iou + MIN_IOU).log_()
 
     max_k = min(num_ious, iou.shape[-1])
     dynamic_k = iou.topk(max_k).values.sum(-1, keepdim=True).long().clamp(1, max_k)

@@ -1,21 +1,25 @@
 """Directories of private Rays: each names its owner; those that killed owners left are removed at the next start."""
 
+import json
 import os
 import shutil
 import tempfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
+
+from ..storage.process import Process
 
 PREFIX = "yolov7-ray-"
 OWNER = "owner"
-"""File in such a directory: process, its start, and the process namespace in which the number counts."""
+"""File in such a directory: the process that made it."""
 
 
 def create(parent: str) -> str:
     """A new directory of this process in ``parent``; abandoned ones beside it are removed first."""
     sweep(parent)
     directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-    Path(directory, OWNER).write_text(" ".join(_identity(os.getpid())))
+    Path(directory, OWNER).write_text(json.dumps(asdict(Process.own())))
     return directory
 
 
@@ -27,34 +31,18 @@ def disown(directory: str) -> None:
 def sweep(parent: str) -> None:
     """Remove this user's directories whose owner, and every process that it started there, is gone."""
     for directory in Path(parent).glob(f"{PREFIX}*"):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             if directory.stat().st_uid == os.getuid() and _is_abandoned(directory):
                 shutil.rmtree(directory, ignore_errors=True)
 
 
 def _is_abandoned(directory: Path) -> bool:
-    """OSError or ValueError if there is no record of the owner."""
-    pid, start, namespace = (directory / OWNER).read_text().split()
-    if namespace != _namespace():
-        return False  # a container that shares this directory
-    try:
-        if _identity(int(pid)) == (pid, start, namespace):
-            return False
-    except OSError:  # no such process
-        pass
+    """OSError, ValueError or TypeError if there is no record of the owner."""
+    owner = Process(**json.loads((directory / OWNER).read_text()))
+    earlier_boot = owner.boot != Process.own().boot
+    if not earlier_boot and owner.is_alive() is not False:  # it runs, or is in a container that shares this directory
+        return False
     return not any(os.fsencode(directory) in command for command in _commands())
-
-
-def _identity(pid: int) -> tuple[str, str, str]:
-    """Number, start in ticks since boot, and namespace: no two processes have the same. OSError if there is none."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    if fields[0] == "Z":
-        raise ProcessLookupError(pid)
-    return str(pid), fields[19], _namespace()
-
-
-def _namespace() -> str:
-    return os.readlink("/proc/self/ns/pid")
 
 
 def _commands() -> list[bytes]:

@@ -9,11 +9,10 @@ import numpy as np
 from yolov7.images.sample import decode_image
 
 from .. import storage
+from ..data.files.suffixes import IMAGE_SUFFIXES
 from ..data.reading.dataset import ArrowDataset
 from ..errors import JobError
 from .spec import PredictSpec
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class FolderImages:
     def __init__(self, uri: str):
         self.uri = uri
         self.paths = [info.path for info in storage.list_files(uri)
-                      if PurePosixPath(info.path).suffix.lower() in SUFFIXES]
+                      if PurePosixPath(info.path).suffix.lower() in IMAGE_SUFFIXES]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -97,5 +96,5 @@ def images_of(spec: PredictSpec) -> Images:
         images = FolderImages(uri)
     if not len(images):
         raise JobError(spec.images, "holds no images",
-                       f"give an Arrow dataset, or a directory of images ({', '.join(SUFFIXES)})")
+                       f"give an Arrow dataset, or a directory of images ({', '.join(IMAGE_SUFFIXES)})")
     return images

@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from yolov7.evaluation.postprocess import postprocess
 from yolov7.evaluation.augmented_inference import TestTimeAugmentation
+from yolov7.evaluation.postprocess import postprocess
 from yolov7.images.batch import normalize
 from yolov7.images.sample import Letterbox, fitted_size_hw, letterbox
 from yolov7.model.reparameterize import reparameterize

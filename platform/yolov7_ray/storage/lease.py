@@ -6,7 +6,6 @@ counts as dead, by the watch of whoever waits: no two clocks are compared.
 """
 
 import json
-import os
 import secrets
 import signal
 import socket
@@ -14,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import asdict, fields
 from typing import Any
 
 from .. import storage
 from ..errors import AlreadyExists, JobError, NotFound, StorageError
+from .process import Process
 
 FILE = ".lease"
 LEASE_S = 60.0
@@ -34,8 +34,7 @@ class Lease:
         self.uri, self.what, self.remedy = storage.join(directory, FILE), what, remedy
         self.lost: JobError | None = None
         """Set when another process has taken the directory over."""
-        self._owner = {"owner": secrets.token_hex(8), "host": socket.gethostname(), "pid": os.getpid(),
-                       "machine": _machine(), "started": _start_time(os.getpid()),
+        self._owner = {"owner": secrets.token_hex(8), "host": socket.gethostname(), **asdict(Process.own()),
                        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
         self._renewals, self._etag = 0, ""
         self._ended = threading.Event()
@@ -171,31 +170,9 @@ def _in_words(owner: dict[str, Any]) -> str:
     return f"process {owner.get('pid', '?')} on {owner.get('host', '?')} (since {owner.get('since', '?')})"
 
 
-def _machine() -> str | None:
-    """What processes have in common that see each other's numbers: this boot of the machine, and the namespace."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process of this machine started, in ticks since boot; None if it is not visible."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
 def _is_alive(owner: dict[str, Any]) -> bool | None:
     """Whether the owner runs; None if it is on another machine, where that cannot be seen."""
-    if not owner.get("machine") or owner["machine"] != _machine():
-        return None
     try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    started = _start_time(owner["pid"])
-    return started is None or started == owner["started"]
+        return Process(**{field.name: owner[field.name] for field in fields(Process)}).is_alive()
+    except KeyError:
+        return None

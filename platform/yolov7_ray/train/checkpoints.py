@@ -107,7 +107,7 @@ class Checkpoints:
     def discard_after(self, name: str) -> None:
         """Remove the checkpoints after ``name``: a run that went back to it must not be resumed from them."""
         for known in self.names():
-            if known > name:
+            if place_in_order(known) > place_in_order(name):
                 self._remove(known)
                 (self._scores or {}).pop(known, None)
 

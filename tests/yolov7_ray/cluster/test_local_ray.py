@@ -1,15 +1,18 @@
 """A private Ray: starts at other ports if one is taken; what killed owners left is removed, nothing else."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import ray
 from yolov7_ray.cluster import local_ray, session_directory
+from yolov7_ray.storage.process import Process
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,9 +86,11 @@ def test_only_what_a_dead_owner_left_is_removed(tmp_path):
     session_directory.disown(str(kept))
     elsewhere, _ = owned_by_another(tmp_path, alive=False)
     owner = elsewhere / session_directory.OWNER
-    owner.write_text(" ".join([*owner.read_text().split()[:2], "pid:[1]"]))
+    owner.write_text(json.dumps(json.loads(owner.read_text()) | {"namespace": "pid:[1]"}))
     reused, _ = owned_by_another(tmp_path, alive=False)
-    (reused / session_directory.OWNER).write_text(f"{os.getpid()} 1 {session_directory._namespace()}")
+    (reused / session_directory.OWNER).write_text(json.dumps(asdict(Process.own()) | {"started": "1"}))
+    rebooted, _ = owned_by_another(tmp_path, alive=False)
+    (rebooted / session_directory.OWNER).write_text(json.dumps(asdict(Process.own()) | {"boot": "earlier"}))
     unknown = tmp_path / "yolov7-ray-of-an-earlier-version"
     unknown.mkdir()
     try:

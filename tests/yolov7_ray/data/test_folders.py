@@ -13,7 +13,7 @@ from yolov7_ray.data.files.text import NotText, decode, decode_chunks, decode_xm
 from yolov7_ray.data.ingest.declared_size import DIFFERS, SCALED, is_multiple
 from yolov7_ray.data.ingest.losses import check_losses, losses
 from yolov7_ray.data.ingest.rows import build_row
-from yolov7_ray.data.sources.item import IMAGE_SUFFIXES
+from yolov7_ray.data.files.suffixes import IMAGE_SUFFIXES
 from yolov7_ray.data.sources.outline import box_of, rings_of
 from yolov7_ray.data.sources.read import read_source, resolved
 from yolov7_ray.data.sources.spec import AutoSource, CocoSource, CocoSplit, VocSource, YoloSource

@@ -24,7 +24,8 @@ from yolov7_ray.data.sources.objects import UNUSABLE, Annotation, Objects, Probl
 from yolov7_ray.data.sources.read import read_source
 from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
 from yolov7_ray.data.sources.voc_xml import parse
-from yolov7_ray.data.sources.yolo import labels_path, parse_labels
+from yolov7_ray.data.sources.yolo import parse_labels
+from yolov7_ray.data.sources.yolo_folder import label_candidates
 from yolov7_ray.errors import JobError
 
 from yolov7.images.sample import decode_image
@@ -486,9 +487,9 @@ def test_yolo_labels_never_raise(text):
 
 
 def test_yolo_label_paths():
-    assert labels_path("images/train/a.b.jpg") == "labels/train/a.b.txt"
-    assert labels_path("images/images/x.png") == "images/labels/x.txt"
-    assert labels_path("photos/x.png") == "photos/x.txt"
+    assert next(label_candidates("images/train/a.b.jpg")) == "labels/train/a.b.txt"
+    assert next(label_candidates("images/images/x.png")) == "images/labels/x.txt"
+    assert next(label_candidates("photos/x.png")) == "photos/x.txt"
 
 
 def test_yolo_mistakes(tmp_path):

@@ -470,3 +470,11 @@ def test_json_list_is_json(tmp_path):
 def test_category_ids():
     assert category_ids(["dog", "bird", "cat", "cow"], ("cat", "dog"), (3, 7)) == [7, 8, 3, 9]
     assert category_ids(["a", "b"], (), ()) == [1, 2]
+
+
+def test_a_folder_is_searched_for_the_pictures_that_an_ingest_reads(tmp_path):
+    names = {"a.JPG", "b.jfif", "c.gif", "d.avif", "deep/e.pgm"}
+    for name in names | {"notes.txt", "f.heic", ".hidden.jpg"}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert set(FolderImages(str(tmp_path)).paths) == names

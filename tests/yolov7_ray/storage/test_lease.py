@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from yolov7_ray.jobs import execution
 from yolov7_ray.jobs.kinds import kind_named
 from yolov7_ray.jobs.job_file import load_job
 from yolov7_ray.storage import lease
+from yolov7_ray.storage.process import Process
 
 HELD = "from yolov7_ray.storage import lease; import sys, time\n" \
        "with lease.held(sys.argv[1], 'run r', 'wait'): print('held', flush=True); time.sleep(600)\n"
@@ -33,7 +35,8 @@ def quick(monkeypatch):
 
 def owner(directory: str, **changes) -> dict:
     """Write the lease of somebody else."""
-    content = {"owner": "somebody", "host": "elsewhere", "pid": 7, "machine": "another", "started": "1",
+    content = {"owner": "somebody", "host": "elsewhere", "pid": 7, "boot": "another", "namespace": "pid:[1]",
+               "started": "1",
                "since": "2020-01-01 00:00:00 UTC", "renewals": 1} | changes
     storage.write_bytes(storage.join(directory, lease.FILE), json.dumps(content).encode())
     return content
@@ -70,9 +73,24 @@ def test_a_dead_owner_of_this_machine_is_known_at_once(place, process, monkeypat
         assert said == [said[0]] and f"process {process.pid} on" in said[0] and "is dead: run r is taken over" in said[0]
 
 
+def test_a_dead_owner_that_nobody_waited_for_is_dead(place, process, monkeypatch):
+    """As in a container whose first process does not reap: it is in the table of processes for ever."""
+    monkeypatch.setattr(lease, "LEASE_S", 1e9)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with held(place):
+        assert Path(f"/proc/{process.pid}").exists()
+
+
+def test_an_owner_whose_state_is_hidden_is_alive(place, process, monkeypatch):
+    monkeypatch.setattr("yolov7_ray.storage.process._state_and_start", lambda pid: ("", ""))
+    with pytest.raises(JobError, match="belongs to process"), held(place):
+        pytest.fail("two owners")
+
+
 def test_another_process_with_the_number_of_the_owner_is_not_the_owner(place, monkeypatch):
     monkeypatch.setattr(lease, "LEASE_S", 1e9)
-    owner(place, machine=lease._machine(), pid=os.getpid(), started="1")
+    owner(place, **asdict(replace(Process.own(), started="1")))
     with held(place):
         pass
 

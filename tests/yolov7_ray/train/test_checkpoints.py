@@ -76,6 +76,17 @@ def test_the_best_and_the_newest_are_kept(state, tmp_path):
     assert set(checkpoints.names()) == checkpoints.complete == kept == {path.name for path in tmp_path.iterdir()}
 
 
+def test_what_comes_after_a_checkpoint_is_discarded_by_number(tmp_path):
+    names = [checkpoint_name(*place) for place in [(9998, 0), (9999, 0), (9999, 5), (10_000, 0), (10_000, 1_000_000)]]
+    for name in names:
+        storage.write_json(storage.join(str(tmp_path), name, "checkpoint.json"), {"score": 0, "files": {}})
+    checkpoints = Checkpoints(str(tmp_path), 1)
+    checkpoints.discard_after(names[3])
+    assert checkpoints.names() == names[:4]
+    checkpoints.discard_after(names[1])
+    assert checkpoints.names() == names[:2]
+
+
 def test_checkpoints_beyond_epoch_9999_are_the_newest(state, tmp_path):
     checkpoints = Checkpoints(str(tmp_path), keep_best=1)
     places = [(9998, 0), (9999, 0), (9999, 5), (10_000, 0), (10_001, 0), (10_001, 1_000_000)]

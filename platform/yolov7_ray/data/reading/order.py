@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 SIZE_STREAM = 1
 """Random stream of a step's image size, separate from that of the sample at the same position."""
 

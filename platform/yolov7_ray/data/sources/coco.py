@@ -9,10 +9,11 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .instances import MAX_ID, Instances, read_instances
-from .item import IMAGE_SUFFIXES, LISTED, OTHER_PICTURES, Item, Raw, RawSource, bends, note, problem_record
-from .objects import UNUSABLE, Objects, Problem
 from ..files.resolver import Resolver
+from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
+from .instances import MAX_ID, Instances, read_instances
+from .item import LISTED, Item, Raw, RawSource, bends, note, problem_record
+from .objects import UNUSABLE, Objects, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
 from ..files.resolver import Resolver
+from ..files.suffixes import IMAGE_SUFFIXES
 from ..files.text import NotText, decode, decode_xml
-from .item import IMAGE_SUFFIXES
 from .spec import AutoSource, CocoSource, CocoSplit, Source, VocSource, YoloSource
 from .yolo_folder import SPLITS, YoloFolder, label_candidates
 

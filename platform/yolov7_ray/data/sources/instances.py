@@ -15,8 +15,8 @@ from ... import storage
 from ...errors import JobError, NotFound
 from ...storage.disk import explained
 from ..files.json_stream import JsonObject, NotJson
-from .outline import box_of, rings_of
 from ..files.text import MARK_BYTES, decode_chunks, encoding_of
+from .outline import box_of, rings_of
 
 CHUNK_BYTES = 1 << 20
 MAX_SIDE_PX = 1 << 30

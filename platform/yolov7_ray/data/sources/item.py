@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ... import storage
-from .objects import Objects, Problem
 from ..files.resolver import Resolver
+from ..files.suffixes import OTHER_PICTURES
+from .objects import Objects, Problem
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe", ".mpo", ".jp2", ".gif",
-                  ".avif", ".dib", ".pbm", ".pgm", ".ppm", ".pnm")
-OTHER_PICTURES = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg", ".jxl", ".tga", ".ico", ".dcm")
-"""Pictures that no decoder here reads: an image that is one is lost, and said so."""
 UNDECODABLE = "annotations that cannot be decoded"
 LISTED = "image of a format that cannot be read"
 

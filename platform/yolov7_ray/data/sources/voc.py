@@ -15,9 +15,9 @@ from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
 from ..files.resolver import Resolver
+from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, decode_xml, read_text
-from .item import (IMAGE_SUFFIXES, LISTED, OTHER_PICTURES, UNDECODABLE, FileItem, RawSource, bends, note,
-                   problem_record)
+from .item import LISTED, UNDECODABLE, FileItem, RawSource, bends, note, problem_record
 from .objects import Annotation, Objects, Problem
 from .voc_xml import Parsed, parse
 

@@ -11,11 +11,11 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .item import (IMAGE_SUFFIXES, OTHER_PICTURES, UNDECODABLE, Item, Raw, RawSource, bends, note, problem_record,
-                   unreadable_pictures)
-from .objects import Annotation, Objects, Problem
 from ..files.resolver import Resolver
+from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
+from .item import UNDECODABLE, Item, Raw, RawSource, bends, note, problem_record, unreadable_pictures
+from .objects import Annotation, Objects, Problem
 from .yolo_folder import NAME_FILES, SPLITS, YoloFolder, label_candidates
 
 CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
@@ -183,11 +183,6 @@ def _in_directory(folder: YoloFolder, split: str, place: str) -> tuple[list[File
     if others:
         problems.append(note(split, "file of another kind left aside", len(others), others[0]))
     return images, problems
-
-
-def labels_path(image_path: str) -> str:
-    """``…/images/…/x.jpg`` -> ``…/labels/…/x.txt``; without such a directory, beside the image."""
-    return next(label_candidates(image_path))
 
 
 def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:

@@ -9,8 +9,8 @@ import yaml
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from .item import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.resolver import Resolver, plain_parts
+from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
 
 NAME_FILES = ("obj.names", "classes.txt", "labels/classes.txt", "data/obj.names")
