@@ -74,6 +74,7 @@ def stepper(name: str, variant: Variant, options: argparse.Namespace) -> Callabl
     network: nn.Module = torch.compile(state.model) if variant.compiled else state.model
     config = LossConfig().scaled_to(CLASSES, len(state.model.strides), options.size_px)
     criterion = Criterion.for_model(state.model, config).to(device)
+    window = torch.zeros(4, dtype=torch.float64, device=device)
     statistics_, made = Statistics(state.model), batch(options.size_px, options.batch_size)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     state.model.train()
@@ -81,7 +82,7 @@ def stepper(name: str, variant: Variant, options: argparse.Namespace) -> Callabl
     def step() -> dict[str, float]:
         wait()
         start = time.perf_counter()
-        window = add_gradients(network, [(made, options.batch_size)], criterion, variant.precision, synchronize=True)
+        add_gradients(network, [(made, options.batch_size)], criterion, variant.precision, window, synchronize=True)
         wait()
         middle = time.perf_counter()
         update(state, window, statistics_)

@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
     "controller": "ray::TrainController", "cleaner": "ray::PlacementGroupCleaner",
     "progress actor": "ray::ProgressActor", "worker": "ray::RayTrainWorker", "raylet": "raylet/raylet",
-    "GCS": "gcs/gcs_server",
+    "GCS": "gcs/gcs_server", "driver": "-m yolov7_ray job.json", "job supervisor": "ray::JobSupervisor",
 }
-"""Kind of process of a training -> what its command line holds."""
+"""Kind of process of a training -> what its command line holds; the last two are those of a job on a cluster."""
 
 
 def train_job(dataset: str, storage_uri: str, **changes) -> dict:

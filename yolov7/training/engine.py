@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..criterion.loss import Criterion
 from ..evaluation.metrics import CocoEvaluator
 from ..evaluation.postprocess import postprocess
 from ..images.batch import Batch, normalize
 from ..images.sample import Truth
+from .data_parallel import DataParallel
 from .freeze import train_mode
 from .stage_clock import Clock
 from .state import TrainState
@@ -77,10 +77,12 @@ def train_one_epoch(
             steps_since_update += 1
             state.step += 1
             is_update = state.schedule.updates_after(global_step, steps_since_update)
-            accumulated += add_gradients(network, parts, criterion, precision, synchronize=is_update)
+            waited_s = add_gradients(network, parts, criterion, precision, accumulated, synchronize=is_update)
             if is_update:
                 update(state, accumulated, statistics)
                 steps_since_update = 0
+        if waited_s:
+            clock.add({"synchronize": waited_s, "step": -waited_s})
         if is_update and state.skipped_in_a_row >= max_skipped:
             raise Diverged(f"epoch {state.epoch + 1}, step {state.step}: loss or gradient was not finite in "
                            f"{state.skipped_in_a_row} updates in a row")
@@ -99,32 +101,33 @@ def train_one_epoch(
 
 
 def add_gradients(network: nn.Module, parts: Sequence[tuple[Batch, int]], criterion: Criterion, precision: Precision,
-                  synchronize: bool) -> torch.Tensor:
-    """Add the gradient of ``parts``; return loss terms times images, and images: (4,) float64 on the device.
+                  accumulated: torch.Tensor, synchronize: bool) -> float:
+    """Add the gradient of ``parts``, and to ``accumulated``, (4,) float64, their loss terms times images, and images.
 
-    Ranks sum their gradients only in the last backward pass before an update.
+    Ranks sum both only in the last backward pass before an update, ``synchronize``. Returns the seconds that it waited
+    for other ranks' gradients when its own were complete.
     """
-    device = next(network.parameters()).device
-    totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=device)
-    parallel = isinstance(network, DistributedDataParallel)
+    device, waited_s = next(network.parameters()).device, 0.0
     for number, (batch, num_images) in enumerate(parts, 1):
-        skip_sync = parallel and not (synchronize and number == len(parts))
-        with network.no_sync() if skip_sync else nullcontext():
+        exchanged = isinstance(network, DataParallel) and synchronize and number == len(parts)
+        local = isinstance(network, DataParallel) and not exchanged
+        with network.no_sync() if local else nullcontext():
             with autocast(device, precision):
                 outputs = network(normalize(batch.images.to(device, non_blocking=True)))
             loss = criterion(outputs, batch.targets)  # targets stay on the host, where anchors are matched
-            world_size = dist.get_world_size() if parallel else 1  # the wrapper averages, the sum is needed
-            (loss.total * (world_size if num_images else 0)).backward()
-        if num_images:
-            terms = (loss.box, loss.objectness, loss.classification, torch.ones_like(loss.box))
-            totals += torch.stack(terms).double() * num_images
-    return totals
+            if num_images:
+                terms = (loss.box, loss.objectness, loss.classification, torch.ones_like(loss.box))
+                accumulated += torch.stack(terms).detach().double() * num_images
+            summed = dist.all_reduce(accumulated, async_op=True) if exchanged else None
+            (loss.total * (1 if num_images else 0)).backward()
+        if exchanged:
+            waited_s = network.waited_s()
+            summed.wait()
+    return waited_s
 
 
 def update(state: TrainState, accumulated: torch.Tensor, statistics: "Statistics") -> None:
-    """One optimizer and EMA step, unless something is not finite; ``accumulated`` is summed over ranks and reset."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(accumulated)
+    """One optimizer and EMA step, unless something is not finite; ``accumulated`` is reset."""
     gradients = [p.grad for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if bool(torch.isfinite(accumulated.sum() + norm)):

@@ -5,9 +5,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..errors import JobError
 from .jobs_api import TERMINAL, Cluster, ConnectionLost, NoSuchJob, Refused, exit_status
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
 
 SILENCE_S = 60.0
 """A log that is silent for so long is requested again: its connection may be dead."""
@@ -39,6 +43,8 @@ class Follower:
                 self.run = (info.metadata or {}).get("run") or self.run
                 if info.status in TERMINAL:
                     self._write_rest()
+                    if info.status == "FAILED" and (info.driver_exit_code is None or info.driver_exit_code < 0):
+                        raise self._lost(info)
                     return exit_status(info)
                 pause_s = PAUSE_S[0]
                 self._tail()
@@ -107,6 +113,12 @@ class Follower:
                 f"if the cluster is up, the job goes on: python submit.py logs {self.job_id} --follow --address "
                 f"{self.cluster.address}; if its head is lost, {self._resume()}") from None
 
+    def _lost(self, info: "JobDetails") -> JobError:
+        """Of a job that ended without a word of its own: its process, or Ray's that watches it, was killed."""
+        code = info.driver_exit_code
+        reason = f"ended by signal {-code}" if code else first_line(info.message) or "no reason is known"
+        return JobError(self.job_id, f"failed on the cluster ({reason})", self._resume())
+
     def _replaced(self) -> JobError:
         return JobError(self.cluster.address, f"no longer knows {self.job_id}: its head was replaced", self._resume())
 
@@ -122,6 +134,12 @@ def follow(cluster: Cluster, job_id: str, write: Callable[[str], object] = sys.s
     longer knows the job, JobError says how to go on.
     """
     return Follower(cluster, job_id, write, reconnect_s).follow()
+
+
+def first_line(text: str | None) -> str:
+    """The first line that says something, at most 200 characters of it."""
+    first = next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
+    return first if len(first) <= 200 else first[:200] + "…"
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,11 @@
 """Builds the state, network and criterion of a run; the seed determines every random draw."""
 
-import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from yolov7.criterion.loss import Criterion
+from yolov7.training.data_parallel import DataParallel
 from yolov7.training.schedule import Schedule
 from yolov7.training.state import TrainState
 
@@ -27,15 +27,12 @@ def build_state(spec: TrainSpec, train_set: ArrowDataset, device: torch.device) 
 
 
 def wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:
-    """Wrap the model for data parallelism if there is more than one worker.
-
-    Batch statistics are not broadcast before each forward pass: in training mode no output depends on them, and rank 0
-    alone saves its own, which the evaluation shares. Gradients are views of the buckets that are exchanged.
-    """
-    if spec.model.sync_batchnorm and dist.is_initialized() and dist.get_world_size() > 1:
+    """Wrap the model for data parallelism if there is more than one worker."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return model
+    if spec.model.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return ray.train.torch.prepare_model(model, move_to_device=False, parallel_strategy_kwargs={
-        "broadcast_buffers": False, "gradient_as_bucket_view": True})
+    return DataParallel(model, spec.resources.gradient_exchange)
 
 
 def build_criterion(spec: TrainSpec, model: nn.Module, train_set: ArrowDataset) -> Criterion:

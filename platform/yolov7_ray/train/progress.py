@@ -19,7 +19,6 @@ SAVE_POLL_S = 0.5
 """Shortest interval at which a worker polls for save requests: a fast GPU makes many updates in that time."""
 GRACE_S = 20.0
 """How long a job that is being stopped or resized waits for its state to be saved."""
-
 SAY_WAITING_AFTER_S = 10.0
 """How long storage is waited for before the user is told."""
 SAY_WAITING_EVERY_S = 20.0

@@ -125,6 +125,8 @@ class TrainResources(Resources):
     workers: Annotated[Positive | tuple[Positive, Positive], WrapValidator(_check_workers)] = 1
     """Training processes, each with its share of the global batch. [least, most]: as many as the cluster holds, also
     when nodes leave or join; batches, updates and losses stay those of `most` workers."""
+    gradient_exchange: Literal["fp32", "bf16"] = "fp32"
+    """Number format in which workers send each other gradients; bf16: half the bytes, for slow networks."""
     hang_timeout_s: Annotated[float, Field(gt=0)] = 45
     """Without a step for so long, and for ten times as long as the slowest step, a worker is ended and replaced."""
 

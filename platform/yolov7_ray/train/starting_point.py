@@ -142,15 +142,16 @@ def record_start(spec: TrainSpec, run: str, manifest: Manifest) -> None:
 
 
 def check_resumed(spec: TrainSpec, run: str) -> list[str]:
-    """What the job changes of the run, as ``key: before -> now``; nothing if there is no such run yet.
+    """What the job changes of the run, as ``key: before -> now``, and whether it begins anew.
 
     JobError if it changes something that the run has learnt with (all but MAY_CHANGE), or, in the middle of an
     epoch, which images are still to come, or the content of the dataset. Reads alone.
     """
+    anew = [] if Checkpoints(run, 1).names() else ["checkpoints: none yet, so it begins with epoch 1"]
     try:
         earlier = storage.read_json(storage.join(run, "spec.json"))
     except NotFound:
-        return []
+        return anew
     found = changes(resolved(TrainSpec, earlier), spec.model_dump(mode="json"))
     if spec.model.anchors == "auto":
         found = [change for change in found if change.key != "model.anchors" or change.before == "default"]
@@ -160,7 +161,7 @@ def check_resumed(spec: TrainSpec, run: str) -> list[str]:
                                            f"--set model.weights={run}")
     _check_position(run, [change for change in found if change.within(BETWEEN_EPOCHS)])
     _check_data(spec, run, earlier["dataset"])
-    return [str(change) for change in found]
+    return [*anew, *map(str, found)]
 
 
 def _check_position(run: str, found: list[Change]) -> None:

@@ -23,8 +23,6 @@ BACKSTOP_S = 30
 """How much later the process is killed without a report, if even the watchdog thread cannot run."""
 FIRST_STEP_S = 600
 """Timeout before the first step, when there is no reference yet: shards are fetched, kernels compiled."""
-
-
 LEASE_EVERY_S = 1.0
 """How often a rank that waits for storage says so to the others."""
 

@@ -189,7 +189,9 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     for state, parts in ((whole, [images]), (parted, [images[:2], images[2:]])):
         measure = Criterion.for_model(state.model, config)
         network = train_mode(state.model) or state.model
-        add_gradients(network, [(collate(part), len(part)) for part in parts], measure, "fp32", synchronize=True)
+        totals = torch.zeros(4, dtype=torch.float64)
+        add_gradients(network, [(collate(part), len(part)) for part in parts], measure, "fp32", totals, True)
+        assert totals[-1] == 4
         gradients.append([p.grad for p in state.model.parameters() if p.grad is not None])
     together = torch.cat([g.flatten() for g in gradients[0]])
     apart = torch.cat([g.flatten() for g in gradients[1]])

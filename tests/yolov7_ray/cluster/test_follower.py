@@ -34,6 +34,7 @@ class JobsAPI:
 
     def __init__(self):
         self.port, self.inner_port = free_ports(2)
+        self.message = None
         self.log, self.exit_code, self.known, self.status, self.connections = "", None, True, 200, 0
         self.loop, self.writers, self.proxy = asyncio.new_event_loop(), set(), None
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -100,7 +101,7 @@ class JobsAPI:
         status = {None: "RUNNING", 0: "SUCCEEDED"}.get(self.exit_code, "FAILED")
         return self._refusal(request) or web.json_response({
             "type": "SUBMISSION", "submission_id": "r-1", "status": status, "entrypoint": "x", "driver_exit_code":
-            self.exit_code, "metadata": {"run": "r", "kind": "train"}})
+            self.exit_code if self.exit_code != "lost" else None, "message": self.message, "metadata": {"run": "r", "kind": "train"}})
 
     async def _logs(self, request: web.Request) -> web.Response:
         return self._refusal(request) or web.json_response({"logs": self.log})
@@ -192,6 +193,23 @@ def test_lines_come_once_through_three_outages_and_the_exit_status_is_the_jobs(a
     told = capfd.readouterr().err
     assert told.count("no longer answers (Connection refused); trying for 10 minutes, the job is not affected\n") >= 1
     assert told.count("answers again\n") == 3 and "Traceback" not in told
+
+
+@pytest.mark.parametrize(("exit_code", "message", "told"), [
+    (-9, "Job entrypoint command failed with exit code -9", "ended by signal 9"),
+    ("lost", "\nThe actor died unexpectedly before finishing this task.\n\tclass_name: JobSupervisor\n",
+     "The actor died unexpectedly before finishing this task."),
+    ("lost", None, "no reason is known"),
+])
+def test_a_job_that_was_killed_ends_in_one_sentence_that_says_how_to_go_on(api, following, exit_code, message, told):
+    api.log, api.message = lines(0, 9), message
+    one = following()
+    one.sees("line 8 é\n")
+    api.exit_code = exit_code
+    error = one.result()
+    assert isinstance(error, JobError) and one.text == lines(0, 9)
+    assert str(error) == (f"r-1: failed on the cluster ({told}); go on from what the run has saved: the same job file "
+                          "with --resume r")
 
 
 def test_an_outage_long_after_the_start_is_no_longer_than_any_other(api, following, monkeypatch):

@@ -1,13 +1,19 @@
 """kill -9 of each process of a training, by kind: it goes on, or ends in one sentence with the --resume command."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from training_jobs import KINDS, Output, of_kind, submit, train_job, wait_for
+from nodes import cluster
+from training_jobs import KINDS, ROOT, Output, of_kind, submit, train_job, wait_for
 
+OF_A_CLUSTER = ("driver", "job supervisor")
+"""Kinds that a job submitted to a cluster has below the head."""
 ENDS = {"raylet", "GCS"}
 """Kinds without which this machine's Ray cannot go on."""
 STAGES = {"before the first step": "training on 1 worker", "in an epoch": "epoch 2/"}
@@ -39,7 +45,7 @@ def assert_brief(text: str) -> None:
 @pytest.mark.ray
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OF_A_CLUSTER])
 def test_a_lost_process(shapes_dataset, tmp_path, kind, stage):
     output = start(tmp_path, shapes_dataset, epochs=12, checkpoint={"every_updates": 1},
                    resources={"workers": [1, 1], "max_failures": 2})
@@ -53,6 +59,28 @@ def test_a_lost_process(shapes_dataset, tmp_path, kind, stage):
         assert output.lines[-1] == errors[0], "Ray adds nothing of its own"
     else:
         assert status == 0 and "run: done in" in output.text and "epoch 12/12" in output.text, output.text
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.parametrize("kind", OF_A_CLUSTER)
+def test_a_lost_process_of_a_job_on_a_cluster(shapes_dataset, tmp_path, kind):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(train_job(shapes_dataset, str(tmp_path / "runs"), epochs=200,
+                                             checkpoint={"every_updates": 1})))
+    with cluster(2) as running:
+        output = Output(subprocess.Popen(
+            [sys.executable, ROOT / "submit.py", path, "--name", "run", "--address", running.address],
+            env=running.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        output.wait_for("epoch 2/")
+        kill(running.nodes[0].pid, kind)
+        status = output.to_end(BOUND_S)
+        assert_brief(output.text)
+        [error] = [line for line in output.lines if line.startswith("error: ")]
+        assert status == 2 and "failed on the cluster" in error and error.endswith("--resume run\n"), output.text
+        reached = max(int(epoch) for epoch in re.findall(r"epoch (\d+)/", output.text))
+        resumed = running.submit(str(path), "--set", f"epochs={reached + 2}", "--resume", "run")
+        assert resumed.returncode == 0 and "resumed after epoch" in resumed.stdout, resumed.stdout + resumed.stderr
 
 
 @pytest.mark.ray
