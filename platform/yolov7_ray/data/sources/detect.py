@@ -7,15 +7,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from ..files.listing import MAX_PROBES, Listing
+from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES
-from .spec import AutoSource, CocoSource, CocoSplit, Source, VocSource, YoloSource
+from .annotation_tools import cvat, kitti, labelme, labelstudio
+from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
 from .yolo_folder import SPLITS, YoloFolder, label_candidates
 
-_COCO = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
+_COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
+_CATEGORIES = re.compile(r'^\s*\{.*"categories"\s*:\s*\[', re.DOTALL)
 _FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _VOC = re.compile(r"<(\w+:)?annotation[\s>]")
 _YOLO_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*$")
@@ -28,8 +32,8 @@ class Format:
     title: str
     evidence: Callable[[Listing], Collection[str]]
     """Files that only a folder of this format has, none if it has none; the first is shown to the user."""
-    section: Callable[[AutoSource, Listing, Any], Source]
-    """The source section that reads the folder, from its listing and the evidence."""
+    section: Callable[[AutoSource, Listing, Any], Source] | None = None
+    """The source section that reads the folder, from its listing and the evidence; None: its reader finds the rest."""
 
 
 def detected(spec: AutoSource) -> Source:
@@ -49,7 +53,9 @@ def detected(spec: AutoSource) -> Source:
         raise JobError("source.format", f"{spec.uri} may be read as {readings}",
                        f"set source.format to {' or '.join(found)}")
     [(name, evidence)] = found.items()
-    return FORMATS[name].section(spec, listing, evidence)
+    if section := FORMATS[name].section:
+        return section(spec, listing, evidence)
+    return TypeAdapter(Source).validate_python({"format": name, "uri": spec.uri, "classes": spec.classes})
 
 
 # --- COCO -----------------------------------------------------------------------------------------------
@@ -60,7 +66,8 @@ def _coco_files(listing: Listing) -> dict[str, str]:
     found = {}
     for path in listing.probes(".json"):
         text = listing.start(path)
-        if text.lstrip().startswith("{") and _COCO.search(text):
+        goes_on = listing.files[path].num_bytes > HEAD_BYTES  # categories alone are notes of other tools
+        if _COCO.match(text) or goes_on and _CATEGORIES.match(text):
             name = _FILE_NAME.search(text)
             found[path] = json.loads(name[1], strict=False) if name else ""
     instances = {path: name for path, name in found.items() if "instances" in path}
@@ -137,13 +144,13 @@ def _voc_evidence(listing: Listing) -> list[str]:
     return [path for path in listing.probes(".xml") if _VOC.search(listing.start(path))]
 
 
-def _voc_section(spec: AutoSource, listing: Listing, evidence: list[str]) -> VocSource:
-    return VocSource(format="voc", uri=spec.uri, classes=spec.classes)
-
-
 FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
-    "voc": Format("Pascal VOC XML", _voc_evidence, _voc_section),
+    "cvat": Format("CVAT XML", cvat.evidence),
+    "kitti": Format("KITTI text", kitti.evidence),
+    "labelme": Format("LabelMe JSON", labelme.evidence),
+    "labelstudio": Format("Label Studio JSON", labelstudio.evidence),
+    "voc": Format("Pascal VOC XML", _voc_evidence),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),
 }
 """`format` of a source section -> how it is recognised; `read.py` has the table of readers."""
