@@ -392,6 +392,21 @@ def test_labelstudio_json_min(tmp_path):
     assert told(source, "val") == {"several annotations of a task: that of the ground truth, else the first, taken": 1}
 
 
+@pytest.mark.parametrize("junk", [None, "", 0, True, 1e999, [], {}, [1], {"a": 1}, "x.jpg"])
+def test_values_of_another_type_are_no_traceback(tmp_path, junk):
+    good = task(region(**QUARTER), image="y.jpg", number=2)
+    tasks = [task(region(**QUARTER), image="x.jpg") | {key: junk} for key in ("id", "annotations", "predictions", "data")]
+    tasks += [task(region(**QUARTER) | {key: junk}, image="x.jpg") for key in ("id", "type", "value", "image_rotation",
+                                                                               "original_width")]
+    shapes = [RECTANGLE, *(RECTANGLE | {key: junk} for key in ("label", "points", "shape_type", "group_id", "flags")), junk]
+    write(tmp_path, {"a/x.jpg": jpeg(0), "a/y.jpg": jpeg(1), "a/p.json": json.dumps([good, *tasks]), "b/x.jpg": jpeg(0),
+                     "b/x.json": labelme(shapes=shapes), "b/y.jpg": jpeg(1), "b/y.json": labelme(
+                         junk, [RECTANGLE], imageData=junk, imageHeight=junk)})
+    assert named_boxes(found(tmp_path / "a"))["y.jpg"] == [("cat", 32, 24, 64, 72)]
+    rows, _ = rows_of(found(tmp_path / "b"))
+    assert boxes(rows[0])[0] == [10, 20, 30, 40]
+
+
 @pytest.mark.parametrize(("text", "message"), [("[{", "p.json: is not JSON"), ("[1]", "no object is left: JSON file of another kind"),
                                                (b'[{"data": "\xe4"}]', "p.json: byte 0xe4 at offset 11")])
 def test_labelstudio_files_that_are_refused(tmp_path, text, message):

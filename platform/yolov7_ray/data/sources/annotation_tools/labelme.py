@@ -76,7 +76,7 @@ def _entries(listing: Listing, path: str, text: str) -> Iterator[Entry]:
         groups.append(shape.get("group_id") if isinstance(shape, dict) else None)
     objects = _joined(regions, groups)
     embedded = None
-    if data := document.get("imageData"):
+    if isinstance(data := document.get("imageData"), str) and data:
         embedded = partial(EmbeddedItem, uri=storage.join(listing.uri, path), num_bytes=len(data) * 3 // 4)
     yield Entry(path=path, names=[str(document.get("imagePath") or ""), stem_of(path)], objects=objects,
                 notes=regions.notes, embedded=embedded, declared_hw=_declared_hw(document),
@@ -93,7 +93,7 @@ def _declared_hw(document: dict) -> tuple[int, int] | None:
 
 def _add(regions: Regions, shape: dict[str, Any]) -> None:
     """Add a shape; rectangles have two corners in any order, circles a centre and a point of the rim."""
-    label, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
+    label, points, kind = shape.get("label"), shape.get("points"), str(shape.get("shape_type") or "polygon")
     if kind not in ("circle", "mask"):
         return regions.enclose(label, kind, points)
     try:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from .... import storage
 from ....errors import JobError
@@ -55,8 +56,8 @@ def _entries(uri: str, path: str, text: str) -> Iterator[Entry]:
         yield Entry(path=path, aside="JSON file of another kind, left aside")
         return
     for task in tasks:
-        is_again = not isinstance(task.get("data"), dict) and task.get("id") is not None and task["id"] in seen
-        seen.add(task.get("id"))
+        is_again = not isinstance(task.get("data"), dict) and "id" in task and str(task["id"]) in seen
+        seen.add(str(task.get("id")))
         yield _entry(path, task, SEVERAL if is_again else "")
 
 
@@ -69,9 +70,9 @@ def _entry(path: str, task: dict, aside: str) -> Entry:
         return Entry(aside=aside or SKIPPED, **common)
     sizes = ((result.get("original_height"), result.get("original_width")) for result in results)
     declared_hw = next((size for size in sizes if all(isinstance(side, int) and side > 0 for side in size)), None)
-    labelled = {result.get("id") for result in results if labels_of(value_of(result))}
+    labelled = {str(result["id"]) for result in results if "id" in result and labels_of(value_of(result))}
     for result in results:
-        if labels_of(value_of(result)) or result.get("id") is None or result["id"] not in labelled:
+        if labels_of(value_of(result)) or str(result.get("id")) not in labelled:
             add_region(regions, result, declared_hw)
     task_id = task.get("id")
     return Entry(objects=regions.objects, notes=regions.notes, declared_hw=declared_hw, relative=declared_hw is None,
@@ -96,21 +97,23 @@ def _names(task: dict) -> tuple[list[str], list[str]]:
 
 def _results(task: dict, notes: list[str]) -> list[dict] | None:
     """The regions and other results of the annotation that counts; None if the task was skipped."""
-    if task.get("predictions"):
-        notes += ["prediction, left aside"] * len(task["predictions"])
+    notes += ["prediction, left aside"] * len(_mappings(task.get("predictions")))
     if not isinstance(task.get("data"), dict):
         return _regions_in(task)
-    annotations = [entry for entry in task.get("annotations") or task.get("completions") or ()
-                   if isinstance(entry, dict)]
+    annotations = _mappings(task.get("annotations") or task.get("completions"))
     kept = [entry for entry in annotations if not entry.get("was_cancelled")]
     if annotations and not kept:
         return None
     notes += [SEVERAL] * (len(kept) > 1) + [BARE] * (not kept) + [CANCELLED] * (len(annotations) - len(kept))
     chosen = max(kept, key=lambda entry: bool(entry.get("ground_truth")), default={})
-    return [result for result in chosen.get("result") or () if isinstance(result, dict)]
+    return _mappings(chosen.get("result"))
+
+
+def _mappings(entries: Any) -> list[dict]:
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def _regions_in(task: dict) -> list[dict]:
     """The regions of a task of JSON_MIN, which stand beside its data."""
-    return [region for value in task.values() if isinstance(value, list) for region in value
-            if isinstance(region, dict) and (labels_of(region) or region.keys() & {"x", "points", *ASIDE})]
+    return [region for value in task.values() for region in _mappings(value)
+            if labels_of(region) or region.keys() & {"x", "points", *ASIDE}]

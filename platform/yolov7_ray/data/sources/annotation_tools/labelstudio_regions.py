@@ -37,7 +37,7 @@ def add_region(regions: Regions, result: dict, size_hw: tuple[int, int] | None) 
     labels = labels_of(value) or [None]
     try:
         _add(regions, labels[0], value, int(result.get("image_rotation") or 0) % 360, size_hw)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         regions.lose("malformed box", f"'{labels[0]}': {str(value)[:80]}")
     if len(labels) > 1:
         regions.notes.append("region with several labels, the first taken")

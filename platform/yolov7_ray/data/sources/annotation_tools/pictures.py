@@ -42,8 +42,8 @@ class Pictures:
         return found
 
     def _written(self, entry: Entry) -> Found | None:
-        """By a name as written, with its ending or without, in the annotation file's directory, the one above, or images/
-        in these."""
+        """By a name as written, with its ending or without, in the annotation file's directory, the one above, or
+        images/ in these."""
         directory = entry.path.rpartition("/")[0]
         above = posixpath.dirname(directory)
         for name in filter(None, (*entry.names, *entry.beside)):
