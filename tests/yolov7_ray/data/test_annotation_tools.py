@@ -9,6 +9,7 @@ from conftest import ingest_here, jpeg, png
 from test_displayed_frame import turned_jpeg
 from test_folders import boxes, rows_of, told, write
 
+from training_jobs import train, train_job
 from yolov7_ray import storage
 from yolov7_ray.data.ingest.declared_size import DIFFERS, TURNED
 from yolov7_ray.data.ingest.ingest import ingest
@@ -553,3 +554,19 @@ def test_formats_make_the_same_dataset_from_s3_by_ray(ray_session, tmp_path, s3,
     assert ingest(spec, "run")["fingerprint"] == local["fingerprint"]
     manifest = load_manifest(f"{s3}/dataset")
     assert (manifest.classes, manifest.split("val").num_objects, manifest.source["format"]) == (("cat",), 3, name)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_dataset_with_regions_to_ignore_is_trained_on(ray_session, tmp_path):
+    """An epoch of KITTI: DontCare regions are neither targets nor objects that evaluation counts."""
+    folder_of("kitti", tmp_path / "raw")
+    for split in ("train", "val"):
+        path = tmp_path / "raw" / split / "labels/0.txt"
+        path.write_text(path.read_text() + DONT_CARE)
+    ingest_here(AutoSource(format="auto", uri=str(tmp_path / "raw")), str(tmp_path / "dataset"), strict=True)
+    job = train_job(str(tmp_path / "dataset"), str(tmp_path / "runs"), epochs=1, batch_size=2)
+    run = train(job, "kitti")["run"]
+    results = storage.read_json(storage.join(run, "results.json"))
+    assert (results["classes"], results["epochs"][0]["num_images"]) == (["cat"], 3)
+    assert (results["metrics"]["overall"]["num_images"], results["metrics"]["overall"]["num_objects"]) == (3, 3)
