@@ -8,8 +8,8 @@ import pytest
 from conftest import ingest_here, jpeg, png
 from test_displayed_frame import turned_jpeg
 from test_folders import boxes, rows_of, told, write
-
 from training_jobs import train, train_job
+
 from yolov7_ray import storage
 from yolov7_ray.data.ingest.declared_size import DIFFERS, TURNED
 from yolov7_ray.data.ingest.ingest import ingest

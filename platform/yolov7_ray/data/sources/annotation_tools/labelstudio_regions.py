@@ -56,6 +56,9 @@ def _add(regions: Regions, label: Any, value: dict, turned: int, size_hw: tuple[
         kind, points = "polygon", np.asarray(value["points"], np.float64) / 100
     elif "radiusX" in value:
         kind, points = "ellipse", _ellipse(value, size, degrees) / size
+    elif "height" in value and not degrees and not turned:  # the usual case
+        x, y, across, down = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
+        return regions.add(label, "box", (x * width, y * height, (x + across) * width, (y + down) * height))
     elif "height" in value:
         kind, points = "rotated box" if degrees else "box", _box(value, size, degrees) / size
     elif "x" in value:
