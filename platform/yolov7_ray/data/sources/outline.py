@@ -1,5 +1,6 @@
-"""Outlines of COCO's objects: polygons as people write them, run-length masks, and their boxes."""
+"""Outlines of objects: polygons as people write them, run-length masks, rotated boxes, and the boxes around them."""
 
+import math
 from typing import Any
 
 Ring = list[float]
@@ -71,3 +72,17 @@ def _mask_box(mask: dict) -> tuple[float, float, float, float]:
         encoded = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
     x, y, box_width, box_height = map(float, coco_mask.toBbox(encoded))
     return x, y, x + box_width, y + box_height
+
+
+def enclosing(cx: float, cy: float, width: float, height: float, angle: float) -> tuple[float, float, float, float]:
+    """The upright box around one that is rotated by `angle`, in radians, about its centre."""
+    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    return cx - across, cy - down, cx + across, cy + down
+
+
+def enclosing_ellipse(cx: float, cy: float, rx: float, ry: float, angle: float) -> tuple[float, float, float, float]:
+    """The upright box around an ellipse that is rotated by `angle`, in radians, about its centre."""
+    across = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
+    down = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
+    return cx - across, cy - down, cx + across, cy + down

@@ -1,12 +1,22 @@
-"""The table of formats: COCO, YOLO, Pascal VOC and generated shapes, all read into the same items."""
+"""The table of formats, all read into the same items."""
 
 from ...errors import JobError
 from . import coco, generated, voc, yolo
+from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .detect import detected
 from .item import RawSource
 from .spec import AutoSource, Source
 
-READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": generated.read}
+READERS = {
+    "coco": coco.read,
+    "cvat": cvat.read,
+    "kitti": kitti.read,
+    "labelme": labelme.read,
+    "labelstudio": labelstudio.read,
+    "shapes": generated.read,
+    "voc": voc.read,
+    "yolo": yolo.read,
+}
 """`format` of a source section -> the function that reads it."""
 
 

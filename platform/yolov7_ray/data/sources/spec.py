@@ -10,7 +10,7 @@ SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
 class AutoSource(Part):
-    """A folder whose format is found out: COCO, YOLO or Pascal VOC."""
+    """A folder whose format is found out."""
 
     format: Literal["auto"]
     uri: URI
@@ -65,6 +65,41 @@ class VocSource(Part):
     """Class names in index order; default: all that occur, sorted."""
 
 
+class _ToolSource(Part):
+    """Annotations of a tool, beside the images or wherever they say."""
+
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, str] | None = None
+    """Split name -> directory, or annotation file, relative to uri; default: as found."""
+    classes: list[str] | None = None
+    """Class names in index order; default: all that occur, sorted (CVAT: the labels of the task, in their order)."""
+
+
+class CvatSource(_ToolSource):
+    """CVAT for images 1.1: annotations.xml beside images/."""
+
+    format: Literal["cvat"]
+
+
+class KittiSource(_ToolSource):
+    """KITTI object detection: label_2/ beside image_2/, or labels/ beside images/."""
+
+    format: Literal["kitti"]
+
+
+class LabelmeSource(_ToolSource):
+    """LabelMe: a JSON file for each image, beside it."""
+
+    format: Literal["labelme"]
+
+
+class LabelStudioSource(_ToolSource):
+    """Label Studio: an export as JSON or JSON_MIN, and the images of its tasks."""
+
+    format: Literal["labelstudio"]
+
+
 class ShapesSource(Part):
     """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
 
@@ -77,4 +112,5 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, CocoSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, CocoSource, CvatSource, KittiSource, LabelmeSource, LabelStudioSource, YoloSource,
+                         VocSource, ShapesSource], Field(discriminator="format")]

@@ -1,11 +1,11 @@
 """One annotation file of Pascal VOC and of the tools that write its like: objects and declared size."""
 
-import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 
 from .objects import Annotation, Problem
+from .outline import enclosing
 
 Named = tuple[str, Annotation]
 ROTATED = "rotated box (robndbox): the enclosing box taken"
@@ -58,7 +58,7 @@ def _box_xyxy(element: ElementTree.Element, notes: list[str]) -> tuple[float, fl
     """ValueError if there is no whole box."""
     if element.find("bndbox") is None and element.find("robndbox") is not None:
         notes.append(ROTATED)
-        return _enclosing(*_numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle")))
+        return enclosing(*_numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle")))
     outline = element.find("polygon")
     if element.find("bndbox") is None and outline is not None:
         xs, ys = ([float(part.text or "") for part in outline.iter() if axis.match(part.tag)] for axis in (_X, _Y))
@@ -70,10 +70,3 @@ def _box_xyxy(element: ElementTree.Element, notes: list[str]) -> tuple[float, fl
 
 def _numbers(element: ElementTree.Element, part: str, keys: tuple[str, ...]) -> list[float]:
     return [float(element.findtext(f"{part}/{key}") or "") for key in keys]
-
-
-def _enclosing(cx: float, cy: float, width: float, height: float, angle: float) -> tuple[float, float, float, float]:
-    """The upright box around one that is rotated by `angle`, in radians, about its centre."""
-    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
-    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
-    return cx - across, cy - down, cx + across, cy + down
