@@ -2,6 +2,7 @@
 
 from ..errors import JobError
 from ..jobs.kind import Line, Upcoming
+from .ingest.losses import loss_lines
 from .manifest import Manifest, load_manifest
 
 
@@ -26,7 +27,7 @@ def dataset_lines(uri: str, splits: tuple[str, ...],
         raise JobError(f"{uri}: split '{empty[0]}'", "has no images", "ingest some, or name another split")
     listed = ", ".join(manifest.classes[:8]) + (", …" if len(manifest.classes) > 8 else "")
     lines = [("dataset", f"{uri}: {in_words(images)}; {len(manifest.classes)} classes ({listed})")]
-    return images, manifest.classes, lines + _absent_classes(manifest, splits)
+    return images, manifest.classes, [*lines, *_absent_classes(manifest, splits), *loss_lines(uri, manifest)]
 
 
 def in_words(images: dict[str, int]) -> str:

@@ -67,6 +67,8 @@ class Manifest:
     """Format, URI and digest of the input; not part of the fingerprint."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Reason -> how many images or objects were dropped or clipped for it."""
+    losses: tuple[dict, ...] = ()
+    """The same, worst first, with what was `dropped` and an `example`; older manifests have none."""
     version: int = VERSION
     fingerprint: str = ""
 
@@ -98,7 +100,7 @@ class Manifest:
                               split["num_objects"], tuple(split["objects_per_class"]))
                   for name, split in values["splits"].items()}
         manifest = cls(tuple(values["classes"]), tuple(values["source_ids"]), splits, values["source"],
-                       values["dropped"], values["version"], values["fingerprint"])
+                       values["dropped"], tuple(values.get("losses", ())), values["version"], values["fingerprint"])
         if manifest.fingerprint != manifest._content_digest():
             raise ValueError("its fingerprint does not fit its content")
         return manifest

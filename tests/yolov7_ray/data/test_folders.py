@@ -133,7 +133,8 @@ def test_ids_link_whatever_their_type(tmp_path, of_image, category):
         {"id": 0, "image_id": of_image[1], "category_id": category[1], "bbox": [5, 2, 3, 4], "iscrowd": "1", "area": ""}],
         [{"id": category[0], "name": "a"}]))
     [row], problems = rows_of(source)
-    assert boxes(row) == [[1, 2, 4, 6], [5, 2, 8, 6]] and not problems and not source.problems["train"]
+    assert boxes(row) == [[1, 2, 4, 6], [5, 2, 8, 6]] and not problems
+    assert [record["detail"] for record in source.problems["train"]] == ["train/y.jpg"]
     assert [entry["source_id"] for entry in source.original_ids] == [
         identity for identity in ("c", "x-1", 2**70, "007") if identity in (category[0], of_image[0])]
     assert row.objects.iscrowd.tolist() == [False, True] and row.objects.area.tolist() == [12, 12] and row.image_id >= 0
@@ -175,7 +176,8 @@ def test_coco_in_other_encodings_with_a_root_category_and_a_bent_name(tmp_path, 
         {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}], categories, encoding))
     assert source.classes == ("Bär",) and source.class_ids == (1,) and boxes(rows_of(source)[0][0]) == [[1, 1, 5, 5]]
     assert told(source) == {"category that only groups others is no class": 1, "box taken from the outline": 1,
-                            "file name found in spite of another case": 1}
+                            "file name found in spite of another case": 1,
+                            "picture that belongs to no split, left aside": 1}
 
 
 @pytest.mark.parametrize(("size_hw", "reason"), [((96, 128), None), ((192, 256), SCALED), ((48, 64), SCALED),

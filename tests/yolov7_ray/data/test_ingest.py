@@ -19,7 +19,7 @@ from memory import watched
 from yolov7_ray import storage
 from yolov7_ray.data.ingest import ingest as ingest_module
 from yolov7_ray.data.ingest.ingest import REFUSED, ingest
-from yolov7_ray.data.ingest.rows import CLIPPED
+from yolov7_ray.data.ingest.rows import CLIPPED, LEFT_OUT
 from yolov7_ray.data.ingest.shards import plan_shards, write_shard
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.data.manifest import ARROW_SCHEMA, DROPPED, load_manifest
@@ -128,11 +128,14 @@ def test_bad_rows_are_dropped_and_listed(place, bad_source, capsys):
     with pytest.raises(JobError, match=r"1 of 6 images would be lost, most to: undecodable image .*0002.jpg.*max_loss: 0.17"):
         ingest_here(bad_source, place)
     assert not storage.exists(storage.join(place, "dataset.json")) and storage.exists(storage.join(place, REFUSED))
-    ingest_here(bad_source, place, max_loss=0.17)
+    with pytest.raises(JobError, match="4 of 15 objects would be lost, most to: object of an image lost to: undecodable"):
+        ingest_here(bad_source, place, max_loss=0.17)
+    ingest_here(bad_source, place, max_loss=0.27)
     assert not storage.exists(storage.join(place, REFUSED))
     manifest = load_manifest(place)
     assert manifest.dropped == {"box outside the image": 1, "image listed twice": 1, "unknown class": 1,
-                                "undecodable image": 1, CLIPPED: 1}
+                                "undecodable image": 1, CLIPPED: 1,
+                                "object of an image lost to: undecodable image": 2}
     lines = [json.loads(line) for line in storage.read_bytes(storage.join(place, DROPPED)).splitlines()]
     assert [(line["reason"], line["dropped"], line["image_id"]) for line in lines] == [
         ("image listed twice", None, None), ("box outside the image", "object", 100),
@@ -184,7 +187,7 @@ def test_chosen_classes_in_the_chosen_order(tmp_path):
     root, uri = make_coco(tmp_path / "raw"), str(tmp_path / "d")
     ingest_here(coco_source(root), uri, classes=["dog"])
     manifest = load_manifest(uri)
-    assert (manifest.classes, manifest.source_ids, manifest.dropped) == (("dog",), (7,), {})
+    assert (manifest.classes, manifest.source_ids, manifest.dropped) == (("dog",), (7,), {LEFT_OUT: 12})
     assert [row["labels"] for row in rows(uri)] == [[0]] * 6
     ingest_here(coco_source(root), uri, classes=["dog", "cat"], overwrite=True)
     assert [row["labels"] for row in rows(uri)] == [[1, 0]] * 6

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from yolov7_ray import storage
 from yolov7_ray.data.ingest.image_header import image_size_hw, whole_jpeg_size_hw, whole_png_size_hw
-from yolov7_ray.data.ingest.rows import CLIPPED, build_row, record_batch
+from yolov7_ray.data.ingest.rows import CLIPPED, LEFT_OUT, build_row, record_batch
 from yolov7_ray.data.manifest import ARROW_SCHEMA
 from yolov7_ray.data.sources.item import Item, Raw
 from yolov7_ray.data.files.json_stream import JsonObject, NotJson
@@ -102,10 +102,11 @@ def test_relative_coordinates_are_scaled():
     np.testing.assert_array_equal(row.objects.xy, [32, 24, 64, 24, 64, 72])
 
 
-def test_classes_not_asked_for_leave_without_a_problem():
+def test_classes_not_asked_for_are_counted():
     raw = Raw(jpeg(0), Objects.of([Annotation(0, (0, 0, 5, 5)), Annotation(1, (0, 0, 6, 6))]))
     row, problems = build_row(ITEM, raw, (None, 0))
-    assert labels(row) == [0] and boxes(row) == [(0, 0, 6, 6)] and not problems
+    assert labels(row) == [0] and boxes(row) == [(0, 0, 6, 6)]
+    assert [(problem.reason, problem.count) for problem in problems] == [(LEFT_OUT, 1)]
 
 
 def test_problems_stand_in_the_order_of_the_annotations():
@@ -113,8 +114,8 @@ def test_problems_stand_in_the_order_of_the_annotations():
         Annotation(0, (500, 0, 510, 5)), Problem("malformed box", "first"), Annotation(0, (0, 0, 5, 5)),
         Annotation(1, (0, 0, 0, 0)), Annotation(0, (-9, 0, 5, 5)), Problem("unknown class", "last")]))
     row, problems = build_row(ITEM, raw, (0, None))
-    assert [problem.reason for problem in problems] == ["box outside the image", "malformed box", CLIPPED,
-                                                        "unknown class"]
+    assert [problem.reason for problem in problems] == [LEFT_OUT, "box outside the image", "malformed box",
+                                                        CLIPPED, "unknown class"]
     assert boxes(row) == [(0, 0, 5, 5), (0, 0, 5, 5)]
 
 

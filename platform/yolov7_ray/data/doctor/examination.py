@@ -8,17 +8,19 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from yolov7.architectures.family import Architecture
 
 from ... import storage
 from ...errors import JobError
 from ...jobs.progress_line import ProgressLine
+from ..ingest.losses import recorded
 from ..manifest import Manifest, load_manifest
 from .finding import Findings
 from .near_duplicates import find_copies
 from .object_checks import DetectorShape, Statistics
+from .page.portrait import NUM_COMMON, Portrait
 from .shard_examination import ShardReport, ShardTask, compare_files, examine_shard
 from .statistics import compare_counts, examine_anchors, examine_manifest
 
@@ -34,6 +36,7 @@ class Examination:
     findings: Findings = field(default_factory=Findings)
     counted: dict[str, Statistics] = field(default_factory=dict)
     """Statistics of each examined split."""
+    portrait: Portrait = field(default_factory=Portrait)
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
     """CPU time of the tasks."""
@@ -52,6 +55,7 @@ class Examination:
                 "splits": {name: {"images": statistics.num_images, "objects": statistics.num_objects,
                                   "objects_per_class": dict(zip(self.manifest.classes, statistics.objects_per_class))}
                            for name, statistics in self.counted.items()},
+                "losses": [asdict(loss) for loss in recorded(self.manifest)], "portrait": self.portrait.to_json(),
                 "findings": self.findings.to_json()}
 
 
@@ -61,13 +65,21 @@ def detector_shape(manifest: Manifest, architecture: Architecture, image_size_px
     return DetectorShape(len(manifest.classes), image_size_px, anchors_px)
 
 
+def common_classes(manifest: Manifest) -> tuple[int, ...]:
+    """Labels of the most frequent classes of all splits, most frequent first."""
+    counts = [sum(split.objects_per_class[label] for split in manifest.splits.values()
+                  if label < len(split.objects_per_class)) for label in range(len(manifest.classes))]
+    return tuple(sorted((label for label, count in enumerate(counts) if count),
+                        key=lambda label: -counts[label])[:NUM_COMMON])
+
+
 def plan_tasks(uri: str, manifest: Manifest, shape: DetectorShape) -> list[ShardTask]:
     """One task per shard, in the order of the dataset."""
-    tasks = []
+    tasks, common = [], common_classes(manifest)
     for name, split in manifest.splits.items():
         first = 0
         for number, shard in enumerate(split.shards):
-            tasks.append(ShardTask(uri, name, number, first, shard, shape))
+            tasks.append(ShardTask(uri, name, number, first, shard, shape, common))
             first += shard.num_rows
     return tasks
 
@@ -96,6 +108,7 @@ def examine(uri: str, architecture: Architecture, image_size_px: int) -> Examina
     for report, task in zip(reports, intact, strict=True):
         findings.merge(report.findings)
         examination.counted.setdefault(task.split, Statistics()).add(report.statistics)
+        examination.portrait.add(report.portrait)
         examination.cpu_s += report.cpu_s
     examine_totals(examination)
     find_copies([image for report in reports for image in report.images], findings)

@@ -90,6 +90,11 @@ class Case:
         place = self.split if self.index is None else f"{self.split} {self.index} ({self.file_name})"
         return ": ".join(filter(None, (place, self.detail)))
 
+    @classmethod
+    def from_json(cls, values: dict) -> "Case":
+        """Inverse of `asdict`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
 
 @dataclass(slots=True)
 class Finding:
@@ -160,7 +165,6 @@ class Findings:
         """Inverse of `to_json`."""
         findings = cls()
         for entry in values:
-            cases = [Case(**{key: tuple(value) if isinstance(value, list) else value for key, value in case.items()})
-                     for case in entry["examples"]]
+            cases = [Case.from_json(case) for case in entry["examples"]]
             findings._by_kind[entry["kind"]] = Finding(entry["kind"], Counter(entry["counts"]), cases)
         return findings

@@ -98,6 +98,12 @@ def examine_objects(batch: pa.RecordBatch, split: str, first: int, detector_shap
     return statistics
 
 
+def objects_of(batch: pa.RecordBatch) -> Objects:
+    """The objects of a batch; rows whose columns differ in length are left out."""
+    lengths = np.stack([pc.list_value_length(batch.column(name)).to_numpy() for name in OBJECT_COLUMNS])
+    return _objects(batch, (lengths == lengths[0]).all(axis=0))
+
+
 def _objects(batch: pa.RecordBatch, even: np.ndarray) -> Objects:
     """Objects of the rows that have one entry per object in every column."""
     rows = np.flatnonzero(even)

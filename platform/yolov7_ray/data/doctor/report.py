@@ -1,14 +1,19 @@
 """Reports of the doctor: a table in the terminal, lines of a dry run, JSON, and an HTML page."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from yolov7.architectures.family import architecture
 
 from ... import storage
 from ...errors import Unsound
+from ..ingest.losses import recorded, totals
+from ..ingest.losses import table as losses_table
+from ..manifest import DROPPED
 from .examination import Examination, examine
 from .finding import SEVERITIES, Finding
-from .page import page
+from .page.document import page
 from .spec import DoctorSpec
 
 PAGE, VALUES = "index.html", "doctor.json"
@@ -17,17 +22,25 @@ _IN_THE_DRY_RUN_ANYWAY = ("class missing in a split", "class without objects", "
 
 def doctor(spec: DoctorSpec, run_name: str) -> dict[str, Any]:
     """Examine the dataset, print and write the reports; Unsound if there are errors."""
-    for place in filter(None, (spec.output, spec.json_file)):
+    output = spec.output or _beside(spec.dataset)
+    for place in filter(None, (output, spec.json_file)):
         storage.check_access(place, write=True)
     examination = examine(spec.dataset, architecture(spec.architecture), spec.size_px)
     print(table(examination), flush=True)
-    for place in write(examination, spec.output, spec.json_file):
-        print(f"wrote {place}", flush=True)
+    for place in write(examination, output, spec.json_file):
+        shown = place if storage.is_remote(place) else Path(storage.absolute(place)).as_uri()
+        print(f"report: {shown}" if place.endswith(PAGE) else f"wrote {place}", flush=True)
     errors = examination.findings.num_kinds("error")
     if errors:
         raise Unsound(spec.dataset, f"has {errors} kind{'s' * (errors > 1)} of error",
                       "what to do about each stands above, at its arrow")
     return {"dataset": spec.dataset}
+
+
+def _beside(dataset: str) -> str | None:
+    """Where the page of a local dataset lies, if that can be written; none is written to S3 unasked."""
+    directory = storage.absolute(dataset)
+    return storage.join(directory, "doctor") if not storage.is_remote(dataset) and os.access(directory, os.W_OK) else None
 
 
 def write(examination: Examination, output: str | None, json_file: str | None) -> list[str]:
@@ -52,6 +65,10 @@ def table(examination: Examination) -> str:
     for finding in examination.findings:
         lines += [f"  {finding.definition.severity:<8}{finding.count:>9,}  {finding.kind}{_where(finding)}",
                   f"{'':21}-> {finding.definition.remedy}"]
+    found = recorded(examination.manifest)
+    if found:
+        lines += [f"  ingest {totals(found)}; all are listed in {storage.join(examination.uri, DROPPED)}",
+                  *(f"    {line}" for line in losses_table(found))]
     kinds = [f"{examination.findings.num_kinds(severity)} kinds of {severity}" for severity in SEVERITIES]
     rate = f", {examination.num_images / examination.cpu_s:.0f} images/s per core" if examination.cpu_s else ""
     return "\n".join([*lines, f"{', '.join(kinds)}; {examination.looked_at} in {examination.elapsed_s:.1f} s{rate}"])

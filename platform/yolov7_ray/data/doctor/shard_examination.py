@@ -14,7 +14,8 @@ from ..reading.mapped_shard import MappedShard
 from .finding import Case, Findings
 from .image_checks import examine_image, perceptual_hash
 from .near_duplicates import Identity
-from .object_checks import DetectorShape, Statistics, examine_objects
+from .object_checks import DetectorShape, Statistics, examine_objects, objects_of
+from .page.portrait import Portrait
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class ShardTask:
     """Index in the split of the shard's first row."""
     shard: Shard
     detector_shape: DetectorShape
+    common: tuple[int, ...] = ()
+    """Labels of the classes whose co-occurrence is counted."""
 
 
 @dataclass(slots=True)
@@ -37,18 +40,21 @@ class ShardReport:
 
     findings: Findings = field(default_factory=Findings)
     statistics: Statistics = field(default_factory=Statistics)
+    portrait: Portrait = field(default_factory=Portrait)
     images: list[Identity] = field(default_factory=list)
     cpu_s: float = 0.0
 
     def to_json(self) -> dict:
         """Plain values."""
         return {"findings": self.findings.to_json(), "statistics": asdict(self.statistics),
+                "portrait": self.portrait.to_json(),
                 "images": [asdict(image) for image in self.images], "cpu_s": self.cpu_s}
 
     @classmethod
     def from_json(cls, values: dict) -> "ShardReport":
         """Inverse of `to_json`."""
         return cls(Findings.from_json(values["findings"]), Statistics(**values["statistics"]),
+                   Portrait.from_json(values["portrait"]),
                    [Identity(**image) for image in values["images"]], values["cpu_s"])
 
 
@@ -123,6 +129,7 @@ def _examine_rows(task: ShardTask, mapped: MappedShard, report: ShardReport) -> 
     first = task.first
     for batch in mapped.batches:
         report.statistics.add(examine_objects(batch, task.split, first, task.detector_shape, report.findings))
+        report.portrait.add_batch(batch, task.split, first, objects_of(batch), task.common)
         for row in range(batch.num_rows):
             values = [batch.column(name)[row] for name in ("image_id", "file_name", "image", "height_px", "width_px")]
             report.images.append(_examine_image(task.split, first + row, *values, report.findings))

@@ -20,7 +20,7 @@ class DoctorSpec(Job):
     image_size_px: ImageSize | None = None
     """Side at which the detector will see the images. Default: the architecture's."""
     output: URI | None = None
-    """Directory for a page with pictures, and JSON."""
+    """Directory for a page with pictures, and JSON. Default: `doctor` in a dataset on a local disk; S3: none."""
     json_file: URI | None = None
     """Another place for the JSON."""
 

@@ -14,6 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
 from ... import storage
 from ...errors import AlreadyExists, JobError, NotFound
@@ -21,7 +22,7 @@ from ...jobs.progress_line import ProgressLine
 from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from ..sources.item import RawSource
 from ..sources.read import described, read_source, resolved
-from .losses import Loss, check_losses, losses
+from .losses import Loss, check_losses, losses, table, totals
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 
 RECEIPTS = ".ingest"
@@ -189,12 +190,13 @@ def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: 
     kept = {"image": sum(split.num_rows for split in splits.values()),
             "object": sum(split.num_objects for split in splits.values())}
     _check_losses(spec, uri, problems, kept)
+    found = losses(problems)
     dropped: Counter[str] = Counter()
-    for loss in losses(problems):
+    for loss in found:
         dropped[loss.reason] += loss.count
     origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
     return Manifest(tuple(source.classes[i] for i in classes), tuple(source.class_ids[i] for i in classes), splits,
-                    origin, dict(sorted(dropped.items()))), problems
+                    origin, dict(sorted(dropped.items())), tuple(asdict(loss) for loss in found)), problems
 
 
 def _listed(problems: Iterable[dict]) -> bytes:
@@ -239,10 +241,10 @@ def _summary(manifest: Manifest) -> str:
 
 def _report(run_name: str, uri: str, manifest: Manifest, found: list[Loss], image_bytes: int, elapsed_s: float) -> None:
     print(f"{run_name}: {_summary(manifest)}; {image_bytes / 1e6:,.1f} MB in {elapsed_s:.1f} s -> {uri}")
-    for loss in found:
-        print(f"  {loss}")
+    for line in table(found):
+        print(f"  {line}")
     if found:
-        print(f"  listed in {storage.join(uri, DROPPED)}")
+        print(f"  {totals(found)}; all are listed in {storage.join(uri, DROPPED)}")
     for name, empty in _empty_classes(manifest):
         print(f"  split {name} has no object of {', '.join(empty)}")
 

@@ -3,9 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ... import storage
 from ...errors import JobError
+from ..manifest import DROPPED, Manifest
 
 EXAMPLE_CHARACTERS = 160
+WITH_IMAGE = "object of an image lost to: "
+MAX_LINES = 8
+"""Kinds of loss that a dry run lists."""
 
 
 @dataclass(slots=True)
@@ -20,18 +25,60 @@ class Loss:
 
     def __str__(self) -> str:
         what = f" ({self.dropped}{'s' if self.count != 1 else ''} dropped)" if self.dropped else ""
-        return f"{self.count:,} x {self.reason}{what}, e.g. {self.example}"
+        example = f", e.g. {self.example}" if self.example else ""
+        return f"{self.count:,} x {self.reason}{what}{example}"
 
 
 def losses(records: Iterable[dict]) -> list[Loss]:
-    """The losses in records as of `problem_record` and `note`: of images, of objects, mere changes; worst first."""
+    """The losses in records as of `problem_record` and `note`: of images, of objects, mere changes; worst first.
+
+    The objects of a lost image are lost objects of their own reason.
+    """
     found: dict[tuple, Loss] = {}
-    for record in records:
-        key = record["reason"], record["dropped"]
+
+    def add(key: tuple[str, str | None], count: int, record: dict) -> None:
         if key not in found:
             found[key] = Loss(*key, _example(record))
-        found[key].count += record.get("count", 1)
+        found[key].count += count
+
+    for record in records:
+        add((record["reason"], record["dropped"]), record.get("count", 1), record)
+        if record.get("objects"):
+            add((f"{WITH_IMAGE}{record['reason']}", "object"), record["objects"], record)
     return sorted(found.values(), key=lambda loss: (("image", "object", None).index(loss.dropped), -loss.count))
+
+
+def recorded(manifest: Manifest) -> list[Loss]:
+    """The losses of the dataset's ingest; those of older manifests have reason and count alone."""
+    if manifest.losses or not manifest.dropped:
+        return [Loss(**loss) for loss in manifest.losses]
+    return [Loss(reason, "image or object", "", count)
+            for reason, count in sorted(manifest.dropped.items(), key=lambda entry: -entry[1])]
+
+
+def table(found: list[Loss]) -> list[str]:
+    """A line for each kind, the counts aligned."""
+    width = max((len(f"{loss.count:,}") for loss in found), default=0)
+    return [" " * (width - len(f"{loss.count:,}")) + str(loss) for loss in found]
+
+
+def loss_lines(uri: str, manifest: Manifest) -> list[tuple[str, str]]:
+    """What the dataset's ingest lost, for a dry run; empty if nothing."""
+    found = recorded(manifest)
+    if not found:
+        return []
+    left = [f"and {len(found) - MAX_LINES} more kinds"] if len(found) > MAX_LINES else []
+    return [("ingest", f"{totals(found)}; all are listed in {storage.join(uri, DROPPED)}"),
+            *(("", line) for line in [*table(found[:MAX_LINES]), *left])]
+
+
+def totals(found: list[Loss]) -> str:
+    """``dropped 3 images and 60 objects, changed or noted 2 others``."""
+    count = {what: sum(loss.count for loss in found if loss.dropped == what) for what in {loss.dropped for loss in found}}
+    noted = count.pop(None, 0)
+    parts = [f"{number:,} {what}{'s' if number != 1 else ''}" for what, number in sorted(count.items())]
+    dropped = f"dropped {' and '.join(parts)}" if parts else "dropped nothing"
+    return dropped + (f"; {noted:,} things were changed or left aside" if noted else "")
 
 
 def _example(record: dict) -> str:

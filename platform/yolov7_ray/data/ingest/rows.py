@@ -17,8 +17,9 @@ TOLERANCE_PX = 0.05
 """A box that leaves the image by less is a rounding error of its source, and is clipped without a problem."""
 
 CLIPPED = "box clipped to the image"
-KEPT = {CLIPPED, TURNED, SCALED}
-"""Problems for which nothing is dropped."""
+LEFT_OUT = "object of a class that `classes` leaves out"
+KEPT = {CLIPPED, TURNED, SCALED, LEFT_OUT}
+"""Problems for which nothing is dropped, or only what the job asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +38,24 @@ class Row:
 def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[Row | None, list[Problem]]:
     """The row, None if the image itself is bad, and all problems in the order of the annotations.
 
-    `class_map` maps the source's class index to the dataset's; None drops the class without a problem, as
-    requested by the job.
+    `class_map` maps the source's class index to the dataset's; None leaves the class out, as the job asks, which is
+    counted and is no loss.
     """
+    wanted = _label_table(class_map)[raw.objects.labels]
+    left_out = int(((wanted < 0) & (raw.objects.labels != UNUSABLE)).sum())
+    notes = [Problem(LEFT_OUT, is_image=True, count=left_out)] if left_out else []
+    num_objects = len(raw.objects) - left_out
     if raw.problem:
-        return None, [raw.problem]
+        return None, [*notes, replace(raw.problem, num_objects=num_objects)]
     try:
         height, width = image_size_hw(raw.image)
     except ValueError:
-        return None, [Problem("undecodable image", f"{len(raw.image)} bytes", is_image=True)]
+        return None, [*notes, Problem("undecodable image", f"{len(raw.image)} bytes", is_image=True,
+                                      num_objects=num_objects)]
     size = np.array([width, height, width, height], np.float64)
     objects, problems = in_displayed_frame(raw, (height, width))
     if problems and problems[0].reason == DIFFERS:
-        return None, problems
+        return None, [*notes, replace(problems[0], num_objects=num_objects)]
     objects = _in_pixels(objects, size) if raw.relative else objects
     labels, boxes = _label_table(class_map)[objects.labels], objects.boxes_xyxy
     clipped = np.maximum(np.minimum(boxes, size), 0)
@@ -63,7 +69,7 @@ def build_row(item: Item, raw: Raw, class_map: tuple[int | None, ...]) -> tuple[
         problems += [objects.problems.get(position) or _problem(boxes[position], kept[position], width, height)
                      for position in np.flatnonzero(bad).tolist()]
         row_objects = row_objects.take(np.flatnonzero(kept))
-    return Row(item.image_id, item.file_name, raw.image, height, width, row_objects), problems
+    return Row(item.image_id, item.file_name, raw.image, height, width, row_objects), notes + problems
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from ...errors import JobError
 from ..manifest import ARROW_SCHEMA
 from ..sources.item import Item, Raw, problem_record
 from ..sources.objects import Problem
-from .rows import KEPT, Row, build_row, record_batch
+from .rows import KEPT, LEFT_OUT, Row, build_row, record_batch
 
 BATCH_BYTES = 16 << 20
 """Images are held in memory up to this size before they are written as one record batch."""
@@ -149,7 +149,12 @@ def _record_problems(task: ShardTask, item: Item, problems: list[Problem], recei
             record["dropped"] = None
         elif task.strict:
             raise strict_error(record)
-        receipt["problems"].append(record)
+        if problem.reason != LEFT_OUT:
+            receipt["problems"].append(record)
+        elif receipt["problems"] and receipt["problems"][0]["reason"] == LEFT_OUT:  # one line for the shard
+            receipt["problems"][0]["count"] = receipt["problems"][0].get("count", 1) + problem.count
+        else:
+            receipt["problems"].insert(0, record)
 
 
 def strict_error(record: dict) -> JobError:

@@ -1,6 +1,7 @@
 """COCO instances JSON: images, annotations with [x, y, width, height], polygons or RLE, and categories."""
 
 import itertools
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from ...storage.disk import FileInfo
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .instances import MAX_ID, Instances, read_instances
-from .item import LISTED, Item, Raw, RawSource, bends, note, problem_record
+from .item import Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
 from .objects import UNUSABLE, Objects, Problem
 
 
@@ -75,16 +76,21 @@ def read(spec) -> RawSource:
     roots = _roots(instances, names)
     names = {code: name for code, name in names.items() if code not in roots}
     class_codes = tuple(sorted(names))  # codes of ids that are no numbers are negative, and come first
-    items, problems = {}, {}
+    items, problems, listed, named = {}, {}, set(), {posixpath.normpath(s.annotations) for s in spec.splits.values()}
     originals = [{"class_id": number, "source_id": unusual[-MAX_ID - code]}
                  for code, number in zip(class_codes, _numbered(class_codes), strict=True) if code <= -MAX_ID]
     for split, place in spec.splits.items():
         images = storage.join(spec.uri, place.images)
-        items[split], problems[split], codes = _read_split(split, images, instances.pop(split), class_codes)
+        present = {info.path: info for info in storage.list_files(images)}
+        items[split], problems[split], codes, taken = _read_split(split, images, present, instances.pop(split),
+                                                                  class_codes)
+        listed.update(posixpath.normpath(posixpath.join(place.images, path)) for path in present.keys() - taken)
+        named.update(posixpath.normpath(posixpath.join(place.images, path)) for path in taken)
         originals += [{"split": split, "image_id": number, "source_id": unusual[-MAX_ID - code]}
                       for code, number in zip(codes, items[split].image_ids.tolist(), strict=True) if code <= -MAX_ID]
         problems[split] += [note(split, "category that only groups others is no class", 1, f"'{name}'")
                             for name in roots.values()]
+    problems[split] += left_aside(listed - named)
     return RawSource(tuple(names[code] for code in class_codes), _numbered(class_codes), items, problems, inputs,
                      tuple(originals))
 
@@ -121,17 +127,19 @@ def _numbered(codes: Sequence[int]) -> tuple[int, ...]:
     return tuple(code if code > -MAX_ID else next(free) for code in codes)
 
 
-def _read_split(split: str, images_uri: str, instances: Instances,
-                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
-    """The items, records of what is not in them, and the codes of the items' ids."""
-    present = {info.path: info for info in storage.list_files(images_uri)}
+def _read_split(split: str, images_uri: str, present: dict[str, FileInfo], instances: Instances,
+                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int], set[str]]:
+    """The items, records of what is not in them, the codes of the items' ids, and the paths that are named."""
     if not present:
         raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
     resolver = Resolver(present, images_uri, IMAGE_SUFFIXES)
     objects, problems = _objects(split, instances, class_ids)
     files: dict[int, tuple[FileInfo, int]] = {}  # with the position in the file
+    taken: set[str] = set()
+    lost: dict[int, dict] = {}
     for position, (image_id, name) in enumerate(zip(instances.image_ids, instances.file_names, strict=True)):
         found = resolver.find(name)
+        taken.update([found.path] if found else ())
         if image_id in files and found == files[image_id][0]:
             problems.append(note(split, "image listed twice", 1, name))
             continue
@@ -141,11 +149,13 @@ def _read_split(split: str, images_uri: str, instances: Instances,
         elif found is None:
             problem = Problem("missing image file", f"no file {name} below {images_uri}", is_image=True)
         elif name.lower().endswith(OTHER_PICTURES):
-            problem = Problem(LISTED, f"{name}: convert it to JPEG or PNG", is_image=True)
+            problem = unreadable(name)
         if problem:
             problems.append(problem_record(split, problem, name, instances.identity(image_id)))
+            lost.setdefault(image_id, problems[-1])
         else:
             files[image_id] = found, position
+    _count_objects({code: record for code, record in lost.items() if code not in files}, instances)
     sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[[position for _, position in files.values()]]
     codes = np.fromiter(files, np.int64, len(files))
     objects, ends = _by_image(codes, objects, np.asarray(instances.of_image))
@@ -153,7 +163,15 @@ def _read_split(split: str, images_uri: str, instances: Instances,
                                             in instances.notes.items())]
     image_ids = np.array(_numbered(codes.tolist()), np.int64)
     items = CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends)
-    return items, problems, list(files)
+    return items, problems, list(files), taken
+
+
+def _count_objects(lost: dict[int, dict], instances: Instances) -> None:
+    """Add to the record of each lost image, by the code of its id, how many objects are lost with it."""
+    of_image = np.asarray(instances.of_image)
+    codes, counts = np.unique(of_image[np.isin(of_image, [*lost])], return_counts=True)
+    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+        lost[code]["objects"] = count
 
 
 def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tuple[Objects, list[dict]]:

@@ -1,13 +1,17 @@
 """The common form of all raw data formats: splits of lightweight items, each one image and its annotations."""
 
-from collections.abc import Sequence
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ... import storage
 from ..files.resolver import Resolver
-from ..files.suffixes import OTHER_PICTURES
+from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .objects import Objects, Problem
 
+LEFT_ASIDE = "file of another kind left aside"
+NO_SPLIT = "picture that belongs to no split, left aside"
 UNDECODABLE = "annotations that cannot be decoded"
 LISTED = "image of a format that cannot be read"
 
@@ -73,9 +77,14 @@ class RawSource:
 
 def problem_record(split: str, problem: Problem, file_name: str = "", image_id: int | None = None) -> dict:
     """One line of the file that lists what was dropped."""
-    return {"split": split, "file_name": file_name, "image_id": image_id,
-            "dropped": "image" if problem.is_image else "object",
-            "reason": problem.reason, "detail": problem.detail}
+    record = {"split": split, "file_name": file_name, "image_id": image_id,
+              "dropped": "image" if problem.is_image else "object",
+              "reason": problem.reason, "detail": problem.detail}
+    if problem.count != 1:
+        record["count"] = problem.count
+    if problem.num_objects:
+        record["objects"] = problem.num_objects
+    return record
 
 
 def note(split: str, reason: str, count: int, example: str) -> dict:
@@ -90,7 +99,19 @@ def bends(split: str, resolver: Resolver) -> list[dict]:
             for how, count in sorted(resolver.bent.items())]
 
 
-def unreadable_pictures(split: str, paths: Sequence[str]) -> list[dict]:
-    """Records of the pictures among `paths` that no decoder reads."""
-    return [problem_record(split, Problem(LISTED, f"{path}: convert it to JPEG or PNG", is_image=True), path)
-            for path in sorted(paths) if path.lower().endswith(OTHER_PICTURES)]
+def unreadable(path: str, num_objects: int = 0) -> Problem:
+    """A picture that no decoder reads, with the objects that are lost with it."""
+    return Problem(LISTED, f"{path}: convert it to JPEG or PNG", is_image=True, num_objects=num_objects)
+
+
+def left_aside(paths: Iterable[str]) -> list[dict]:
+    """One line for the pictures of a folder that belong to no split, and one for its other files that are not read."""
+    pictures, others = [], []
+    for path in sorted(paths):
+        (pictures if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES) else others).append(path)
+    notes = [note("", NO_SPLIT, len(pictures), pictures[0])] if pictures else []
+    if others:
+        kinds = Counter(posixpath.splitext(path)[1].lower() or "no ending" for path in others)
+        counted = ", ".join(f"{count:,} x {kind}" for kind, count in kinds.most_common())
+        notes.append(note("", LEFT_ASIDE, len(others), f"{others[0]} ({counted})"))
+    return notes

@@ -38,6 +38,10 @@ class Problem:
     detail: str = ""
     is_image: bool = False
     """The whole image is dropped, not an object."""
+    count: int = 1
+    """Occurrences that this stands for."""
+    num_objects: int = 0
+    """Objects that are lost with the image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ...storage.disk import FileInfo
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, decode_xml, read_text
-from .item import LISTED, UNDECODABLE, FileItem, RawSource, bends, note, problem_record
+from .item import UNDECODABLE, FileItem, RawSource, bends, left_aside, note, problem_record, unreadable
 from .objects import Annotation, Objects, Problem
 from .voc_xml import Parsed, parse
 
@@ -30,9 +30,11 @@ _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 def read(spec) -> RawSource:
     """Read all splits with their annotations; without source.classes, all names that occur, sorted."""
     folder = _Folder(spec.uri)
-    rows, problems = {}, {}
+    rows, problems, used = {}, {}, set()
     for split, place in (spec.splits or folder.splits()).items():
-        rows[split], problems[split] = _read_split(folder, split, place)
+        rows[split], problems[split], paths = _read_split(folder, split, place)
+        used |= paths
+    problems[split] += left_aside(folder.unused(used))
     classes = spec.classes or sorted({named[0] for split_rows in rows.values() for _, _, parsed in split_rows
                                       for named in parsed.objects if isinstance(named, tuple)})
     lost = [record for records in problems.values() for record in records if record["dropped"]]
@@ -99,9 +101,21 @@ class _Folder:
         names += [parts[-1]] if self.is_flat else []
         return next((found for name in names if (found := self.annotations.find(name))), None)
 
+    def annotation_named(self, name: str) -> FileInfo | None:
+        """The XML of an image that is missing."""
+        stem = next((name[:-len(suffix)] for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), name)
+        return self.annotations.files.get(stem + ".xml") or (
+            self.annotations.files.get(stem.rpartition("/")[2] + ".xml") if self.is_flat else None)
+
     def name(self, image: FileInfo) -> str:
         """The image's name in the dataset."""
         return image.path.partition(self.image_root)[2] if self.image_root else image.path
+
+    def unused(self, used: set[str]) -> set[str]:
+        """The files that are not read; an unread image stands for its XML, too."""
+        left = {path for path in self.files.keys() - used if "ImageSets/" not in path and "Segmentation" not in path}
+        unread = [self.annotation_of(info) for info in self.images.files.values() if info.path in left]
+        return left - {info.path for info in unread if info}
 
     def bends(self, split: str) -> list[dict]:
         """What had to be bent so far; that lists name no extensions is VOC's custom."""
@@ -126,13 +140,21 @@ class _Text:
     digest: str
     content: "Parsed | Problem"
 
+    @property
+    def num_objects(self) -> int:
+        """Objects in it, 0 where it cannot be read."""
+        return 0 if isinstance(self.content, Problem) else len(self.content.objects)
 
-def _read_split(folder: _Folder, split: str, place: str) -> tuple[list, list[dict]]:
+
+def _read_split(folder: _Folder, split: str, place: str) -> tuple[list, list[dict], set[str]]:
+    """Images with their annotations, records of the others, and the paths of all files that were used."""
     rows, problems, notes, seen = [], [], {}, set()
     entries = folder.entries(place)
-    annotations = [image and folder.annotation_of(image) for _, image in entries]
+    annotations = [folder.annotation_of(image) if image else folder.annotation_named(name) for name, image in entries]
+    orphans = _unlisted(folder, place, annotations)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         texts = pool.map(lambda info: info and _parsed(storage.join(folder.uri, info.path)), annotations)
+        alone = pool.map(lambda info: _parsed(storage.join(folder.uri, info.path)), orphans)
         for (name, image), text in zip(entries, texts, strict=True):
             if image and image.path in seen:
                 notes.setdefault("image listed twice", []).append(name)
@@ -145,28 +167,33 @@ def _read_split(folder: _Folder, split: str, place: str) -> tuple[list, list[dic
             rows.append((image, text.digest, text.content))
             for reason in text.content.notes:
                 notes.setdefault(reason, []).append(image.path)
+        problems += [problem_record(split, Problem("annotation file without an image", info.path, is_image=True,
+                                                   num_objects=text.num_objects), info.path)
+                     for info, text in zip(orphans, alone, strict=True)]
+    used = {info.path for info in [*annotations, *orphans, *(image for _, image in entries)] if info}
     problems += [note(split, reason, len(names), names[0]) for reason, names in notes.items()]
-    return rows, problems + _unlisted(folder, split, place, annotations) + folder.bends(split)
+    return rows, problems + folder.bends(split), used | {place}
 
 
 def _entry_problem(name: str, image: FileInfo | None, text: _Text | None) -> Problem | None:
     if image is None:
-        return Problem("missing image file", f"no image {name}", is_image=True)
+        return Problem("missing image file", f"no image {name}", is_image=True,
+                       num_objects=text.num_objects if text else 0)
     if image.path.lower().endswith(OTHER_PICTURES):
-        return Problem(LISTED, f"{image.path}: convert it to JPEG or PNG", is_image=True)
+        return unreadable(image.path, text.num_objects if text else 0)
     if text is None:
         return Problem("missing annotation file", f"no XML file for {image.path}", is_image=True)
     return text.content if isinstance(text.content, Problem) else None
 
 
-def _unlisted(folder: _Folder, split: str, place: str, used: Sequence[FileInfo | None]) -> list[dict]:
-    """Records of XML files in a directory that belong to no image; a list may leave out what it wants."""
+def _unlisted(folder: _Folder, place: str, used: Sequence[FileInfo | None]) -> list[FileInfo]:
+    """The XML files in a directory that belong to no image; a list may leave out what it wants."""
     if place in folder.files:
         return []
     known = {info.path for info in used if info}
     prefix = "" if place.strip("./") == "" else place.strip("/").removeprefix("./") + "/"
-    return [problem_record(split, Problem("annotation file without an image", info.path, is_image=True), info.path)
-            for info in folder.annotations.files.values() if info.path.startswith(prefix) and info.path not in known]
+    return [info for info in folder.annotations.files.values()
+            if info.path.startswith(prefix) and info.path not in known]
 
 
 def _parsed(uri: str) -> _Text:

@@ -4,6 +4,8 @@ All coordinates are fractions of the image's width and height. An image without 
 in which no image has one is an error. With `kpt_shape`, a line goes on with keypoints, which are left aside.
 """
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +13,14 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from ..files.resolver import Resolver
+from ..files.resolver import Resolver, plain_parts
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
-from .item import UNDECODABLE, Item, Raw, RawSource, bends, note, problem_record, unreadable_pictures
+from .item import UNDECODABLE, Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
 from .objects import Annotation, Objects, Problem
 from .yolo_folder import NAME_FILES, SPLITS, YoloFolder, label_candidates
 
+PARALLEL_READS = 16
 CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
 _NO_LABELS = {*NAME_FILES, "classes.txt", *(f"{word}.txt" for words in SPLITS.values() for word in words)}
 
@@ -53,7 +56,23 @@ def read(spec) -> RawSource:
         items[split], problems[split] = _read_split(folder, labels, split, places, len(classes))
     for split, records in problems.items():
         records += labels.orphans(split, items[split])
+    problems[split] += left_aside(_unused(folder, labels, spec, items, problems))
     return RawSource(classes, tuple(range(len(classes))), items, problems)
+
+
+def _unused(folder: YoloFolder, labels: "_Labels", spec, items: dict, problems: dict) -> set[str]:
+    """The files that are neither read nor told of, nor labels of such a picture, nor what a folder has to have."""
+    used = {item.file_name for split_items in items.values() for item in split_items} | labels.used
+    used |= {record["file_name"] for records in problems.values() for record in records}
+    places = [place for places in (spec.splits or folder.split_places()).values()
+              for place in ([places] if isinstance(places, str) else places)]
+    used |= {folder.place(place) for place in places if place.endswith(".txt")}
+    left = {path for path in folder.files.keys() - used
+            if not path.lower().endswith((".yaml", ".yml", ".names", ".data", ".md", ".cache"))
+            and path.rpartition("/")[2] not in _NO_LABELS
+            and not path.rpartition("/")[2].lower().startswith("readme")}
+    return left - {candidate for path in left if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
+                   for candidate in label_candidates(path)}
 
 
 class _Labels:
@@ -78,6 +97,18 @@ class _Labels:
         name = path.rpartition(".")[0] + ".txt"
         return (self.beside[name], storage.join(self.beside_uri, name)) if name in self.beside else None
 
+    def lost_with(self, images: list[str]) -> list[int]:
+        """Objects in the label files of images that cannot be used."""
+        found = [next((path for name in _shortened(image) for path in label_candidates(name)
+                       if path in self.folder.files), None) for image in images]
+        self.used.update(filter(None, found))
+        return self.count(found)
+
+    def count(self, paths: Sequence[str | None]) -> list[int]:
+        """Objects in label files of the folder, 0 where there is none or it is no text."""
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            return list(pool.map(lambda path: _num_lines(storage.join(self.folder.uri, path)) if path else 0, paths))
+
     def orphans(self, split: str, items: list[YoloItem]) -> list[dict]:
         """Records of label files beside those of the items that belong to no image of the folder."""
         directories = {item.labels_uri.rpartition("/")[0] for item in items if item.labels_uri}
@@ -91,14 +122,28 @@ class _Labels:
                      for candidate in label_candidates(path)}
         orphans = sorted(set(left) - belonging)
         self.used |= set(orphans)  # told once
-        return [problem_record(split, Problem("label file without an image", path, is_image=True), path)
-                for path in orphans]
+        return [problem_record(split, Problem("label file without an image", path, is_image=True,
+                                              num_objects=count), path)
+                for path, count in zip(orphans, self.count(orphans), strict=True)]
+
+
+def _shortened(path: str) -> Iterator[str]:
+    """The path, and what is left of it below each directory above images/: a missing image may have another root."""
+    parts = path.split("/")
+    return ("/".join(parts[first:]) for first in range(len(parts)) if not first or "images" in parts[first:])
+
+
+def _num_lines(uri: str) -> int:
+    try:
+        return sum(bool(line.strip()) for line in read_text(uri).splitlines())
+    except NotText:
+        return 0
 
 
 def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[str],
                 num_classes: int) -> tuple[list[YoloItem], list[dict]]:
     items: list[YoloItem] = []
-    infos, problems = _images(folder, split, places)
+    infos, problems = _images(folder, labels, split, places)
     bare: list[str] = []
     for info in infos:
         found = labels.of(info.path)
@@ -128,7 +173,8 @@ def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[st
     return items, problems
 
 
-def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[list[FileInfo], list[dict]]:
+def _images(folder: YoloFolder, labels: _Labels, split: str,
+            places: list[str]) -> tuple[list[FileInfo], list[dict]]:
     """The images in directories, sorted, and in list files, in their order; records of the others."""
     found: dict[str, FileInfo] = {}
     problems: list[dict] = []
@@ -140,9 +186,9 @@ def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[list[Fil
             raise JobError(storage.join(folder.uri, name), "there are no images here",
                            "check source.uri and source.splits")
         if place in folder.files:
-            listed, records = _listed(folder, split, place)
+            listed, records = _listed(folder, labels, split, place)
         else:
-            listed, records = _in_directory(folder, split, place)
+            listed, records = _in_directory(folder, labels, split, place)
         repeated = [info.path for info in listed if info.path in found]
         if repeated:
             records.append(note(split, "image listed twice", len(repeated), repeated[0]))
@@ -151,38 +197,45 @@ def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[list[Fil
     return list(found.values()), problems
 
 
-def _listed(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
+def _listed(folder: YoloFolder, labels: _Labels, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
     uri = storage.join(folder.uri, place)
     resolver = Resolver({path: info for path, info in folder.files.items()
                          if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)}, uri, IMAGE_SUFFIXES)
-    listed, problems, seen = [], [], 0
+    missing: list[str] = []
+    seen = 0
     names = [line.strip() for line in read_text(uri).splitlines() if line.strip()]
     found: dict[str, FileInfo] = {}
     for name in names:
         name = name.removeprefix(storage.absolute(folder.uri) + "/").removeprefix(folder.uri.rstrip("/") + "/")
         info = resolver.find(name)
         if info is None:
-            missing = Problem("missing image file", f"no file {name} below {folder.uri}", is_image=True)
-            problems.append(problem_record(split, missing, name))
+            missing.append(name)
         elif info.path in found:
             seen += 1
         else:
             found[info.path] = info
     listed = [info for path, info in found.items() if path.lower().endswith(IMAGE_SUFFIXES)]
+    counts = labels.lost_with(["/".join(plain_parts(name)[0]) for name in missing])
+    problems = [problem_record(split, Problem("missing image file", f"no file {name} below {folder.uri}",
+                                              is_image=True, num_objects=count), name)
+                for name, count in zip(missing, counts, strict=True)]
     if seen:
         problems.append(note(split, "image listed twice", seen, place))
-    return listed, problems + bends(split, resolver) + unreadable_pictures(split, list(found))
+    return listed, problems + bends(split, resolver) + _unreadable(labels, split, list(found))
 
 
-def _in_directory(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
+def _in_directory(folder: YoloFolder, labels: _Labels, split: str,
+                  place: str) -> tuple[list[FileInfo], list[dict]]:
     inside = [path for path in sorted(folder.files) if place == "." or path.startswith(place + "/")]
     images = [folder.files[path] for path in inside if path.lower().endswith(IMAGE_SUFFIXES)]
-    others = [path for path in inside if not path.lower().endswith(
-        (*IMAGE_SUFFIXES, *OTHER_PICTURES, ".txt", ".yaml", ".yml", ".names", ".data", ".md", ".cache"))]
-    problems = unreadable_pictures(split, inside)
-    if others:
-        problems.append(note(split, "file of another kind left aside", len(others), others[0]))
-    return images, problems
+    return images, _unreadable(labels, split, inside)
+
+
+def _unreadable(labels: _Labels, split: str, paths: list[str]) -> list[dict]:
+    """Records of the pictures among `paths` that no decoder reads."""
+    pictures = sorted(path for path in paths if path.lower().endswith(OTHER_PICTURES))
+    return [problem_record(split, unreadable(path, count), path)
+            for path, count in zip(pictures, labels.lost_with(pictures), strict=True)]
 
 
 def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:
