@@ -17,6 +17,8 @@ SILENCE_S = 60.0
 """A log that is silent for so long is requested again: its connection may be dead."""
 RECONNECT_S = 600.0
 """How long an outage may last until a follower gives up; the job itself is not affected."""
+SUPERVISOR_DIED = "Job supervisor actor died: "
+"""Ray adds this and its details at the end of a job's log, which then says no more; the last sentence here does."""
 PAUSE_S = (0.5, 5.0)
 """Between requests: the first, doubled up to the last while there is no contact."""
 DENIALS = 3
@@ -32,6 +34,7 @@ class Follower:
         """Name of the job's run, known after the first contact."""
         self._written, self._denials = 0, 0
         self._outage_since: float | None = None
+        self._is_over = False
 
     def follow(self) -> int:
         """Write the log until the job ends; its exit status. JobError after an outage of more than reconnect_s."""
@@ -77,10 +80,11 @@ class Follower:
 
     def _write_from(self, position: int, text: str) -> None:
         """Write of ``text``, which begins at ``position`` of the log, what was not written before."""
-        new = text[max(0, self._written - position):]
-        if new:
+        new, death, _ = text[max(0, self._written - position):].partition(SUPERVISOR_DIED)
+        if new and not self._is_over:
             self.write(new)
             sys.stdout.flush()
+        self._is_over = self._is_over or bool(death)
         self._written = max(self._written, position + len(text))
 
     def _write_rest(self) -> None:

@@ -12,7 +12,7 @@ from ....errors import JobError
 from ....storage.disk import FileInfo
 from ...files.listing import Listing
 from ...files.suffixes import OTHER_PICTURES
-from ..item import LISTED, FileItem, Item, RawSource, note, problem_record
+from ..item import FileItem, Item, RawSource, note, problem_record, unreadable
 from ..objects import Annotation, Objects, Problem
 from ..yolo_folder import SPLITS
 from .entries import EVERY_CLASS, Entry, Named
@@ -105,15 +105,16 @@ class _Split:
     def _problem(self, entry: Entry, image: FileInfo | None) -> Problem | None:
         if entry.problem:
             return entry.problem
+        lost = len(entry.objects)
         if image is None:
             name = next(iter(entry.names), "")[:MAX_NAME]
-            return Problem("missing image file", f"no image {name} of {entry.path}", is_image=True)
+            return Problem("missing image file", f"no image {name} of {entry.path}", is_image=True, num_objects=lost)
         if image.path.lower().endswith(OTHER_PICTURES):
-            return Problem(LISTED, f"{image.path}: convert it to JPEG or PNG", is_image=True)
+            return unreadable(image.path, lost)
         if image.path in self.entries:
             first = self.entries[image.path].path
             return Problem("image annotated twice", f"{image.path}: by {first}, which counts, and by {entry.path}",
-                           is_image=True)
+                           is_image=True, num_objects=lost)
         return None
 
     def items(self, uri: str, classes: list[str]) -> list[Item]:
