@@ -67,7 +67,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     doctor_.add_argument("--output", metavar="DIR", help="write a page with pictures, and JSON, into this directory")
     doctor_.add_argument("--json", metavar="FILE", dest="json_file", help="write JSON into this file")
     new_ = commands.add_parser("new", help="write a commented starter file")
-    new_.add_argument("kind", help="ingest, doctor, train, evaluate, tune, publish, predict, serve or pipeline")
+    new_.add_argument("kind", help="ingest, doctor, train, evaluate, tune, publish, predict, serve, export-dataset, "
+                                     "or pipeline")
     new_.add_argument("file", nargs="?", help="default: KIND.yaml; - for the terminal")
     commands.add_parser("schema", help="print the JSON Schema of job files")
     implied = words and words[0] not in (*commands.choices, "-h", "--help")

@@ -15,6 +15,7 @@ KINDS = {
     "publish": "yolov7_ray.registry.job",
     "predict": "yolov7_ray.predict.job",
     "serve": "yolov7_ray.serve.job",
+    "export-dataset": "yolov7_ray.data.export.job",
     "pipeline": "yolov7_ray.jobs.pipeline",
 }
 """``kind:`` of a job file -> module that defines its `KIND`, imported when a job of that kind is loaded."""
