@@ -23,6 +23,7 @@ from ..sources.item import RawSource
 from ..sources.read import described, read_source, resolved
 from .losses import Loss, check_losses, losses
 from .shards import ShardTask, plan_shards, strict_error, write_shard
+from .splits import with_splits
 
 RECEIPTS = ".ingest"
 SOURCE_IDS = "source-ids.jsonl"
@@ -49,6 +50,7 @@ def ingest(spec, run_name: str) -> dict:
     if spec.strict and (first := next((record for record in known if record["dropped"]), None)):
         raise strict_error(first)
     _check_losses(spec, uri, known, {"image": sum(map(len, source.splits.values()))})
+    source = with_splits(source, spec.splits, spec.group_by)
     classes, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
     if not spec.overwrite and (existing := _existing(uri, digest)):
@@ -180,7 +182,7 @@ def _write_row(row: dict, references: list) -> dict:
 
 def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: tuple, digest: str,
               receipts: list[dict]) -> tuple[Manifest, list[dict]]:
-    problems = [record for split in source.splits
+    problems = [record for split in dict.fromkeys([*source.splits, *source.problems])
                 for record in [*source.problems.get(split, ()),
                                *(record for r in receipts if r["split"] == split for record in r["problems"])]]
     splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ... import storage
 from ..files.resolver import Resolver
 from ..files.suffixes import OTHER_PICTURES
@@ -40,6 +42,10 @@ class Item:
         """Read or make the image; called in parallel, also on other machines."""
         raise NotImplementedError
 
+    def labels(self) -> np.ndarray | None:
+        """Class of each object, negative if unusable, told without reading the image; None: it cannot be told."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileItem(Item):
@@ -52,6 +58,10 @@ class FileItem(Item):
     def fetch(self) -> Raw:
         """Read the file."""
         return Raw(storage.read_bytes(self.uri), self.objects, declared_hw=self.declared_hw)
+
+    def labels(self) -> np.ndarray:
+        """Of the objects that are known already."""
+        return self.objects.labels
 
 
 @dataclass(frozen=True)
