@@ -99,3 +99,16 @@ def test_errors_name_the_key(tmp_path):
         split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")})
     with pytest.raises(JobError, match="splits: the source has splits already: train, val"):
         ingest_here(two, str(tmp_path / "d"), splits={"a": 0.5, "b": 0.5})
+
+
+def test_classes_are_merged_and_renamed(tmp_path):
+    source = one_split(tmp_path / "raw", 3)
+    ingest_here(source, str(tmp_path / "d"), classes={"animal": ["dog", "cat"]})
+    manifest = load_manifest(str(tmp_path / "d"))
+    assert (manifest.classes, manifest.source_ids, manifest.split("train").objects_per_class) == (("animal",), (7,), (6,))
+    ingest_here(source, str(tmp_path / "e"), classes={"hound": ["dog"]})
+    manifest = load_manifest(str(tmp_path / "e"))
+    assert (manifest.classes, manifest.source_ids, manifest.split("train").objects_per_class) == (("hound",), (7,), (3,))
+    for classes, message in (({"a": ["dog"], "b": ["dog"]}, "repeats a name"), ({"a": ["cow"]}, "'cow' is not in")):
+        with pytest.raises(JobError, match=message):
+            ingest_here(source, str(tmp_path / "f"), classes=classes)

@@ -23,8 +23,9 @@ class IngestSpec(Job):
     match), or `directory`."""
     dataset: URI
     """Where the Arrow dataset is written."""
-    classes: list[str] | None = None
-    """Keep just these classes, in this order; objects of others are dropped and reported."""
+    classes: list[str] | dict[str, list[str]] | None = None
+    """Keep just these classes, in this order, dropping objects of others; a mapping renames and merges those of the
+    source, e.g. {car: [car, Car, vehicle], person: [pedestrian]}."""
     strict: bool = False
     """True: the first bad row stops the job. False: bad rows are dropped and listed beside the manifest."""
     max_loss: Annotated[float, Field(ge=0, le=1)] = 0.05
