@@ -112,3 +112,8 @@ def test_classes_are_merged_and_renamed(tmp_path):
     for classes, message in (({"a": ["dog"], "b": ["dog"]}, "repeats a name"), ({"a": ["cow"]}, "'cow' is not in")):
         with pytest.raises(JobError, match=message):
             ingest_here(source, str(tmp_path / "f"), classes=classes)
+
+
+def test_classes_of_a_single_group_go_by_the_hash():
+    labels = [np.array([label]) for label in range(4)]
+    assert assigned(np.arange(4), np.array([0.95, 0.1, 0.79, 0.85]), labels, RATIOS, 4).tolist() == [2, 0, 0, 1]

@@ -95,8 +95,9 @@ def assigned(groups: np.ndarray, hashes: np.ndarray, labels: Sequence[np.ndarray
 def _within(cut: int, share: np.ndarray, limit: float) -> int:
     """The cut, moved as little as needed until its share is right; each split has two, so half the tolerance each."""
     good = np.flatnonzero(np.abs(share - limit) <= TOLERANCE / 2)
-    if not len(good):
-        return int(np.abs(share - limit).argmin())
+    if not len(good):  # too few groups: the closest cut, or the hash's where that would always be an end
+        ends = (len(share) - 1) * min(limit, 1 - limit) < 1
+        return cut if ends else int(np.abs(share - limit).argmin())
     return int(good[np.abs(good - cut).argmin()])
 
 
