@@ -49,6 +49,10 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
             lines += _anchor_lines(job, architecture)
     num_images = images.get(job.data.train_split)
     if num_images:
+        num_chosen = job.data.num_chosen(num_images)
+        if num_chosen < num_images:
+            lines.append(("images", f"{num_chosen} of the {num_images} of split '{job.data.train_split}'"))
+        num_images = num_chosen
         starting_point.check_last_step(job, num_images)
         steps = -(-num_images // job.batch_size)
         per_update = max(1, round(job.nominal_batch_size / job.batch_size))

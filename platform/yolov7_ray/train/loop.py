@@ -16,6 +16,7 @@ from yolov7.training.stage_clock import Clock
 from yolov7.training.state import TrainState
 
 from .. import storage
+from ..data.reading.chosen import ChosenSamples
 from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
 from ..data.reading.order import class_weights, image_weights
 from ..errors import StorageError
@@ -63,6 +64,8 @@ class TrainingRun:
         self.reports = config["report"]
         reporter.log(f"waiting for the dataset {spec.dataset}")
         train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
+        if (num_chosen := spec.data.num_chosen(len(train_set))) < len(train_set):
+            train_set = ChosenSamples(train_set, num_chosen)
         self.state = build_state(spec, train_set, worker.device)
         self.network = wrap(self.state.model, spec)
         self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)

@@ -90,6 +90,11 @@ class Data(Reading):
 
     train_split: Name = "train"
     val_split: Name = "val"
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1
+    """Share of the training images that is used, for trials: the same ones for every seed, and 0.1 is a part of 0.2.
+    All of val_split stays."""
+    max_images: Positive | None = None
+    """Most training images that are used, chosen in the same way."""
     shuffle_shards: Positive | None = None
     """Go through the dataset so many shards at a time, other ones together each epoch; default: all at once.
     For datasets that are larger than the cache, and for a quick start from S3."""
@@ -99,6 +104,10 @@ class Data(Reading):
     """Each batch is trained at a side drawn within this fraction below and above image_size_px (0: always there)."""
     image_weights: bool = False
     """Draw images with replacement, those with rare or badly found classes more often, instead of each once."""
+
+    def num_chosen(self, num_images: int) -> int:
+        """How many of a split's images are trained on."""
+        return min(max(1, round(self.fraction * num_images)), self.max_images or num_images, num_images)
 
 
 def _check_freeze(built: Architecture, names: list[str]) -> None:

@@ -29,6 +29,11 @@ def ingest_lines(spec: IngestSpec) -> list[Line]:
             raise JobError("source.uri", f"{source.uri} does not exist", "set it to the root of the data")
         splits = ", ".join(source.splits) if source.splits else "the splits that are found there"
         lines = [("source", f"{source.format} at {source.uri}: {splits}")]
+    if spec.splits:
+        from ..sources.read import read_source, resolved
+        from .splits import in_words as made, with_splits
+
+        lines.append(("splits", f"made: {made(with_splits(read_source(resolved(source)), spec.splits, spec.group_by))}"))
     state = "will be written"
     if storage.exists(storage.join(spec.dataset, MANIFEST)):
         state = "exists; it will be replaced" if spec.overwrite else "exists already"

@@ -24,6 +24,7 @@ from ..sources.item import RawSource
 from ..sources.read import described, read_source, resolved
 from .losses import Loss, check_losses, losses, table, totals
 from .shards import ShardTask, plan_shards, strict_error, write_shard
+from .splits import with_splits
 
 RECEIPTS = ".ingest"
 SOURCE_IDS = "source-ids.jsonl"
@@ -50,13 +51,14 @@ def ingest(spec, run_name: str) -> dict:
     if spec.strict and (first := next((record for record in known if record["dropped"]), None)):
         raise strict_error(first)
     _check_losses(spec, uri, known, {"image": sum(map(len, source.splits.values()))})
-    classes, class_map = _select_classes(source, spec.classes)
+    source = with_splits(source, spec.splits, spec.group_by)
+    classes, class_ids, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
     if not spec.overwrite and (existing := _existing(uri, digest)):
         print(f"{run_name}: {uri} is up to date: {_summary(existing)}")
         return {"dataset": spec.dataset, "fingerprint": existing.fingerprint}
     receipts = _write_shards(_plan(spec, uri, source, class_map, len(classes), digest))
-    manifest, problems = _assemble(spec, uri, source, classes, class_map, digest, receipts)
+    manifest, problems = _assemble(spec, uri, source, classes, class_ids, digest, receipts)
     storage.write_bytes(storage.join(uri, DROPPED), _listed(problems))
     if source.original_ids:
         storage.write_bytes(storage.join(uri, SOURCE_IDS), _listed(source.original_ids))
@@ -70,16 +72,24 @@ def ingest(spec, run_name: str) -> dict:
 # --- preparation ----------------------------------------------------------------------------------------
 
 
-def _select_classes(source: RawSource, wanted: list[str] | None) -> tuple[list[int], tuple[int | None, ...]]:
-    """Source indices of the dataset's classes, and for each source class its dataset index or None."""
+def _select_classes(source: RawSource, wanted: list[str] | dict[str, list[str]] | None,
+                    ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int | None, ...]]:
+    """Names and source ids of the dataset's classes, and for each source class its dataset index or None.
+
+    A class that is merged from several has the id of the first.
+    """
     if wanted is None:
-        return list(range(len(source.classes))), tuple(range(len(source.classes)))
-    unknown = [name for name in wanted if name not in source.classes]
-    if unknown or not wanted or len(set(wanted)) < len(wanted):
+        return source.classes, source.class_ids, tuple(range(len(source.classes)))
+    mapping = wanted if isinstance(wanted, dict) else {name: [name] for name in wanted}
+    named = [name for names in mapping.values() for name in names]
+    unknown = [name for name in named if name not in source.classes]
+    repeats = len(set(named)) < len(named) or len(mapping) < len(wanted)
+    if unknown or not all(mapping.values()) or not mapping or repeats:
         problem = f"{', '.join(map(repr, unknown))} is not in the source" if unknown else "is empty or repeats a name"
         raise JobError("classes", problem, f"the source has {', '.join(source.classes)}")
-    return ([source.classes.index(name) for name in wanted],
-            tuple(wanted.index(name) if name in wanted else None for name in source.classes))
+    label_of = {name: label for label, names in enumerate(mapping.values()) for name in names}
+    ids = tuple(source.class_ids[source.classes.index(names[0])] for names in mapping.values())
+    return tuple(mapping), ids, tuple(label_of.get(name) for name in source.classes)
 
 
 def _input_digest(spec, source: RawSource) -> str:
@@ -179,9 +189,9 @@ def _write_row(row: dict, references: list) -> dict:
 # --- manifest -------------------------------------------------------------------------------------------
 
 
-def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: tuple, digest: str,
+def _assemble(spec, uri: str, source: RawSource, classes: tuple, class_ids: tuple, digest: str,
               receipts: list[dict]) -> tuple[Manifest, list[dict]]:
-    problems = [record for split in source.splits
+    problems = [record for split in dict.fromkeys([*source.splits, *source.problems])
                 for record in [*source.problems.get(split, ()),
                                *(record for r in receipts if r["split"] == split for record in r["problems"])]]
     splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes),
@@ -195,8 +205,8 @@ def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: 
     for loss in found:
         dropped[loss.reason] += loss.count
     origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
-    return Manifest(tuple(source.classes[i] for i in classes), tuple(source.class_ids[i] for i in classes), splits,
-                    origin, dict(sorted(dropped.items())), tuple(asdict(loss) for loss in found)), problems
+    return Manifest(classes, class_ids, splits, origin, dict(sorted(dropped.items())),
+                    tuple(asdict(loss) for loss in found)), problems
 
 
 def _listed(problems: Iterable[dict]) -> bytes:

@@ -31,7 +31,7 @@ class Ingest(JobKind[IngestSpec]):
         source = spec.source
         generated = source.format == "shapes"
         classes = spec.classes or getattr(source, "classes", None) or (SHAPE_CLASSES if generated else None)
-        return [ExpectedDataset(spec.dataset, tuple(source.splits or ()), dict(source.splits) if generated else {},
+        return [ExpectedDataset(spec.dataset, tuple(spec.splits or source.splits or ()), dict(source.splits) if generated and not spec.splits else {},
                                 tuple(classes) if classes else None)]
 
 

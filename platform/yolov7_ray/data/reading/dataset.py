@@ -113,8 +113,8 @@ class ArrowDataset:
 
     def _locate(self, index: int) -> tuple[MappedShard, int]:
         index = int(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.uri} {self.split_name}: index {index} of {len(self)}")
+        if not 0 <= index < self.split.num_rows:
+            raise IndexError(f"{self.uri} {self.split_name}: index {index} of {self.split.num_rows}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[number - 1]) if number else 0
         return self._shard(number), index - first

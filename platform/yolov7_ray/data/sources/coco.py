@@ -29,6 +29,10 @@ class CocoItem(Item):
         return Raw(storage.read_bytes(storage.join(self.siblings.images_uri, self.file_name)),
                    self.siblings.objects_of(self.index), declared_hw=self.siblings.declared_hw(self.index))
 
+    def labels(self) -> np.ndarray:
+        """Of the objects in the columns."""
+        return self.siblings.objects_of(self.index).labels
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoItems(Sequence[CocoItem]):
@@ -55,6 +59,15 @@ class CocoItems(Sequence[CocoItem]):
         file = self.files[index]
         return CocoItem(image_id=int(self.image_ids[index]), file_name=file.path, num_bytes=file.num_bytes,
                         mark=file.mark, siblings=self, index=index)
+
+    def take(self, chosen: np.ndarray) -> "CocoItems":
+        """The images at the positions `chosen`, in that order, with copies of their objects."""
+        first, last = self.ends[chosen, 0], self.ends[chosen + 1, 0]
+        counts = last - first
+        positions = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        objects = self.objects.take(positions)
+        return CocoItems(self.images_uri, self.image_ids[chosen], [self.files[index] for index in chosen.tolist()],
+                         self.sizes_hw[chosen], objects, objects.ends(counts))
 
     def objects_of(self, index: int) -> Objects:
         """The objects of one image."""

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ... import storage
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
@@ -44,6 +46,10 @@ class Item:
         """Read or make the image; called in parallel, also on other machines."""
         raise NotImplementedError
 
+    def labels(self) -> np.ndarray | None:
+        """Class of each object, negative if unusable, told without reading the image; None: it cannot be told."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileItem(Item):
@@ -57,6 +63,10 @@ class FileItem(Item):
     def fetch(self) -> Raw:
         """Read the file."""
         return Raw(storage.read_bytes(self.uri), self.objects, self.relative, self.declared_hw)
+
+    def labels(self) -> np.ndarray:
+        """Of the objects that are known already."""
+        return self.objects.labels
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,14 @@ class YoloItem(Item):
         annotations = parse_labels(text, self.num_classes, self.num_keypoint_values)
         return Raw(image, Objects.of(annotations), relative=True)
 
+    def labels(self) -> np.ndarray:
+        """Read from the label file alone; none where it is no text."""
+        try:
+            text = read_text(self.labels_uri) if self.labels_uri else ""
+        except NotText:
+            text = ""
+        return Objects.of(parse_labels(text, self.num_classes, self.num_keypoint_values)).labels
+
 
 def read(spec) -> RawSource:
     """Read class names and the lists of files; label files are read with the images."""
