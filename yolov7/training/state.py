@@ -47,6 +47,8 @@ class TrainState:
     """One row of metrics per completed epoch."""
     image_size_px: int | None = None
     """Longer side of the images, written into the model files."""
+    node_of_part: list[int] | None = None
+    """Of the current epoch: the node that each part of a global batch was dealt to, where the order depends on it."""
 
     @property
     def position(self) -> int:
@@ -96,10 +98,11 @@ class TrainState:
             group["weight_decay"] = decay
         self.ema.num_updates = counters["ema_updates"]
         for name in COUNTERS:
-            setattr(self, name, counters[name])
+            setattr(self, name, counters.get(name))  # node_of_part: none in earlier checkpoints
 
 
-COUNTERS = ("epoch", "step", "totals", "skipped_updates", "skipped_in_a_row", "learning_rate_factor", "history")
+COUNTERS = ("epoch", "step", "totals", "skipped_updates", "skipped_in_a_row", "learning_rate_factor", "history",
+            "node_of_part")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Worker:
     device: torch.device
     loader_processes: int
     precision: Precision
+    node: str = ""
+    """Id of its node."""
 
 
 def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluation, worker: Worker, *, size_px: int,
@@ -69,7 +71,7 @@ def synchronize(state: TrainState) -> None:
             dist.broadcast(tensor, src=0)
 
 
-def gather(value: dict, worker: Worker) -> list[dict]:
+def gather(value: Any, worker: Worker) -> list:
     """``value`` of every rank, on rank 0; elsewhere an empty list."""
     if worker.world_size == 1:
         return [value]

@@ -42,7 +42,7 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
                                  "resources.cpus_per_worker to 8 or more"))
     if not upcoming.makes(job.dataset) and job.dataset not in upcoming.unreachable:
         shards = load_manifest(job.dataset).split(job.data.train_split).shards
-        check_cache_size(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb)
+        check_cache_size(job.dataset, shards, job.data.shuffle_shards, job.data.cache_gb, job.num_reading_nodes)
         sample = sample_check(job.dataset, (job.data.train_split, job.data.val_split), architecture, size_px)
         lines += plan_lines(sample)
         if not sample.findings.num_kinds("error"):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import ray
 import ray.train
 import ray.train.torch
 
@@ -18,9 +19,9 @@ from yolov7.training.state import TrainState
 from .. import storage
 from ..data.reading.chosen import ChosenSamples
 from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
-from ..data.reading.order import class_weights, image_weights
+from ..data.reading.order import class_weights, image_weights, rank_share
 from ..errors import StorageError
-from ..evaluate.rank_share import Worker, evaluate_share, figures, merged, share, synchronize
+from ..evaluate.rank_share import Worker, evaluate_share, figures, gather, merged, share, synchronize
 from ..evaluate.report import Samples
 from .build import build_criterion, build_state, wrap
 from .checkpoint_policy import CheckpointPolicy
@@ -71,6 +72,8 @@ class TrainingRun:
         self.criterion = build_criterion(spec, self.state.model, train_set).to(worker.device)
         self.batch_clock = Clock()
         self.batches = EpochBatches(spec, train_set, worker, self.batch_clock)
+        if self.batches.node_of_part is not None:
+            reporter.log(reading_share(spec, train_set, self.batches.node_of_part))
         self.reporter.steps_per_epoch = self.state.schedule.steps_per_epoch
         self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log,
                                        self.reporter.checkpoint_written)
@@ -209,7 +212,8 @@ def current_worker(spec: TrainSpec) -> Worker:
     """This worker's rank, world size and device in Ray Train."""
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     return Worker(context.get_world_rank(), context.get_world_size(), device,
-                  spec.data.processes(spec.resources.cpus_per_worker), resolve_precision(spec.precision, device))
+                  spec.data.processes(spec.resources.cpus_per_worker), resolve_precision(spec.precision, device),
+                  ray.get_runtime_context().get_node_id())
 
 
 class EpochBatches:
@@ -219,16 +223,25 @@ class EpochBatches:
         """``batch_clock`` collects the time spent on making batches, in whichever process."""
         self.spec, self.train_set, self.worker, self.batch_clock = spec, train_set, worker, batch_clock
         self.class_counts = train_set.class_counts() if spec.data.image_weights else None
+        self.node_of_part = None
+        if spec.data.locality == "node":
+            nodes = share(gather(worker.node, worker), worker)  # not Ray's node rank, which is one per address
+            self.node_of_part = nodes_of_parts(nodes, spec.resources.worker_range[1])
 
     def __call__(self, state: TrainState) -> Iterator[Sequence[tuple[Batch, int]]]:
-        """The parts of the current epoch's remaining batches, with their numbers of images."""
+        """The parts of the current epoch's remaining batches, with their numbers of images.
+
+        An epoch is finished as it was dealt to nodes when it began, whichever nodes there are now.
+        """
         spec = self.spec
+        if state.step == 0:
+            state.node_of_part = self.node_of_part
         steps = train_loader(
             self.train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
             seed=spec.seed, epoch=state.epoch, rank=self.worker.rank, world_size=self.worker.world_size,
             parts=spec.resources.worker_range[1], first_step=state.step, processes=self.worker.loader_processes,
             weights=self.weights(state.history), multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
-            shuffle_shards=spec.data.shuffle_shards,
+            shuffle_shards=spec.data.shuffle_shards, node_of_part=state.node_of_part,
         )
         for parts in steps:
             for part in parts:
@@ -242,6 +255,21 @@ class EpochBatches:
         ap = [row[CLASS_AP] for row in history if row.get(CLASS_AP)]
         of_class = class_weights(self.class_counts, np.array(ap[-1], np.float64) if ap else None)
         return image_weights(self.class_counts, of_class)
+
+
+def nodes_of_parts(nodes: Sequence[str], parts: int) -> list[int]:
+    """Number of the node that makes each part of a global batch, from the node of each rank; nodes count from 0."""
+    number = {node: number for number, node in enumerate(dict.fromkeys(nodes))}
+    return [number[node] for rank, node in enumerate(nodes) for _ in rank_share(np.arange(parts), rank, len(nodes))]
+
+
+def reading_share(spec: TrainSpec, train_set: ArrowDataset, node_of_part: Sequence[int]) -> str:
+    """How much each node reads, in words, and a warning where its cache is too small for it."""
+    num_nodes = max(node_of_part) + 1
+    share_gb = sum(shard.num_bytes for shard in train_set.split.shards) / num_nodes / 1e9
+    note = (f", more than its data.cache_gb of {spec.data.cache_gb:g}, and fetches shards again and again: set "
+            "data.shuffle_shards") if share_gb > spec.data.cache_gb and not spec.data.shuffle_shards else ""
+    return f"each of {num_nodes} node{'s' if num_nodes > 1 else ''} reads {share_gb:.3g} GB an epoch{note}"
 
 
 def scores(metrics: Metrics | None, spec: TrainSpec) -> dict:

@@ -98,6 +98,11 @@ class Data(Reading):
     shuffle_shards: Positive | None = None
     """Go through the dataset so many shards at a time, other ones together each epoch; default: all at once.
     For datasets that are larger than the cache, and for a quick start from S3."""
+    locality: Literal["global", "node"] = "global"
+    """node: each node reads only its share of the shards, another one each epoch; every image still comes once, and
+    each batch is drawn from all nodes. For many nodes and a dataset much larger than a node's cache. The order then
+    depends on the nodes: when their number changes within an epoch, that epoch is finished in the order it began with,
+    for which nodes read shards of others, and the next epoch is dealt anew."""
     image_size_px: ImageSize = 640
     """Side of the square images that the model sees; a multiple of its largest stride."""
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0
@@ -172,7 +177,7 @@ MAY_CHANGE = ("name", "storage", "dataset", "recipe", "epochs", "nominal_batch_s
 dataset must have the same content wherever it lies; of a recipe its values count. All other keys stay."""
 MUST_STAY = ("optimizer.algorithm",)
 """Exceptions: a checkpoint holds the moments of one algorithm."""
-BETWEEN_EPOCHS = ("batch_size", "seed", "data.shuffle_shards", "data.image_weights")
+BETWEEN_EPOCHS = ("batch_size", "seed", "data.shuffle_shards", "data.locality", "data.image_weights")
 """Keys that decide which image comes at which step, and so may change at the end of an epoch alone."""
 
 
@@ -211,6 +216,11 @@ class TrainSpec(Job):
         """Most images that pass through the model together: the global batch is split for the most workers."""
         return -(-self.batch_size // self.resources.worker_range[1])
 
+    @property
+    def num_reading_nodes(self) -> int:
+        """Most nodes that may share the reading of an epoch."""
+        return self.resources.worker_range[1] if self.data.locality == "node" else 1
+
     def build_architecture(self) -> Architecture:
         """The architecture to train: without its auxiliary head if the loss does not use one."""
         architecture = self.model.build_architecture()
@@ -238,6 +248,9 @@ class TrainSpec(Job):
         if self.data.shuffle_shards and not self.augment.partner_window:
             raise ValueError("augment.partner_window: 0 draws the partners of a mosaic from the whole epoch, so that "
                              "data.shuffle_shards has no use; give 32, or leave data.shuffle_shards out")
+        if self.data.locality == "node" and self.data.image_weights:
+            raise ValueError("data.locality: node deals each image to one node, and data.image_weights draws from all "
+                             "images; give global, or leave data.image_weights out")
         least, most = self.resources.worker_range
         if self.batch_size < most:
             raise ValueError(f"batch_size: {self.batch_size} images cannot be shared by "

@@ -150,7 +150,7 @@ def check_run(spec: TrainSpec, run: str) -> Manifest:
         if manifest.split(split).num_rows == 0:
             raise JobError(f"{spec.dataset}: split '{split}'", "has no images", "ingest some, or name another split")
     shards = manifest.split(spec.data.train_split).shards
-    check_cache_size(spec.dataset, shards, spec.data.shuffle_shards, spec.data.cache_gb)
+    check_cache_size(spec.dataset, shards, spec.data.shuffle_shards, spec.data.cache_gb, spec.num_reading_nodes)
     loaded = starting_model(spec)
     if loaded is not None:
         count_matching_tensors(spec, loaded, len(manifest.classes))

@@ -93,6 +93,15 @@ def test_a_cache_that_cannot_hold_what_is_in_use_is_refused(shuffle_shards, cach
     check_cache_size("/local", shards, shuffle_shards, cache_gb)
 
 
+def test_nodes_that_share_the_reading_need_a_smaller_cache():
+    shards = [Shard(path=f"{number}.arrow", num_rows=1, num_bytes=200_000_000, sha256="0") for number in range(10)]
+    check_cache_size("s3://b/d", shards, None, 0.5, num_nodes=4)
+    with pytest.raises(JobError, match="every batch is drawn from all of it, on 4 nodes at most; set data.shuffle_sh"):
+        check_cache_size("s3://b/d", shards, None, 0.49, num_nodes=4)
+    with pytest.raises(JobError, match="data.shuffle_shards: 3 shards and as many to come"):
+        check_cache_size("s3://b/d", shards, 3, 1, num_nodes=4)
+
+
 def test_an_epoch_of_a_dataset_that_fits_fetches_it_ahead_and_once(whole, uri, tmp_path, faulty):  # noqa: F811
     dataset = ArrowDataset(uri, "train", NodeCache(tmp_path))
     faulty.requests.clear()

@@ -14,10 +14,12 @@ from yolov7_ray.data.reading.order import (
     epoch_batches,
     epoch_order,
     epoch_positions,
+    equal_parts,
     image_weights,
+    partner_window,
     rank_share,
     step_size_px,
-    window_ends,
+    widest_window,
 )
 
 from yolov7.images.config import AugmentConfig
@@ -76,20 +78,31 @@ def test_epochs_and_seeds_differ():
 # --- windows of partners --------------------------------------------------------------------------------
 
 
+@given(st.integers(0, 300), st.integers(1, 40), st.integers(0, 50))
+def test_equal_parts_are_those_of_numpy(size, count, start):
+    parts, expected = equal_parts(range(start, start + size), count), np.array_split(np.arange(start, start + size), count)
+    assert [list(part) for part in parts] == [part.tolist() for part in expected] and parts.stop == start + size
+    assert [parts.part_of(position) for position in range(start, start + size)] == \
+        [number for number, part in enumerate(expected) for _ in part]
+
+
 @given(st.integers(1, 500), st.integers(1, 64), st.sampled_from([0, 4, 16, 32]))
 def test_windows_are_whole_batches_or_parts_of_one(num_samples, batch_size, window):
-    ends = window_ends(num_samples, batch_size, window)
-    batch_ends = np.cumsum([len(batch) for batch in epoch_positions(num_samples, batch_size)])
-    assert ends[-1] == num_samples and (np.diff(ends, prepend=0) > 0).all()
+    steps = epoch_positions(num_samples, batch_size)
+    windows = [partner_window(steps, batch_size, window, position) for position in range(num_samples)]
+    assert all(position in found for position, found in enumerate(windows))
+    assert all(windows[other] == found for found in windows for other in found)
+    ends = np.array(sorted({found.stop for found in windows}))
+    sizes, batch_ends = np.diff(ends, prepend=0), [batch.stop for batch in steps]
+    assert ends[-1] == num_samples and widest_window(steps, batch_size, window) == sizes.max()
     if window == 0:
         assert len(ends) == 1
     elif batch_size >= window:
         assert set(batch_ends) <= set(ends)
-        sizes = np.diff(ends, prepend=0)
         assert (sizes >= min(window, batch_ends[0] - 1)).all() and (sizes < 2 * window + 1).all()
     else:
         assert set(ends) <= set(batch_ends)
-        assert (np.diff(ends, prepend=0) >= min(window // 2, num_samples)).all()
+        assert (sizes >= min(window // 2, num_samples)).all()
 
 
 @pytest.mark.parametrize("batch_size, window", [(32, 16), (8, 16)])

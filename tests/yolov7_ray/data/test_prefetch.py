@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cache import put
 from yolov7_ray.data.reading.cache import NodeCache
-from yolov7_ray.data.reading.prefetch import PARALLEL_SHARDS, Prefetcher, ShardSchedule
+from yolov7_ray.data.reading.epoch_plan import epoch_plan
+from yolov7_ray.data.reading.prefetch import PARALLEL_SHARDS, SHARDS_AHEAD, EpochSchedule, Prefetcher, ShardSchedule
 from yolov7_ray.data.reading.shard_windows import epoch_blocks, in_blocks
 from yolov7_ray.errors import StorageError
 
@@ -65,18 +66,50 @@ def test_draws_with_replacement_keep_their_counts():
 
 
 @settings(max_examples=40, deadline=None)
-@given(SHARD_ROWS, st.integers(1, 25), st.integers(0, 9), st.integers(0, 30), st.integers(0, 300))
-def test_a_schedule_names_what_is_needed(shard_rows, shards_per_block, seed, reach, position):
-    order = shuffled(shard_rows, shards_per_block, seed, 0)
-    schedule, used = ShardSchedule(order, shard_rows, reach), shard_numbers(order, shard_rows)
+@given(SHARD_ROWS, st.integers(0, 9), st.integers(0, 300))
+def test_a_schedule_names_what_is_needed(shard_rows, seed, position):
+    order = np.random.default_rng(seed).permutation(sum(shard_rows))
+    schedule, used = ShardSchedule(order, shard_rows), shard_numbers(order, shard_rows)
     needed = schedule.needed(position)
-    assert set(needed) == set(used[max(0, position - reach):].tolist())
+    assert set(needed) == set(used[position:].tolist())
     firsts = [used.tolist().index(number) for number in needed]
     assert firsts == sorted(firsts)
     change = schedule.next_change(position)
     assert change > position or change == len(order)
     for between in range(position, min(change, len(order))):
         assert schedule.needed(between) == needed
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHARD_ROWS, st.integers(1, 8), st.integers(1, 9), st.integers(0, 9), st.sampled_from([None, [0], [0, 1, 1]]),
+       st.sampled_from([4, 32]), st.booleans())
+def test_an_epochs_schedule_names_what_its_steps_need(shard_rows, shards_per_block, batch_size, seed, node_of_part,
+                                                      window, large):
+    """Of every step the shards of samples and partners, by first use, and those of the next block; never too late."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yolov7_ray.data.reading.epoch_plan.LARGE", 0 if large else 1000)
+        plan = epoch_plan(shard_rows, batch_size, seed, 1, shuffle_shards=shards_per_block, node_of_part=node_of_part)
+    for stream in plan.streams:
+        used = shard_numbers(stream.order[:], shard_rows)
+        schedule, change = EpochSchedule([stream], window), -1
+        for step in range(len(plan.steps)):
+            if step >= change:
+                needed, change = schedule.needed(step), schedule.next_change(step)
+                assert change > step
+                first = int(stream.position_bounds[schedule._block(stream, schedule.reaches[0], step)])
+                assert needed == list(dict.fromkeys(used[first:].tolist()))[:len(needed)]
+            read = {int(used[other]) for place in stream.steps[step] for other in stream.window(place, window)}
+            assert read <= set(needed)
+
+
+def test_the_next_epochs_first_shards_follow_the_last_block():
+    plans = [epoch_plan([5] * 200, 8, 0, epoch, shuffle_shards=2) for epoch in range(2)]
+    schedule = EpochSchedule(plans[0].streams, 4, lambda: plans[1].streams)
+    last = plans[0].streams[0].shards(99).tolist()
+    needed = schedule.needed(len(plans[0].steps) - 1)
+    assert set(needed[2:4]) == set(last) and len(needed) > SHARDS_AHEAD - 4
+    assert set(plans[1].streams[0].shards(0).tolist()) <= set(needed)
+    assert SHARDS_AHEAD <= len(schedule.needed(0)) < SHARDS_AHEAD + 4
 
 
 # --- fetching -------------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ KEYS = [
      r"data\.multi_scale: at 32 px the coarsest map is 1 x 1.* 64 px or more, .* every step has 16 or more"),
     (["--set", "augment.partner_window=0", "--set", "data.shuffle_shards=2"], r"",
      r"augment\.partner_window: 0 draws .* give 32, or leave data\.shuffle_shards out"),
+    (["--set", "data.locality=node", "--set", "data.image_weights=true"], r"",
+     r"data\.locality: node deals .* give global, or leave data\.image_weights out"),
     (["--set", "dataset=gs://bucket/x"], r"--set", r"scheme 'gs' is unknown; give a local path or s3://"),
     (["--set", "augment.mosaic=1.5"], r"", r"augment\.mosaic: 1\.5 is not within 0 to 1"),
     (["--set", "seed=-1"], r"--set", r"seed: .*-1.*greater than or equal to 0"),

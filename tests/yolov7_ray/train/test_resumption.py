@@ -116,16 +116,18 @@ def test_what_may_change_is_printed(run, capsys, place, change, printed):
     assert not any(" -> " in line for line in rest[len(printed):])
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 2}, {"batch_size": 12}, {"seed": 7}, {"data.image_weights": True}])
+@pytest.mark.parametrize("change", [{"batch_size": 2}, {"batch_size": 12}, {"seed": 7}, {"data.image_weights": True},
+                                    {"data.locality": "node"}])
 def test_the_order_of_images_changes_between_epochs_alone(run, change):
     [(key, value)] = change.items()
     run.save(1, 0)
     assert run.resume(change) == ""
     run.save(1, 3)
-    before = {"batch_size": 4, "seed": 0, "data.image_weights": False}[key]
+    before = {"batch_size": 4, "seed": 0, "data.image_weights": False, "data.locality": "global"}[key]
+    was = repr(before)
     assert run.resume(change) == (
         f"run {run.directory}: is in the middle of an epoch (checkpoint-epoch-0001-step-000003), each image of which comes "
-        f"once with {key} {before} (the job says {value}); go on with --set {key}={before}, or delete "
+        f"once with {key} {was} (the job says {value!r}); go on with --set {key}={before}, or delete "
         "checkpoint-epoch-0001-step-000003 to go back to checkpoint-epoch-0001")
     assert run.resume({}) == ""
 

@@ -1,22 +1,16 @@
-"""Shards → this rank's samples and batches, in an order that depends on (seed, epoch) alone.
+"""Shards → this rank's samples and batches, in an order that depends on (seed, epoch) alone (see `epoch_plan`).
 
 The position of a sample in an epoch, and its global batch, are functions of (seed, epoch); its augmentation is a
 function of (seed, epoch, position). The number of workers, loader processes and restarts decides only which process
 makes a batch, so a resumed or resized job continues with the same batches.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from yolov7.images.augment import augmented_sample
 from yolov7.images.batch import Batch, collate, evaluation_sample
@@ -25,18 +19,17 @@ from yolov7.images.sample import Sample, Truth, read_sample
 from yolov7.training.stage_clock import Clock
 
 from ... import storage
-from ...errors import Corrupt, JobError
+from ...errors import Corrupt
 from ...jobs.spec import Reading
 from ..manifest import Manifest, load_manifest
 from .cache import NodeCache
 from .decoded_images import DecodedSamples
+from .epoch_plan import EpochPlan, Stream, epoch_plan
+from .loader_processes import load
 from .mapped_shard import MappedShard
-from .order import canvas_hw, epoch_order, epoch_positions, evaluation_batches, rank_share, step_size_px, window_ends
-from .prefetch import Prefetcher, ShardSchedule, with_prefetch
-from .shard_windows import epoch_blocks, in_blocks
+from .order import canvas_hw, equal_parts, evaluation_batches, rank_share, step_size_px
+from .prefetch import EpochSchedule, Prefetcher, Schedule, ShardSchedule, with_prefetch
 
-PREFETCHED_BATCHES = 3
-"""Batches that each loader process keeps ready."""
 DECODED_BYTES = 256e6
 """Decoded images that each loader process keeps."""
 
@@ -146,39 +139,36 @@ class Part(NamedTuple):
 def train_loader(dataset: ArrowDataset, *, size_px: int, augment: AugmentConfig, batch_size: int, seed: int,
                  epoch: int, rank: int, world_size: int, parts: int | None = None, first_step: int = 0,
                  processes: int = 0, weights: np.ndarray | None = None, multi_scale: float = 0.0, stride_px: int = 32,
-                 decoded_bytes: float = DECODED_BYTES, shuffle_shards: int | None = None) -> Iterable[list[Part]]:
+                 decoded_bytes: float = DECODED_BYTES, shuffle_shards: int | None = None,
+                 node_of_part: Sequence[int] | None = None) -> Iterable[list[Part]]:
     """This rank's parts of every step of one epoch, from `first_step` on; `batch_size` is that of the global batch.
 
     A global batch is cut into `parts`, by default one for each of the `world_size` ranks, else one or more.
     With `weights`, (n,), samples are drawn in their proportion instead of once each. With `multi_scale` each global
     batch has its own image size, a multiple of `stride_px` within (1 +- multi_scale) * size_px. Every process keeps
-    up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch uses so many shards at a time.
+    up to `decoded_bytes` of decoded images. With `shuffle_shards` the epoch uses so many shards at a time, with
+    `node_of_part` each node its share of them: the epoch's order depends on it (see `epoch_plan`).
     """
     parts = world_size if parts is None else parts
     if parts < world_size:
         raise ValueError(f"parts: {parts} are too few for {world_size} ranks; give each one")
-    steps = _TrainSteps(dataset, size_px, augment, batch_size, seed, epoch,
-                        rank_share(np.arange(parts), rank, world_size), parts, weights, multi_scale, stride_px,
-                        decoded_bytes, shuffle_shards)
-    items = _load(steps, range(first_step, len(steps)), processes)
-    later = _train_order(dataset, seed, epoch + 1, weights, shuffle_shards)
-    return _prefetched(items, dataset, steps.order, [part[0] for part in steps.positions[first_step:]],
-                       reach=int(np.diff(steps.window_ends, prepend=0).max()), later=later)
+
+    def plan(number: int) -> EpochPlan:
+        return epoch_plan(dataset.shard_rows, batch_size, seed, number, shuffle_shards=shuffle_shards, weights=weights,
+                          node_of_part=node_of_part)
+
+    own = rank_share(np.arange(parts), rank, world_size)
+    steps = _TrainSteps(dataset, plan(epoch), size_px, augment, seed, epoch, own, parts, multi_scale, stride_px,
+                        decoded_bytes)
+    items = load(steps, range(first_step, len(steps)), processes)
+    schedule = EpochSchedule(steps.plan.streams_of(own, parts), augment.partner_window,
+                             lambda: plan(epoch + 1).streams_of(own, parts))
+    return _prefetched(items, dataset, range(first_step, len(steps)), schedule)
 
 
-def _train_order(dataset: ArrowDataset, seed: int, epoch: int, weights: np.ndarray | None,
-                 shuffle_shards: int | None) -> np.ndarray:
-    """Sample index at each position of the epoch."""
-    order, rows = epoch_order(len(dataset), seed, epoch, weights), dataset.shard_rows
-    return in_blocks(order, rows, epoch_blocks(len(rows), shuffle_shards or len(rows), seed, epoch))
-
-
-def _prefetched(items: Iterable, dataset: ArrowDataset, order: np.ndarray, positions: Sequence[int], reach: int = 0,
-                later: np.ndarray | None = None) -> Iterator:
-    """Yield `items` while the shards of the next ones are fetched."""
-    schedule, prefetcher = ShardSchedule(order, dataset.shard_rows, reach), Prefetcher(dataset.cache, dataset.uri)
-    next_epoch = [] if later is None else ShardSchedule(later, dataset.shard_rows).needed(0)
-    return with_prefetch(items, positions, schedule, dataset.split.shards, prefetcher, next_epoch)
+def _prefetched(items: Iterable, dataset: ArrowDataset, places: Iterable[int], schedule: Schedule) -> Iterator:
+    """Yield `items`, which start at `places` of the schedule, while the shards of the next ones are fetched."""
+    return with_prefetch(items, places, schedule, dataset.split.shards, Prefetcher(dataset.cache, dataset.uri))
 
 
 @dataclass(eq=False)
@@ -186,51 +176,44 @@ class _TrainSteps(Dataset):
     """Random access to the steps of one epoch."""
 
     dataset: ArrowDataset
+    plan: EpochPlan
     size_px: int
     augment: AugmentConfig
-    batch_size: int
     seed: int
     epoch: int
     parts: np.ndarray
     """Those of this rank, of `num_parts`."""
     num_parts: int
-    weights: np.ndarray | None
     multi_scale: float
     stride_px: int
     decoded_bytes: float
-    shuffle_shards: int | None
 
     def __post_init__(self) -> None:
-        num_samples = len(self.dataset)
-        self.order = _train_order(self.dataset, self.seed, self.epoch, self.weights, self.shuffle_shards)
-        self.positions = epoch_positions(num_samples, self.batch_size)
-        self.window_ends = window_ends(num_samples, self.batch_size, self.augment.partner_window)
         largest_px = int(self.size_px * (1 + self.multi_scale) * self.augment.magnification_range[1])
         self.decoded = DecodedSamples(self.dataset, largest_px, self.decoded_bytes)
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.plan.steps)
 
     def __getitem__(self, step: int) -> list[Part]:
         size_px = step_size_px(self.size_px, self.multi_scale, self.stride_px, self.seed, self.epoch, step)
-        return [self._part(self.positions[step], part, size_px) for part in self.parts]
+        return [self._part(step, int(part), size_px) for part in self.parts]
 
-    def _part(self, batch: np.ndarray, part: int, size_px: int) -> Part:
-        share = rank_share(batch, part, self.num_parts)
-        shown = share if len(share) else batch[:1]
+    def _part(self, step: int, part: int, size_px: int) -> Part:
+        batch = self.plan.steps[step]
+        share = equal_parts(batch, self.num_parts)[part]
         clock, reading = Clock(), self.dataset.clock
         reading.seconds.clear()
         with clock("augment"):
-            made = collate([self._sample(int(position), size_px) for position in shown])
+            samples = [self._sample(position, *self.plan.locate(position), size_px) for position in share]
+            made = collate(samples or [self._sample(batch.start, *self.plan.stand_in(step, part), size_px)])
         clock.seconds["augment"] -= sum(reading.seconds.values())
         return Part(made, len(share), reading.seconds | clock.seconds)
 
-    def _sample(self, position: int, size_px: int) -> Sample:
+    def _sample(self, position: int, stream: Stream, place: int, size_px: int) -> Sample:
         rng = np.random.default_rng((self.seed, self.epoch, position))
-        number = int(np.searchsorted(self.window_ends, position, side="right"))
-        first = int(self.window_ends[number - 1]) if number else 0
-        partners = np.delete(self.order[first:self.window_ends[number]], position - first)
-        return augmented_sample(self.decoded.read, partners, int(self.order[position]), size_px, self.augment, rng,
+        partners = stream.partners(place, self.augment.partner_window)
+        return augmented_sample(self.decoded.read, partners, int(stream.order[place]), size_px, self.augment, rng,
                                 self.dataset.size_hw)
 
 
@@ -246,9 +229,9 @@ def evaluation_loader(dataset: ArrowDataset, *, size_px: int, batch_size: int, r
     """
     indices = _rank_batches(dataset, batch_size, rank, world_size, rectangular)
     batches = _EvaluationBatches(dataset, size_px, indices, stride_px if rectangular else None)
-    starts = np.cumsum([0, *map(len, indices)])[:-1]
-    return _prefetched(_load(batches, range(len(batches)), processes), dataset,
-                       np.concatenate([np.empty(0, int), *indices]), starts)
+    starts = np.cumsum([0, *map(len, indices)])[:-1].tolist()
+    schedule = ShardSchedule(np.concatenate([np.empty(0, int), *indices]), dataset.shard_rows)
+    return _prefetched(load(batches, range(len(batches)), processes), dataset, starts, schedule)
 
 
 def evaluation_order(dataset: ArrowDataset, *, batch_size: int, rank: int, world_size: int,
@@ -283,65 +266,6 @@ class _EvaluationBatches(Dataset):
             canvas = canvas_hw([sample.original_size_hw for sample in samples], self.size_px, self.stride_px)
         fitted = [evaluation_sample(sample, self.size_px, canvas) for sample in samples]
         return collate([sample for sample, _ in fitted], [letterbox for _, letterbox in fitted])
-
-
-# --- processes ------------------------------------------------------------------------------------------
-
-
-def _load(items: Dataset, order: Sequence[int], processes: int) -> Iterator:
-    """`items[i]` for i in `order`, in that order, made in this process or in `processes` loader processes."""
-    if processes == 0:
-        return (items[number] for number in order)
-    loader = DataLoader(_ErrorsAsItems(items), batch_size=None, sampler=order, num_workers=processes,
-                        prefetch_factor=PREFETCHED_BATCHES, pin_memory=torch.cuda.is_available(),
-                        worker_init_fn=_start_process, multiprocessing_context=_context())
-    return _raise_errors(loader, processes)
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """A fork server: loader processes start fast, without copying the threads of Ray, CUDA and OpenMP."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _start_process(_: int) -> None:
-    """Use one core per loader process, and end it with the process that reads from it."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """torch watches only the fork server, which lives as long as its children."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-
-@dataclass(eq=False)
-class _ErrorsAsItems(Dataset):
-    """Returns a JobError as a value: torch would raise it again as another type, with a traceback."""
-
-    items: Dataset
-
-    def __getitem__(self, number: int) -> object:
-        try:
-            return self.items[number]
-        except JobError as error:
-            return error
-
-
-def _raise_errors(loader: DataLoader, processes: int) -> Iterator:
-    try:
-        for item in loader:
-            if isinstance(item, JobError):
-                raise item
-            yield item
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise JobError("data.loader_processes", f"one of {processes} loader processes died ({error})",
-                       "most often memory ran out: use fewer loader processes or a smaller batch_size") from error
 
 
 def open_splits(dataset: str, data: Reading, *splits: str) -> list[ArrowDataset]:

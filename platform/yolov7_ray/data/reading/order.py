@@ -4,6 +4,7 @@ n samples · C classes
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,15 +28,51 @@ def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | N
     return rng.choice(num_samples, num_samples, p=np.asarray(weights, np.float64) / np.sum(weights, dtype=np.float64))
 
 
-def epoch_positions(num_samples: int, batch_size: int) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class Runs(Sequence):
+    """Ranges of positions side by side: `num_long` of `long` positions each, then `num_short` of `short`."""
+
+    start: int
+    num_long: int
+    long: int
+    num_short: int
+    short: int
+
+    def __len__(self) -> int:
+        return self.num_long + self.num_short
+
+    def __getitem__(self, number: int) -> range:
+        number = range(len(self))[number]
+        start = self.start + number * self.short + min(number, self.num_long) * (self.long - self.short)
+        return range(start, start + (self.long if number < self.num_long else self.short))
+
+    @property
+    def stop(self) -> int:
+        """End of the last range."""
+        return self.start + self.num_long * self.long + self.num_short * self.short
+
+    def part_of(self, position: int) -> int:
+        """Number of the range that holds this position."""
+        offset = position - self.start
+        in_long = self.num_long * self.long
+        return offset // self.long if offset < in_long else self.num_long + (offset - in_long) // self.short
+
+
+def equal_parts(positions: range, count: int) -> Runs:
+    """A range in `count` parts whose sizes differ by at most one, the larger ones first, as np.array_split does."""
+    size, longer = divmod(len(positions), count) if count else (0, 0)
+    return Runs(positions.start, longer, size + 1, count - longer, size)
+
+
+def epoch_positions(num_samples: int, batch_size: int) -> Runs:
     """Positions of each global batch; sizes differ by at most one, so all updates are equally noisy."""
-    return np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
+    return equal_parts(range(num_samples), -(-num_samples // batch_size))
 
 
 def epoch_batches(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Sample indices of each global batch: every sample exactly once."""
     order = epoch_order(num_samples, seed, epoch)
-    return [order[positions] for positions in epoch_positions(num_samples, batch_size)]
+    return [order[positions.start:positions.stop] for positions in epoch_positions(num_samples, batch_size)]
 
 
 def rank_share(batch: np.ndarray, rank: int, world_size: int) -> np.ndarray:
@@ -43,21 +80,27 @@ def rank_share(batch: np.ndarray, rank: int, world_size: int) -> np.ndarray:
     return np.array_split(batch, world_size)[rank]
 
 
-def window_ends(num_samples: int, batch_size: int, window: int) -> np.ndarray:
-    """Positions at which the windows of an epoch end; partners of a sample come from its own window.
+def partner_window(steps: Runs, batch_size: int, window: int, position: int) -> range:
+    """The positions from which the partners of the sample at `position` come, its own among them.
 
-    A window holds about `window` positions: parts of one global batch where that is larger, else whole batches, so
+    A window holds about `window` positions: parts of one batch where that is larger, else whole batches, so
     that one process needs few images for many samples. 0: the epoch is one window.
     """
-    batches = epoch_positions(num_samples, batch_size)
     if not window:
-        parts = [np.arange(num_samples)]
-    elif batch_size >= window:
-        parts = [part for batch in batches for part in np.array_split(batch, max(1, len(batch) // window))]
-    else:
-        groups = np.array_split(np.arange(len(batches)), max(1, len(batches) * batch_size // window))
-        parts = [np.concatenate([batches[number] for number in group]) for group in groups]
-    return np.cumsum([len(part) for part in parts])
+        return range(steps.start, steps.stop)
+    step = steps.part_of(position)
+    if batch_size >= window:
+        parts = equal_parts(steps[step], max(1, len(steps[step]) // window))
+        return parts[parts.part_of(position)]
+    groups = equal_parts(range(len(steps)), max(1, len(steps) * batch_size // window))
+    group = groups[groups.part_of(step)]
+    return range(steps[group.start].start, steps[group.stop - 1].stop)
+
+
+def widest_window(steps: Runs, batch_size: int, window: int) -> int:
+    """Size of the largest window of an epoch."""
+    firsts = (batch.start for batch in (steps[0], steps[-1]) if len(batch))
+    return max((len(partner_window(steps, batch_size, window, first)) for first in firsts), default=0)
 
 
 def step_size_px(size_px: int, multi_scale: float, stride_px: int, seed: int, epoch: int, step: int) -> int:

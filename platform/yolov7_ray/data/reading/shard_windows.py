@@ -33,16 +33,23 @@ def in_blocks(order: np.ndarray, shard_rows: Sequence[int], blocks: np.ndarray) 
     return order[np.argsort(blocks[shard_of], kind="stable")]
 
 
-def check_cache_size(uri: str, shards: Sequence[Shard], shuffle_shards: int | None, cache_gb: float) -> None:
-    """JobError if the cache cannot hold the shards in use at once, so that an epoch would fetch them repeatedly."""
+def check_cache_size(uri: str, shards: Sequence[Shard], shuffle_shards: int | None, cache_gb: float,
+                     num_nodes: int = 1) -> None:
+    """JobError if the cache cannot hold the shards in use at once, so that an epoch would fetch them repeatedly.
+
+    `num_nodes`: the most that share them, each reading its own.
+    """
     sizes_gb = sorted((shard.num_bytes / 1e9 for shard in shards), reverse=True)
     if not storage.is_remote(uri) or sum(sizes_gb) <= cache_gb:
         return
+    if shuffle_shards is None and sum(sizes_gb) / num_nodes <= cache_gb:
+        return
     max_shards = int(np.searchsorted(np.cumsum(sizes_gb), cache_gb, side="right")) // 2
     remedy = f"set data.shuffle_shards to {max_shards} or less, or " if max_shards else ""
+    shared = f", on {num_nodes} nodes at most" if num_nodes > 1 else ""
     if shuffle_shards is None:
         raise JobError("data.cache_gb", f"{cache_gb:g} GB cannot hold the {sum(sizes_gb):.3g} GB of {uri}, and every "
-                                        "batch is drawn from all of it", f"{remedy}raise data.cache_gb")
+                                        f"batch is drawn from all of it{shared}", f"{remedy}raise data.cache_gb")
     if shuffle_shards > max_shards:
         raise JobError("data.shuffle_shards", f"{shuffle_shards} shards and as many to come are "
                                               f"{sum(sizes_gb[:2 * shuffle_shards]):.3g} GB of {uri}, more than the "
