@@ -21,8 +21,6 @@ class Demand:
     cpus_key: str = ""
     gpus_key: str = ""
     """Keys of the job file that make the demand smaller."""
-    extra_cpus: float = 0
-    """Additional CPUs that may come from any node."""
 
     @property
     def each(self) -> Amounts:
@@ -32,7 +30,7 @@ class Demand:
     @property
     def total(self) -> dict[str, float]:
         """What all of them need together."""
-        return {"CPU": self.count * self.cpus_each + self.extra_cpus, "GPU": self.count * self.gpus_each}
+        return {"CPU": self.count * self.cpus_each, "GPU": self.count * self.gpus_each}
 
 
 def capacity(each: Amounts, node: Amounts) -> int:

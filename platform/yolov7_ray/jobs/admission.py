@@ -51,8 +51,7 @@ def _steps(job: Job) -> Iterator[tuple[str, Job, dict[str, float]]]:
 
 
 def _asks(wanted: Demand) -> str:
-    extra = f" and {wanted.extra_cpus:g} CPU for the drivers" if wanted.extra_cpus else ""
-    return f"{in_words(wanted.total)} ({wanted.what} with {in_words(wanted.each)} each{extra})"
+    return f"{in_words(wanted.total)} ({wanted.what} with {in_words(wanted.each)} each)"
 
 
 def _remedy(wanted: Demand, step: str, most: Amounts) -> str:

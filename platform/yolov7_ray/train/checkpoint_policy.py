@@ -39,9 +39,9 @@ class CheckpointPolicy:
             self.checkpoints.wait()
             self.reporter.saved(f"saved after epoch {self.state.epoch}, step {self.state.step}")
 
-    def after_epoch(self, metrics: dict, ap: float | None) -> None:
-        """Save at the end of an epoch if one is due, and always at the end of the run."""
-        last, due = self.state.epoch == self.spec.epochs, self.state.epoch % self.spec.checkpoint.every_epochs == 0
+    def after_epoch(self, metrics: dict, ap: float | None, last: bool) -> None:
+        """Save at the end of an epoch if one is due, and always at the ``last`` of the run."""
+        due = self.state.epoch % self.spec.checkpoint.every_epochs == 0
         if last or due and not self.state.skipped_in_a_row:
             self.save(metrics, ap)
 

@@ -31,6 +31,8 @@ from .report import RunLog
 from .spec import TrainSpec
 from .watchdog import StorageWaits, Watchdog
 
+EarlyStop = Callable[[int, float | None], str | None]
+"""(epoch, its AP) -> why the run ends after it; None: it goes on. AP None: a resumed run asks whether it had ended."""
 CLASS_AP = "class_ap"
 """Key of an epoch's row: AP of each class, None if the validation split has no object of it."""
 MAX_ROLLBACKS = 3
@@ -48,7 +50,7 @@ def train_loop(config: dict) -> dict:
         run = TrainingRun(spec, config, worker, reporter, watchdog)
         run.restore()
         reporter.log("waiting for the first step")
-        while run.state.epoch < run.spec.epochs:
+        while run.state.epoch < run.spec.epochs and not run.stopped:
             try:
                 run.epoch()
             except Diverged as error:
@@ -62,7 +64,8 @@ class TrainingRun:
 
     def __init__(self, spec: TrainSpec, config: dict, worker: Worker, reporter: Reporter, watchdog: Watchdog) -> None:
         self.spec, self.worker, self.reporter, self.watchdog = spec, worker, reporter, watchdog
-        self.reports = config["report"]
+        self.early_stop: EarlyStop | None = config["early_stop"]
+        self.stopped = False
         reporter.log(f"waiting for the dataset {spec.dataset}")
         train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
         if (num_chosen := spec.data.num_chosen(len(train_set))) < len(train_set):
@@ -96,6 +99,7 @@ class TrainingRun:
             self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
         elif self.checkpoint_policy is not None:
             self.checkpoint_policy.rehearse()
+        self.stopped = self.is_stopped(None)
         if isinstance(self.spec.resources.workers, tuple):
             number = self.worker.world_size
             self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
@@ -115,21 +119,27 @@ class TrainingRun:
         last = state.epoch == spec.epochs
         self.validated = last or state.epoch % spec.evaluation.every_epochs == 0
         if self.validated:
-            self.metrics = self.validate(clock, self.samples if last else None)
+            self.samples = Samples(self.samples.class_names)
+            self.metrics = self.validate(clock, self.samples if last or self.early_stop else None)
             row |= share(scores(self.metrics, spec), self.worker)
+            last = last or self.is_stopped(row.get("ap") or 0.0)
         row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
         if self.checkpoint_policy is not None:
             with clock("save"):
-                self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get("ap"))
+                self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get("ap"), last)
             if not last:
                 with clock("report"):
                     self.write_log()
-        if self.reports:
-            with clock("report"):
-                ray.train.report({"epoch": state.epoch, "score": row.get("ap") or 0.0} | self.cost | scalars(row))
         row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
+
+    def is_stopped(self, ap: float | None) -> bool:
+        """Whether the run is to end after this epoch, in which it reached ``ap``; None: was so when it was lost."""
+        if self.early_stop is not None:
+            reason = self.early_stop(self.state.epoch, ap) if self.worker.rank == 0 else None
+            self.stopped = share(reason is not None, self.worker)
+        return self.stopped
 
     def write_log(self) -> None:
         """Write the epoch's results; where that fails, the next epoch's hold them too."""

@@ -35,34 +35,50 @@ class ProgressActor:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._save_wanted = self._repeatedly = self._is_training = False
+        self._save_wanted = self._repeatedly = False
+        self._training: set[str] = set()
+        self._answered: set[str] = set()
+        self._unsaved: set[str] = set()
         self._saved = asyncio.Event()
         self._newest_checkpoint: dict[str, str] = {}
         self._waiting: dict[str, float] = {}
         self._said_waiting: dict[str, float] = {}
 
     async def save(self, repeatedly: bool = False) -> None:
-        """Request a save and wait until it is done; before the first update there is nothing to wait for.
+        """Request a save of every run and wait until it is done; before its first update a run has nothing to save.
 
         ``repeatedly``: the workers save at every poll until they are replaced.
         """
         self._save_wanted, self._repeatedly = True, repeatedly
+        self._answered.clear()
+        self._unsaved = set(self._training)
         self._saved.clear()
-        if self._is_training:
+        if self._unsaved:
             await self._saved.wait()
 
-    async def started(self) -> None:
-        """New workers have started: drop requests to their predecessors."""
-        self._save_wanted = self._repeatedly = self._is_training = False
-        self._saved.set()
+    async def replaced(self, label: str) -> None:
+        """The workers of the run ``label`` are new, or have ended: drop requests to those before."""
+        self._training.discard(label)
+        self._answer(label)
 
-    async def save_wanted(self) -> bool:
-        self._is_training = True
-        return self._save_wanted
+    async def save_wanted(self, label: str) -> bool:
+        self._training.add(label)
+        return self._save_wanted and label not in self._answered
 
-    async def saved(self) -> None:
-        self._save_wanted = self._repeatedly
-        self._saved.set()
+    async def saved(self, label: str) -> None:
+        if self._repeatedly:
+            self._settle(label)
+        else:
+            self._answer(label)
+
+    def _answer(self, label: str) -> None:
+        self._answered.add(label)
+        self._settle(label)
+
+    def _settle(self, label: str) -> None:
+        self._unsaved.discard(label)
+        if not self._unsaved:
+            self._saved.set()
 
     async def write(self, line: str) -> None:
         self._lines.append(line)
@@ -134,7 +150,7 @@ class Reporter:
         self._last = self._epoch_start = time.perf_counter()
         self._first_step, self._pending_reply, self._polled_at = 0, None, 0.0
         if rank == 0:
-            progress_actor.started.remote()
+            progress_actor.replaced.remote(label)
 
     def log(self, line: str) -> None:
         """Print ``line`` on the terminal of the waiting user; ignored on ranks other than 0."""
@@ -167,13 +183,13 @@ class Reporter:
                 reply = ray.get(self._pending_reply)
             self._pending_reply = None
         if self._pending_reply is None and not reply and now - self._polled_at >= SAVE_POLL_S:
-            self._pending_reply, self._polled_at = self.progress_actor.save_wanted.remote(), now
+            self._pending_reply, self._polled_at = self.progress_actor.save_wanted.remote(self.label), now
         return reply
 
     def saved(self, line: str) -> None:
         """Confirm that the state is in storage."""
         self.log(line)
-        self.progress_actor.saved.remote()
+        self.progress_actor.saved.remote(self.label)
 
     def checkpoint_written(self, run: str, name: str) -> None:
         """Count a checkpoint as progress of the run."""

@@ -45,7 +45,7 @@ class RunLog:
             self._events += record(Event(wall_time=time.time(), step=row["epoch"], summary=scalar(key, value)))
         storage.write_bytes(self._events_uri, bytes(self._events))
         results = summarize(state, self.spec, self.train_set, metrics, checkpoints) | cost
-        if metrics is not None and state.epoch == self.spec.epochs:
+        if metrics is not None:
             self._write_page(state, metrics, samples, results)
         storage.write_bytes(storage.join(self.run, "results.json"), json.dumps(results, indent=1).encode())
 

@@ -1,14 +1,33 @@
 """How many trials run at the same time."""
 
+import time
+
+import ray
+
 from ..cluster.resources import Amounts, capacity
 from .spec import TuneSpec
 
-TRIAL_DRIVER_CPUS = 0.01
-"""What Tune reserves for the driver of a trial, which only waits: a whole CPU would starve the workers."""
+TRIAL_DRIVER_RESOURCES = {"memory": 1}
+"""What Tune reserves for the driver of a trial: a byte. It only waits, and a share of a CPU would cost a worker."""
+LOOK_EVERY_S = 5.0
+"""How old the known size of the cluster may be."""
 
 
-def trials_at_once(spec: TuneSpec, available: Amounts) -> int:
-    """How many trials a cluster with ``available`` resources holds at the same time; at least 1."""
-    workers = spec.train.resources.demand().total
-    each = {"CPU": workers["CPU"] + TRIAL_DRIVER_CPUS, "GPU": workers["GPU"]}
-    return max(1, min(spec.max_concurrent_trials or spec.trials, capacity(each, available)))
+def trials_at_once(spec: TuneSpec, nodes: list[Amounts]) -> int:
+    """How many trials these nodes hold at the same time; at least 1. A worker needs its amounts on one node."""
+    workers = spec.train.resources.demand()
+    held = sum(capacity(workers.each, node) for node in nodes) // workers.count
+    return max(1, min(spec.max_concurrent_trials or spec.trials, held))
+
+
+class TrialSlots:
+    """`trials_at_once` of the cluster as it is now: nodes may join and leave during a search."""
+
+    def __init__(self, spec: TuneSpec) -> None:
+        self._spec, self._count, self._looked_at = spec, 1, float("-inf")
+
+    def __call__(self) -> int:
+        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self._count, self._looked_at = trials_at_once(self._spec, nodes), time.monotonic()
+        return self._count

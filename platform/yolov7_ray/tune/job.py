@@ -9,7 +9,6 @@ from ..errors import JobError, NotFound
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.resumption import changes, refuse, resolved
 from ..jobs.spec import UriPath, uris_in
-from .concurrency import TRIAL_DRIVER_CPUS
 from .spec import JOB_RECORD, MAY_CHANGE, TuneSpec
 
 
@@ -18,7 +17,7 @@ class Tune(JobKind[TuneSpec]):
 
     spec = TuneSpec
     plans_unreachable = True
-    outputs = ("run", "best_job")
+    outputs = ("run", "best_job", "checkpoint", "model")
     example = {"train": {"kind": "train", "dataset": "datasets/coco", "epochs": 10},
                "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]},
                           "loss.box_gain": {"uniform": [0.02, 0.2]}}}
@@ -33,8 +32,7 @@ class Tune(JobKind[TuneSpec]):
         workers = spec.train.resources.demand("train.resources")
         return Demand(trials * workers.count, workers.cpus_each, workers.gpus_each,
                       f"{plural(trials, 'trial')} of {workers.what}",
-                      "max_concurrent_trials" if trials > 1 else workers.count_key, workers.cpus_key, workers.gpus_key,
-                      extra_cpus=trials * TRIAL_DRIVER_CPUS)
+                      "max_concurrent_trials" if trials > 1 else workers.count_key, workers.cpus_key, workers.gpus_key)
 
     def check_inputs(self, spec: TuneSpec, upcoming: Upcoming) -> None:
         from ..data.manifest import require_dataset

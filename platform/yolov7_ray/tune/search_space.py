@@ -1,25 +1,25 @@
-"""Search distributions of a job file -> Ray Tune's."""
+"""Search distributions of a job file -> Optuna's."""
 
-from ray import tune
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from .spec import Choice, Distribution, Integer, LogUniform, Quantized, Uniform
 
 
-def search_space(search: dict[str, Distribution]) -> dict[str, object]:
-    """Dotted path -> Tune distribution."""
-    return {path: to_tune(distribution) for path, distribution in search.items()}
+def search_space(search: dict[str, Distribution]) -> dict[str, BaseDistribution]:
+    """Dotted path -> Optuna distribution."""
+    return {path: to_optuna(distribution) for path, distribution in search.items()}
 
 
-def to_tune(distribution: Distribution) -> object:
-    """One distribution; Tune's integers exclude the upper end, ours include it."""
+def to_optuna(distribution: Distribution) -> BaseDistribution:
+    """One distribution; both ends are included."""
     match distribution:
         case Uniform(uniform=(low, high)):
-            return tune.uniform(low, high)
+            return FloatDistribution(low, high)
         case LogUniform(loguniform=(low, high)):
-            return tune.loguniform(low, high)
+            return FloatDistribution(low, high, log=True)
         case Integer(integer=(low, high)):
-            return tune.randint(low, high + 1)
+            return IntDistribution(low, high)
         case Quantized(quantized=(low, high, step)):
-            return tune.quniform(low, high, step)
+            return FloatDistribution(low, high, step=step)
         case Choice(choice=values):
-            return tune.choice(values)
+            return CategoricalDistribution(values)

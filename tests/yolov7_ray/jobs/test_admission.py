@@ -4,9 +4,8 @@ import pytest
 
 from yolov7_ray.cluster import local_ray
 from yolov7_ray.cluster.resources import total
-from yolov7_ray.jobs.admission import check, requested
-from yolov7_ray.tune.concurrency import trials_at_once
 from yolov7_ray.errors import JobError
+from yolov7_ray.jobs.admission import check, requested
 from yolov7_ray.jobs.job_file import load_job
 
 TUNE = "kind: tune\ntrain: {kind: train, dataset: d, resources: {workers: 2}}\nsearch: {seed: {integer: [0, 9]}}\n"
@@ -26,9 +25,9 @@ def train(**resources):
 @pytest.mark.parametrize(("job", "amounts"), [
     (train(), {"CPU": 1, "GPU": 0}),
     (train(workers=8, gpus_per_worker=1, cpus_per_worker=6), {"CPU": 48, "GPU": 8}),
-    (load_job(TUNE), {"CPU": 2.01, "GPU": 0}),
-    (load_job(TUNE, ["max_concurrent_trials=3"]), {"CPU": 6.03, "GPU": 0}),
-    (load_job(TUNE, ["max_concurrent_trials=30", "trials=2"]), {"CPU": 4.02, "GPU": 0}),
+    (load_job(TUNE), {"CPU": 2, "GPU": 0}),
+    (load_job(TUNE, ["max_concurrent_trials=3"]), {"CPU": 6, "GPU": 0}),
+    (load_job(TUNE, ["max_concurrent_trials=30", "trials=2"]), {"CPU": 4, "GPU": 0}),
     (load_job(SERVE, ["gpus_per_replica=0.5"]), {"CPU": 4, "GPU": 2}),
     (load_job("kind: ingest\ndataset: d\n"), {"CPU": 1, "GPU": 0}),
     (load_job(PIPELINE), {"CPU": 3, "GPU": 0}),
@@ -64,18 +63,10 @@ def test_an_exact_fit_is_admitted():
     check(train(workers=4, gpus_per_worker=0.25, cpus_per_worker=0.5), {"CPU": 2, "GPU": 1}, [{"CPU": 2, "GPU": 1}])
 
 
-def test_trials_reserve_cpu_for_their_drivers():
-    with pytest.raises(JobError, match=r"asks for 2\.01 CPU.*0\.01 CPU for the drivers.*"
-                                       r"lower train\.resources\.workers"):
-        check(load_job(TUNE), {"CPU": 2})
-    check(load_job(TUNE), {"CPU": 3})
-
-
-@pytest.mark.parametrize(("cpus", "overrides", "count"), [
-    (2, [], 1), (5, [], 2), (100, [], 20), (100, ["max_concurrent_trials=3"], 3), (5, ["max_concurrent_trials=3"], 2),
-])
-def test_trials_at_once(cpus, overrides, count):
-    assert trials_at_once(load_job(TUNE, overrides), {"CPU": cpus}) == count
+def test_the_drivers_of_trials_need_no_cpu():
+    check(load_job(TUNE), {"CPU": 2})
+    with pytest.raises(JobError, match=r"asks for 2 CPU.*lower train\.resources\.workers"):
+        check(load_job(TUNE), {"CPU": 1})
 
 
 def test_endpoints_of_earlier_steps_keep_their_resources():

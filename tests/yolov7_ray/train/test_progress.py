@@ -1,0 +1,39 @@
+"""Save requests to the workers of several runs at a time, as the trials of a search are."""
+
+import asyncio
+
+from yolov7_ray.train.progress import ProgressActor
+
+
+def test_a_save_waits_for_every_run_that_trains():
+    async def scenario() -> None:
+        actor = ProgressActor.__ray_metadata__.modified_class()
+        await asyncio.wait_for(actor.save(repeatedly=True), 10)  # nothing trains
+        for label in ("a", "b", "c"):
+            assert await actor.save_wanted(label) is True  # it began after the request, which is repeated
+        saving = asyncio.ensure_future(actor.save())
+        await asyncio.sleep(0)
+        assert [await actor.save_wanted(label) for label in ("a", "b", "c")] == [True, True, True]
+        await actor.saved("a")
+        assert await actor.save_wanted("a") is False and await actor.save_wanted("b") is True
+        await actor.replaced("b")  # its workers are new: they have nothing to save
+        assert await actor.save_wanted("b") is False and not saving.done()
+        await actor.saved("c")
+        await asyncio.wait_for(saving, 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_repeated_request_stays_until_the_workers_are_replaced():
+    async def scenario() -> None:
+        actor = ProgressActor.__ray_metadata__.modified_class()
+        await actor.save_wanted("")
+        saving = asyncio.ensure_future(actor.save(repeatedly=True))
+        await asyncio.sleep(0)
+        await actor.saved("")
+        await asyncio.wait_for(saving, 10)
+        assert await actor.save_wanted("") is True
+        await actor.replaced("")
+        assert await actor.save_wanted("") is False
+
+    asyncio.run(scenario())
