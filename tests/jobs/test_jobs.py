@@ -62,7 +62,8 @@ def test_file_takes_overrides(path):
     if job.kind in trained:
         section = trained[job.kind]
         job = load_job(path, [f"{section}epochs=2", f"{section}model.architecture=yolov7-tiny",
-                              f"{section}optimizer.learning_rate=1e-3"])
+                              f"{section}optimizer.learning_rate=1e-3",
+                              *(["grace_epochs=1"] if job.kind == "tune" else [])])
         train = job.train if isinstance(job, TuneSpec) else job.steps["train"] if isinstance(job, PipelineSpec) else job
         assert (train.epochs, train.model.architecture, train.optimizer.learning_rate) == (2, "yolov7-tiny", 1e-3)
 

@@ -14,8 +14,8 @@ from .spec import TuneSpec
 
 STATE = "rungs.json"
 """In a search's directory: AP of every trial at every rung, and which trials were stopped, when and why."""
-ANSWER_TIMEOUT_S = 60.0
-"""How long a trial waits for the decision; without one it goes on."""
+ANSWER_TIMEOUT_S = 30.0
+"""How long a trial waits for the decision; without one it goes on. Less than the watchdog allows."""
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)

@@ -157,8 +157,6 @@ def test_every_trial_is_recorded_as_it_ended_and_a_finished_search_is_extended(r
     extended = json.loads((run / "trials.json").read_text())
     assert len({json.dumps(row["values"]) for row in extended}) == len(extended) == 4, "the space holds four"
     assert {row["trial"] for row in rows} < {row["trial"] for row in extended}
-    rungs = json.loads((run / "rungs.json").read_text())["recorded"]
-    assert set(rungs["1"]) == {"earlier"} | {row["trial"] for row in extended}, "rungs go on"
 
 
 @pytest.mark.ray
