@@ -13,24 +13,28 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
 from . import activity, disk
-from .disk import DiskFull, FileInfo, digest, write_at, write_failure
+from .disk import DiskFull, FileInfo, Skipped, digest, write_at, write_failure
 from .store import Store
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
 
-__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest",
+    from .file_list import FileList
+
+__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "Skipped", "StorageError", "digest",
            "write_failure"]  # and below
 
 PATIENCE = "YOLOV7_RAY_STORAGE_PATIENCE_S"
 """Environment variable with another retry time than that of `retry`, for a job whose work would be lost."""
 RANGE_BYTES = 8 << 20
 PARALLEL_TRANSFERS = 8
+_known_lists: ContextVar["dict[str, FileList] | None"] = ContextVar("known_lists", default=None)
 FETCH_ATTEMPTS = 3
 """Fetches of the same bytes before a wrong digest counts as corruption of the stored object."""
 
@@ -99,6 +103,16 @@ def read_bytes(uri: str, sha256: str | None = None) -> bytes:
     raise _corrupt(uri, f"its sha256 is {digest(data)}, not {sha256}")
 
 
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes start to stop; their number is checked, their content needs a digest."""
+    return _store(uri).read_range(start, stop) if stop > start else b""
+
+
+def opened(uri: str) -> BinaryIO:
+    """The content as a stream that takes little memory; Corrupt at its end if it is damaged."""
+    return _store(uri).open()
+
+
 def read_with_etag(uri: str) -> tuple[bytes, str]:
     """The content and its version, for `compare_and_swap`."""
     return _store(uri).read_with_etag()
@@ -148,9 +162,39 @@ def exists(uri: str) -> bool:
     return _store(uri).exists()
 
 
-def list_files(uri: str) -> list[FileInfo]:
+def list_files(uri: str) -> "FileList":
     """All files below the directory `uri`, sorted by relative path; empty where there is none."""
-    return sorted(_store(uri).files(), key=lambda info: info.path)
+    known = _known_lists.get()
+    if known is None:
+        return _list(uri)
+    uri = absolute(uri)
+    for root, files in known.items():
+        below = uri.removeprefix(root + "/") if uri != root else ""
+        if below != uri and not any(part.startswith(".") for part in below.split("/")):
+            return files.below(below)
+    known[uri] = _list(uri)
+    return known[uri]
+
+
+def _list(uri: str) -> "FileList":
+    from .file_list import FileList
+
+    skipped: list[Skipped] = []
+    return FileList.of(_store(uri).files(skipped), skipped)
+
+
+@contextmanager
+def listed_once() -> Iterator[dict[str, "FileList"]]:
+    """Within the block, and the blocks in it, `list_files` asks for a directory and all below it once.
+
+    Yields the lists by the URIs that were asked for.
+    """
+    known = _known_lists.get()
+    token = _known_lists.set({} if known is None else known)
+    try:
+        yield _known_lists.get()
+    finally:
+        _known_lists.reset(token)
 
 
 def delete(uri: str) -> None:

@@ -14,10 +14,9 @@ def ingest_lines(spec: IngestSpec) -> list[Line]:
     if source.format == "shapes":
         lines = [("source", f"{in_words(source.splits)} generated, {source.image_size_px} px")]
     elif source.format == "auto":
-        from ..sources.read import described, read_source, resolved  # they import numpy
+        from ..sources.read import described, opened  # they import numpy
 
-        found = resolved(source)
-        lines = [("source", described(found, read_source(found)))]
+        lines = [("source", described(*opened(source)))]
     else:
         for split, where in (source.splits or {}).items():
             for place in where if isinstance(where, list) else [getattr(where, "annotations", where)]:

@@ -20,7 +20,7 @@ from ...errors import AlreadyExists, JobError, NotFound
 from ...jobs.progress_line import ProgressLine
 from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from ..sources.item import RawSource
-from ..sources.read import described, read_source, resolved
+from ..sources.read import described, opened
 from .losses import Loss, check_losses, losses
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 
@@ -41,8 +41,9 @@ def ingest(spec, run_name: str) -> dict:
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
     started = time.monotonic()
-    asked, spec = spec.source.format, spec.model_copy(update={"source": resolved(spec.source)})
-    source = read_source(spec.source)
+    asked = spec.source.format
+    section, source = opened(spec.source)
+    spec = spec.model_copy(update={"source": section})
     if asked != spec.source.format:
         print(f"{run_name}: {described(spec.source, source)}")
     known = [*itertools.chain(*source.problems.values())]

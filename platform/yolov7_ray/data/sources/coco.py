@@ -1,6 +1,7 @@
 """COCO instances JSON: images, annotations with [x, y, width, height], polygons or RLE, and categories."""
 
 import itertools
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileColumns
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .instances import MAX_ID, Instances, read_instances
@@ -35,7 +37,7 @@ class CocoItems(Sequence[CocoItem]):
 
     images_uri: str
     image_ids: np.ndarray
-    files: list[FileInfo]
+    files: Sequence[FileInfo]
     sizes_hw: np.ndarray
     """(images, 2) as declared, 0 where they are not."""
     objects: Objects
@@ -124,19 +126,19 @@ def _numbered(codes: Sequence[int]) -> tuple[int, ...]:
 def _read_split(split: str, images_uri: str, instances: Instances,
                 class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
     """The items, records of what is not in them, and the codes of the items' ids."""
-    present = {info.path: info for info in storage.list_files(images_uri)}
+    present = storage.list_files(images_uri).by_path
     if not present:
         raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
     resolver = Resolver(present, images_uri, IMAGE_SUFFIXES)
     objects, problems = _objects(split, instances, class_ids)
-    files: dict[int, tuple[FileInfo, int]] = {}  # with the position in the file
+    files, positions, rows = FileColumns(), array("q"), {}  # files, their positions in the file; image -> row of both
     for position, (image_id, name) in enumerate(zip(instances.image_ids, instances.file_names, strict=True)):
         found = resolver.find(name)
-        if image_id in files and found == files[image_id][0]:
+        if image_id in rows and found == files[rows[image_id]]:
             problems.append(note(split, "image listed twice", 1, name))
             continue
         problem = None
-        if image_id in files:
+        if image_id in rows:
             problem = Problem("duplicate image id", "the first image with this id stays", is_image=True)
         elif found is None:
             problem = Problem("missing image file", f"no file {name} below {images_uri}", is_image=True)
@@ -145,15 +147,17 @@ def _read_split(split: str, images_uri: str, instances: Instances,
         if problem:
             problems.append(problem_record(split, problem, name, instances.identity(image_id)))
         else:
-            files[image_id] = found, position
-    sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[[position for _, position in files.values()]]
-    codes = np.fromiter(files, np.int64, len(files))
+            rows[image_id] = len(files)
+            files.append(found)
+            positions.append(position)
+    sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[np.asarray(positions)]
+    codes = np.fromiter(rows, np.int64, len(rows))
     objects, ends = _by_image(codes, objects, np.asarray(instances.of_image))
     problems += [*bends(split, resolver), *(note(split, what, count, images_uri) for what, count
                                             in instances.notes.items())]
     image_ids = np.array(_numbered(codes.tolist()), np.int64)
-    items = CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends)
-    return items, problems, list(files)
+    items = CocoItems(images_uri, image_ids, files, sizes_hw, objects, ends)
+    return items, problems, list(rows)
 
 
 def _objects(split: str, instances: Instances, class_ids: tuple[int, ...]) -> tuple[Objects, list[dict]]:

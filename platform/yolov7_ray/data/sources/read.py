@@ -1,9 +1,13 @@
 """The table of formats: COCO, YOLO, Pascal VOC and generated shapes, all read into the same items."""
 
+from ... import storage
 from ...errors import JobError
+from ...storage.file_list import FileList
+from ..files.suffixes import IMAGE_SUFFIXES
 from . import coco, generated, voc, yolo
 from .detect import detected
-from .item import RawSource
+from .item import RawSource, note, problem_record
+from .objects import Problem
 from .spec import AutoSource, Source
 
 READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": generated.read}
@@ -13,6 +17,13 @@ READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": gene
 def resolved(spec: Source) -> Source:
     """The source section itself, or for format `auto` the one that reads what lies there."""
     return detected(spec) if isinstance(spec, AutoSource) else spec
+
+
+def opened(spec: Source) -> tuple[Source, RawSource]:
+    """The source section that reads what lies there, and what it reads: each folder is listed once."""
+    with storage.listed_once():
+        found = resolved(spec)
+        return found, read_source(found)
 
 
 def described(spec: Source, source: RawSource) -> str:
@@ -25,7 +36,11 @@ def described(spec: Source, source: RawSource) -> str:
 
 def read_source(spec: Source) -> RawSource:
     """Read the source described by `spec`, the source section of an ingest job, without the images."""
-    source = READERS[spec.format](spec)
+    with storage.listed_once() as lists:
+        source = READERS[spec.format](spec)
+        if "uri" in type(spec).model_fields and source.splits:
+            split = next(iter(source.splits))
+            source.problems.setdefault(split, []).extend(_left_out(split, storage.absolute(spec.uri), lists))
     repeated = sorted({name for name in source.classes if source.classes.count(name) > 1})
     if repeated:
         raise JobError("source", f"several classes are called {', '.join(map(repr, repeated))}",
@@ -33,3 +48,12 @@ def read_source(spec: Source) -> RawSource:
     if not source.classes:
         raise JobError("source", "it has no classes", "name at least one")
     return source
+
+
+def _left_out(split: str, uri: str, lists: dict[str, FileList]) -> list[dict]:
+    """Records of what the lists of a source left out: what cannot be read or named, links in a circle."""
+    skipped = {skip for root, files in lists.items() for skip in files.skipped
+               if f"{root}/".startswith(f"{uri}/") or f"{uri}/".startswith(f"{root}/")}
+    return [problem_record(split, Problem(f"left out: {skip.reason}", skip.path, is_image=True), skip.path)
+            if skip.is_directory or skip.path.lower().endswith(IMAGE_SUFFIXES) else
+            note(split, f"left out: {skip.reason}", 1, skip.path) for skip in sorted(skipped)]

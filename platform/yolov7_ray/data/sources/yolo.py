@@ -11,6 +11,7 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileMap
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
@@ -63,20 +64,20 @@ class _Labels:
         self.folder, self.used = folder, set()
         head, _, tail = (storage.absolute(folder.uri) + "/").rpartition("/images/")
         self.beside_uri = storage.join(head, "labels", tail) if head else None
-        self.beside: dict[str, FileInfo] | None = None
+        self.beside: FileMap | None = None
 
     def of(self, path: str) -> tuple[FileInfo, str] | None:
         """The label file of an image and its URI, None if there is none."""
         for candidate in label_candidates(path):
-            if candidate in self.folder.files:
+            if found := self.folder.files.get(candidate):
                 self.used.add(candidate)
-                return self.folder.files[candidate], storage.join(self.folder.uri, candidate)
+                return found, storage.join(self.folder.uri, candidate)
         if self.beside_uri is None:
             return None
         if self.beside is None:
-            self.beside = {info.path: info for info in storage.list_files(self.beside_uri)}
-        name = path.rpartition(".")[0] + ".txt"
-        return (self.beside[name], storage.join(self.beside_uri, name)) if name in self.beside else None
+            self.beside = storage.list_files(self.beside_uri).by_path
+        found = self.beside.get(path.rpartition(".")[0] + ".txt")
+        return found and (found, storage.join(self.beside_uri, found.path))
 
     def orphans(self, split: str, items: list[YoloItem]) -> list[dict]:
         """Records of label files beside those of the items that belong to no image of the folder."""
@@ -153,8 +154,8 @@ def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[list[Fil
 
 def _listed(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
     uri = storage.join(folder.uri, place)
-    resolver = Resolver({path: info for path, info in folder.files.items()
-                         if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)}, uri, IMAGE_SUFFIXES)
+    resolver = Resolver(folder.files.where(lambda path: path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)), uri,
+                        IMAGE_SUFFIXES)
     listed, problems, seen = [], [], 0
     names = [line.strip() for line in read_text(uri).splitlines() if line.strip()]
     found: dict[str, FileInfo] = {}
@@ -175,8 +176,9 @@ def _listed(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo],
 
 
 def _in_directory(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
-    inside = [path for path in sorted(folder.files) if place == "." or path.startswith(place + "/")]
-    images = [folder.files[path] for path in inside if path.lower().endswith(IMAGE_SUFFIXES)]
+    inside = [path for path in folder.files if place == "." or path.startswith(place + "/")]
+    images = [info for path, info in folder.files.items() if (place == "." or path.startswith(place + "/"))
+              and path.lower().endswith(IMAGE_SUFFIXES)]
     others = [path for path in inside if not path.lower().endswith(
         (*IMAGE_SUFFIXES, *OTHER_PICTURES, ".txt", ".yaml", ".yml", ".names", ".data", ".md", ".cache"))]
     problems = unreadable_pictures(split, inside)

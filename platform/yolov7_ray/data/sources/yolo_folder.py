@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileMap
 from ..files.resolver import Resolver, plain_parts
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
@@ -30,7 +32,7 @@ class YoloFolder:
     """The files of a folder and what its data.yaml says."""
 
     uri: str
-    files: dict[str, FileInfo]
+    files: FileMap
     settings: dict
     """Of data.yaml, all values as text; empty without one."""
     settings_path: str
@@ -38,7 +40,7 @@ class YoloFolder:
     @classmethod
     def at(cls, uri: str) -> "YoloFolder":
         """List the folder and read its data.yaml; JobError if that is no YAML."""
-        files = {info.path: info for info in storage.list_files(uri)}
+        files = storage.list_files(uri).by_path
         others = sorted(path for path in files if "/" not in path and path.endswith((".yaml", ".yml")))
         path = next((path for path in (*_SETTINGS, *others) if path in files), None)
         if path is None:
@@ -91,7 +93,7 @@ class YoloFolder:
             {"train": ["images/train"]})
 
     def _found(self, words: tuple[str, ...]) -> str | None:
-        known = self.directories().files
+        known = self.directories.files
         return next((place for word in words for place in (f"images/{word}", f"{word}/images", word, f"{word}.txt")
                      if place in known or place in self.files), None)
 
@@ -101,17 +103,19 @@ class YoloFolder:
         if not parts:
             return "."
         root = plain_parts(str(self.settings.get("path") or ""))[0]
-        for index in (self.lists(), self.directories()):
+        for index in (self.lists, self.directories):
             for candidate in ("/".join([*root, *parts]), name):
                 if found := index.find(candidate):
                     return found.path
         return None
 
+    @cached_property
     def lists(self) -> Resolver:
         """The .txt files directly in the folder or in data/."""
-        return Resolver({path: info for path, info in self.files.items() if path.endswith(".txt")
-                         and (path.count("/") == 0 or "labels" not in path)}, self.uri, ())
+        return Resolver(self.files.where(lambda path: path.endswith(".txt") and (
+            path.count("/") == 0 or "labels" not in path)), self.uri, ())
 
+    @cached_property
     def directories(self) -> Resolver:
         """All directories with images below them."""
         found: dict[str, FileInfo] = {}
