@@ -41,6 +41,8 @@ PARALLEL_DELETES = 16
 ATTEMPTS = 3
 """Reads of an object before a wrong digest counts as corruption; uploads that the server may forget."""
 CHUNK_BYTES = 1 << 20
+PAGE_KEYS = 1000
+"""Of a listing; servers give no more."""
 
 _streamed: dict[tuple[str, str], str] = {}
 """URI and ETag of objects whose stream had another digest -> that digest."""
@@ -161,7 +163,7 @@ class S3:
     def _entries(self, prefix: str) -> Iterator[dict]:
         token: dict[str, str] = {}
         while True:
-            page = self._call("list_objects_v2", Prefix=prefix, **token)
+            page = self._call("list_objects_v2", Prefix=prefix, MaxKeys=PAGE_KEYS, **token)
             yield from page.get("Contents", ())
             if not page.get("IsTruncated"):
                 return

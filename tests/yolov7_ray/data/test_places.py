@@ -151,37 +151,100 @@ def counted(proxy, monkeypatch):
     proxy.heal()
 
 
-def lists_and_reads(proxy) -> tuple[list[str], dict[str, str]]:
-    """Prefixes that were listed, and path of each object read, or looked at -> its range."""
-    found = [(method, urllib.parse.urlsplit(path), bytes_) for method, path, bytes_ in proxy.requests]
-    lists = [urllib.parse.parse_qs(url.query)["prefix"][0] for _, url, _ in found if "list-type=2" in url.query]
-    reads = [(url.path.split("/", 3)[3], "size" if method == "HEAD" else bytes_) for method, url, bytes_ in found
-             if "list-type=2" not in url.query]
-    assert len(set(reads)) == len(reads)
-    return lists, dict(sorted(reads))
+def requests(proxy) -> list[str]:
+    """What came since the last call, sorted: "list PREFIX", "size KEY", "KEY bytes=START-STOP"."""
+    found = []
+    for method, path, bytes_ in proxy.requests:
+        url = urllib.parse.urlsplit(path)
+        listed, key = urllib.parse.parse_qs(url.query).get("prefix"), url.path.split("/", 3)[-1]
+        found.append(f"list {listed[0].partition('/')[2]}" if listed else f"size {key}" if method == "HEAD" else
+                     f"{key} {bytes_}".strip())
+    proxy.requests.clear()
+    return sorted(found)
 
 
 def roboflow_coco(root: Path) -> Path:
-    """Splits with images and annotations in one directory each."""
+    """Splits with images and annotations in one directory each; one annotation file is larger than a head."""
     make_coco(root)
     (root / "val").rename(root / "valid")
-    (root / "train.json").rename(root / "train/_annotations.coco.json")
+    (root / "train/_annotations.coco.json").write_text((root / "train.json").read_text() + " " * 150_000)
     (root / "val.json").rename(root / "valid/_annotations.coco.json")
+    (root / "train.json").unlink()
     return root
 
 
-@pytest.mark.parametrize("make, reads", [
-    (roboflow_coco, {"train/_annotations.coco.json": 2, "valid/_annotations.coco.json": 2}),
-    (make_yolo, {"data.yaml": 2}), (make_voc, {f"Annotations/img_{number}.xml": 2 for number in range(4)})])
-def test_auto_in_s3_lists_once_and_reads_heads(make, reads, s3, counted, tmp_path, monkeypatch):
-    storage.upload_directory(make(tmp_path / "raw"), s3)
-    local = opened(auto(tmp_path / "raw"))
+def test_auto_in_s3_takes_one_listing_and_heads(s3, counted, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "PIECE_BYTES", 100_000)
+    sizes = {}
+    for make in (roboflow_coco, make_yolo, make_voc):
+        root = tmp_path / make.__name__
+        storage.upload_directory(make(root), f"{s3}/{make.__name__}")
+        sizes[make.__name__] = {info.path: info.num_bytes for info in storage.list_files(str(root))}
     counted.requests.clear()
-    found, source = opened(auto(s3))
-    lists, got = lists_and_reads(counted) if make is roboflow_coco else (None, None)
-    lists = [path for method, path, _ in counted.requests if "list-type=2" in path]
-    assert len(lists) == 1
-    heads = [path for _, path, bytes_ in counted.requests if bytes_.startswith("bytes=0-")]
-    assert set(reads) <= {urllib.parse.unquote(path).split("/", 3)[3] for path in heads}
-    assert found.format == local[0].format and described(found, source).replace(s3, "") == \
-        described(*local).replace(str(tmp_path / "raw"), "")
+
+    def asked(make) -> list[str]:
+        local, remote = opened(auto(tmp_path / make.__name__)), opened(auto(f"{s3}/{make.__name__}"))
+        assert described(*remote).replace(s3, str(tmp_path)) == described(*local) and told(local[1]) == told(remote[1])
+        return sorted(request.replace(make.__name__ + "/", "") for request in requests(counted))
+
+    train, valid = (sizes["roboflow_coco"][f"{split}/_annotations.coco.json"] for split in ("train", "valid"))
+    assert asked(roboflow_coco) == sorted([
+        "list ", "train/_annotations.coco.json bytes=0-65535", "size train/_annotations.coco.json",
+        "train/_annotations.coco.json bytes=0-99999", f"train/_annotations.coco.json bytes=100000-{train - 1}",
+        f"valid/_annotations.coco.json bytes=0-{valid - 1}", "size valid/_annotations.coco.json",
+        f"valid/_annotations.coco.json bytes=0-{valid - 1}"])
+    assert asked(make_yolo) == ["data.yaml", "data.yaml", f"data.yaml bytes=0-{sizes['make_yolo']['data.yaml'] - 1}", "list "]
+    assert asked(make_voc) == sorted([
+        "list ", *(f"Annotations/img_{number}.xml{range_}" for number in range(4) for range_ in (
+            "", f" bytes=0-{sizes['make_voc'][f'Annotations/img_{number}.xml'] - 1}")),
+        "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"])
+
+
+def test_listings_in_s3_come_in_pages(s3, counted, monkeypatch):
+    monkeypatch.setattr(s3_module, "PAGE_KEYS", 4)
+    for number in range(9):
+        storage.write_bytes(f"{s3}/{number}", b"x")
+    counted.requests.clear()
+    assert [info.path for info in storage.list_files(s3)] == list("012345678") and len(requests(counted)) == 3
+
+
+def test_within_a_block_a_directory_and_what_is_below_it_are_listed_once(place):
+    for name in ("a/b", "a/.hidden/c", "d"):
+        storage.write_bytes(storage.join(place, name), b"x")
+    with storage.listed_once():
+        assert [info.path for info in storage.list_files(place)] == ["a/b", "d"]
+        storage.write_bytes(storage.join(place, "a/late"), b"x")
+        with storage.listed_once():
+            assert [info.path for info in storage.list_files(place + "/a")] == ["b"]
+        assert [info.path for info in storage.list_files(place + "/a/.hidden")] == ["c"]
+    assert [info.path for info in storage.list_files(place + "/a")] == ["b", "late"]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "short", "busy", "broken"])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_streamed_annotation_file_is_whole_or_read_again(kind, recorded, s3, counted, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(retry, "READ_TIMEOUT_S", 0.6)
+    storage.upload_directory(make_coco(tmp_path), s3)
+    if not recorded:  # as another program writes it
+        s3_module._client().put_object(Bucket="bucket", Key=s3.removeprefix("s3://bucket/") + "/train.json",
+                                       Body=(tmp_path / "train.json").read_bytes())
+    spec = {"format": "coco", "splits": {"train": {"images": "train", "annotations": "train.json"}}}
+    expected = read_source(CocoSource(uri=str(tmp_path), **spec))
+    fault = counted.inject(kind, "GET", part="train.json", count=1)
+    source = read_source(CocoSource(uri=s3, **spec))
+    assert fault.count == 0 and source.inputs == expected.inputs and len(source.splits["train"]) == 6
+    if recorded:  # else the same bytes twice are taken for whole
+        counted.inject("flipped", "GET", part="train.json")
+        with pytest.raises(Corrupt, match="train.json: is corrupt"):
+            read_source(CocoSource(uri=s3, **spec))
+
+
+def test_an_object_that_changes_while_it_is_read_is_an_error(s3, monkeypatch):
+    monkeypatch.setattr(stream, "PIECE_BYTES", 10)
+    storage.write_bytes(s3 + "/x", b"a" * 20)
+    with storage.opened(s3 + "/x") as file:
+        assert file.raw.read(10) == b"a" * 10
+        storage.write_bytes(s3 + "/x", b"b" * 20)
+        with pytest.raises(JobError, match="x: changed while it was read"):
+            file.raw.read(10)
