@@ -1,4 +1,4 @@
-"""Storage by URI: one API for local paths and ``s3://bucket/key``.
+"""Storage by URI: one API for local paths and ``s3://bucket/key``; raw data may lie in other places too.
 
 Writes are atomic: locally a temporary file that is renamed, in S3 one PUT. Two writers never both win a `create` or
 a `compare_and_swap`. Every failure is a `StorageError` with a remedy, after a bounded time (that of `retry` for
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
 from . import activity, disk
 from .disk import DiskFull, FileInfo, Skipped, digest, write_at, write_failure
+from .location import ARCHIVES, absolute, join, outermost, plain, scheme_of
 from .store import Store
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
@@ -27,8 +28,8 @@ if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
 
     from .file_list import FileList
 
-__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "Skipped", "StorageError", "digest",
-           "write_failure"]  # and below
+__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "Skipped", "StorageError", "absolute", "digest",
+           "join", "plain", "write_failure"]  # and below
 
 PATIENCE = "YOLOV7_RAY_STORAGE_PATIENCE_S"
 """Environment variable with another retry time than that of `retry`, for a job whose work would be lost."""
@@ -45,29 +46,48 @@ def _s3(uri: str) -> Store:
     return S3.of(uri)
 
 
+def _archive(uri: str) -> Store:
+    from .archive import Archive
+
+    return Archive(uri)
+
+
+def _remote(uri: str) -> Store:
+    from .remote import Remote
+
+    return Remote(uri)
+
+
 SCHEMES: dict[str, Callable[[str], Store]] = {"s3": _s3}
 """Scheme of a URI -> its store; a URI without a scheme is a local path. A new scheme is one line here."""
+READ_ONLY: dict[str, Callable[[str], Store]] = dict.fromkeys(ARCHIVES, _archive)
+"""The same for places of raw data alone; all other schemes are fsspec's."""
 
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` has a scheme, and so is not a local path."""
-    return uri.partition("://")[0] in SCHEMES and "://" in uri
+    return scheme_of(uri) != ""
 
 
-def absolute(uri: str) -> str:
-    """The same location as an absolute path or URI, without a trailing slash."""
-    if is_remote(uri):
-        return uri.rstrip("/")
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+def is_shared(uri: str) -> bool:
+    """Whether `uri` does not depend on a working directory, nor does the place of its archive."""
+    return is_remote(outermost(uri)) or outermost(uri).startswith("/")
 
 
-def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts below it."""
-    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+def is_readable(uri: str) -> bool:
+    """Whether raw data may lie at `uri`: its scheme is known here or to fsspec."""
+    scheme = scheme_of(plain(uri))
+    if not scheme or scheme in SCHEMES or scheme in READ_ONLY:
+        return True
+    from fsspec.registry import known_implementations
+
+    return scheme in known_implementations
 
 
 def _store(uri: str) -> Store:
-    return SCHEMES[uri.partition("://")[0]](uri) if is_remote(uri) else disk.Disk(absolute(uri))
+    if not is_remote(uri):
+        return disk.Disk(absolute(uri))
+    return (SCHEMES | READ_ONLY).get(scheme_of(uri), _remote)(uri)
 
 
 def filesystem(uri: str) -> "tuple[pyarrow.fs.FileSystem, str]":
@@ -106,6 +126,11 @@ def read_bytes(uri: str, sha256: str | None = None) -> bytes:
 def read_range(uri: str, start: int, stop: int) -> bytes:
     """Bytes start to stop; their number is checked, their content needs a digest."""
     return _store(uri).read_range(start, stop) if stop > start else b""
+
+
+def size(uri: str) -> int:
+    """Bytes of a file; NotFound if there is none."""
+    return _store(uri).size_and_digest()[0]
 
 
 def opened(uri: str) -> BinaryIO:

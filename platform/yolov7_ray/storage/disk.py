@@ -41,6 +41,10 @@ class Skipped(NamedTuple):
     """Whether it is a directory, and nobody knows what lies in it."""
 
 
+class Denied(StorageError):
+    """A path that this user may not read."""
+
+
 class DiskFull(StorageError):
     """A disk, or a quota on it, has no space left."""
 
@@ -63,8 +67,8 @@ def explained(error: OSError, path: str) -> StorageError:
     if error.errno == errno.ENOENT:
         return NotFound(path, "there is nothing here", "check the path")
     problem, remedy = _REMEDIES.get(error.errno, (error.strerror or str(error), "check the path and its disk"))
-    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
-    return kind(path, problem, remedy)
+    kinds = {errno.ENOSPC: DiskFull, errno.EDQUOT: DiskFull, errno.EACCES: Denied, errno.EPERM: Denied}
+    return kinds.get(error.errno, StorageError)(path, problem, remedy)
 
 
 def write_failure(error: Exception, directory: str, num_bytes: int) -> StorageError:

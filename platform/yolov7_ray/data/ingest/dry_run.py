@@ -18,6 +18,9 @@ def ingest_lines(spec: IngestSpec) -> list[Line]:
 
         lines = [("source", described(*opened(source)))]
     else:
+        from ..sources.read import resolved
+
+        source = resolved(source)
         for split, where in (source.splits or {}).items():
             for place in where if isinstance(where, list) else [getattr(where, "annotations", where)]:
                 path = storage.join(source.uri, place)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..manifest import ARROW_SCHEMA
-from ..sources.item import Item, Raw
+from ..sources.item import CHANGED, Item, Raw
 from ..sources.objects import UNUSABLE, Objects, Problem
 from .declared_size import DIFFERS, SCALED, TURNED, in_displayed_frame
 from .image_header import image_size_hw
@@ -17,7 +17,7 @@ TOLERANCE_PX = 0.05
 """A box that leaves the image by less is a rounding error of its source, and is clipped without a problem."""
 
 CLIPPED = "box clipped to the image"
-KEPT = {CLIPPED, TURNED, SCALED}
+KEPT = {CLIPPED, TURNED, SCALED, CHANGED}
 """Problems for which nothing is dropped."""
 
 

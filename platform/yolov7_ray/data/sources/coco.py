@@ -4,6 +4,7 @@ import itertools
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .instances import MAX_ID, Instances, read_instances
 from .item import LISTED, Item, Raw, RawSource, bends, note, problem_record
 from .objects import UNUSABLE, Objects, Problem
+from ..files.place import image_uri, images_below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +26,11 @@ class CocoItem(Item):
 
     siblings: "CocoItems"
     index: int
+    is_file: ClassVar[bool] = True
 
     def fetch(self) -> Raw:
         """Read the file."""
-        return Raw(storage.read_bytes(storage.join(self.siblings.images_uri, self.file_name)),
+        return Raw(storage.read_bytes(image_uri(self.siblings.images_uri, self.file_name)),
                    self.siblings.objects_of(self.index), declared_hw=self.siblings.declared_hw(self.index))
 
 
@@ -126,10 +129,7 @@ def _numbered(codes: Sequence[int]) -> tuple[int, ...]:
 def _read_split(split: str, images_uri: str, instances: Instances,
                 class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
     """The items, records of what is not in them, and the codes of the items' ids."""
-    present = storage.list_files(images_uri).by_path
-    if not present:
-        raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
-    resolver = Resolver(present, images_uri, IMAGE_SUFFIXES)
+    resolver = Resolver(images_below(images_uri), images_uri, IMAGE_SUFFIXES)
     objects, problems = _objects(split, instances, class_ids)
     files, positions, rows = FileColumns(), array("q"), {}  # files, their positions in the file; image -> row of both
     for position, (image_id, name) in enumerate(zip(instances.image_ids, instances.file_names, strict=True)):

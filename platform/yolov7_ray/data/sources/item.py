@@ -2,12 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ... import storage
+from ...errors import Corrupt, NotFound
+from ...storage.disk import Denied
 from ..files.resolver import Resolver
 from ..files.suffixes import OTHER_PICTURES
 from .objects import Objects, Problem
 
+GONE = "file gone since it was listed"
+DAMAGED = "file that arrives damaged"
+DENIED = "file that may not be read"
+CHANGED = "file changed since it was listed"
 UNDECODABLE = "annotations that cannot be decoded"
 LISTED = "image of a format that cannot be read"
 
@@ -34,7 +41,9 @@ class Item:
     num_bytes: int
     """Size of the encoded image, exact or estimated; used to plan shards."""
     mark: str
-    """Changes when the input does."""
+    """Changes when the input does; empty: nobody knows."""
+    is_file: ClassVar[bool] = False
+    """Whether the image is a file whose size was listed."""
 
     def fetch(self) -> Raw:
         """Read or make the image; called in parallel, also on other machines."""
@@ -48,10 +57,27 @@ class FileItem(Item):
     uri: str
     objects: Objects
     declared_hw: tuple[int, int] | None = None
+    is_file: ClassVar[bool] = True
 
     def fetch(self) -> Raw:
         """Read the file."""
         return Raw(storage.read_bytes(self.uri), self.objects, declared_hw=self.declared_hw)
+
+
+def fetched(item: Item) -> Raw:
+    """The item's image and annotations; a file that is gone, damaged or not to be read is a problem."""
+    try:
+        return item.fetch()
+    except (NotFound, Corrupt, Denied) as error:
+        reason = GONE if isinstance(error, NotFound) else DAMAGED if isinstance(error, Corrupt) else DENIED
+        return Raw(b"", Objects.of([]), problem=Problem(reason, str(error), is_image=True))
+
+
+def changes(item: Item, raw: Raw) -> list[Problem]:
+    """That the image is another file now than was listed, by its size."""
+    if not item.is_file or not item.mark or raw.problem or len(raw.image) == item.num_bytes:
+        return []
+    return [Problem(CHANGED, f"{item.num_bytes:,} bytes then, {len(raw.image):,} bytes now")]
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,42 @@ from . import coco, generated, voc, yolo
 from .detect import detected
 from .item import RawSource, note, problem_record
 from .objects import Problem
-from .spec import AutoSource, Source
+from ..files.place import SETTINGS, located, only_file, settings_root
+from .spec import AutoSource, Source, YoloSource
+from .yolo_folder import read_settings
 
 READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": generated.read}
 """`format` of a source section -> the function that reads it."""
 
 
 def resolved(spec: Source) -> Source:
-    """The source section itself, or for format `auto` the one that reads what lies there."""
-    return detected(spec) if isinstance(spec, AutoSource) else spec
+    """The section with the folder that its uri means, and for format `auto` the one that reads what lies there."""
+    if "uri" not in type(spec).model_fields:
+        return spec
+    with storage.listed_once() as lists:
+        uri, file = located(spec.uri)
+        spec = spec.model_copy(update={"uri": uri})
+        if file:
+            return _of_file(spec, file, lists)
+        return detected(spec) if isinstance(spec, AutoSource) else spec
+
+
+def _of_file(spec: Source, file: str, lists: dict[str, FileList]) -> Source:
+    """The section that reads one annotation file of a folder and the images that belong to it."""
+    if spec.splits and "splits" in spec.model_fields_set:
+        raise JobError("source.splits", f"source.uri names the file {file}, whose splits are read",
+                       "leave source.splits out, or give the folder")
+    asked, where, classes = spec.format, storage.join(spec.uri, file), getattr(spec, "classes", None)
+    if file.lower().endswith(SETTINGS):
+        root = settings_root(where, str(read_settings(where).get("path") or ""))
+        spec = YoloSource(format="yolo", uri=root, classes=classes, settings=where)
+    else:
+        uri, listed = only_file(spec.uri, file)
+        lists[uri] = listed
+        spec = detected(AutoSource(format="auto", uri=uri, classes=classes))
+    if asked not in ("auto", spec.format):
+        raise JobError("source.format", f"{where} is read as {spec.format}, not as {asked}", "set it to auto")
+    return spec
 
 
 def opened(spec: Source) -> tuple[Source, RawSource]:

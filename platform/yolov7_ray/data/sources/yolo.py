@@ -5,6 +5,7 @@ in which no image has one is an error. With `kpt_shape`, a line goes on with key
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class YoloItem(Item):
     labels_uri: str | None
     num_classes: int
     num_keypoint_values: int = 0
+    is_file: ClassVar[bool] = True
 
     def fetch(self) -> Raw:
         """Read the image and its labels."""
@@ -45,7 +47,7 @@ class YoloItem(Item):
 
 def read(spec) -> RawSource:
     """Read class names and the lists of files; label files are read with the images."""
-    folder = YoloFolder.at(spec.uri)
+    folder = YoloFolder.at(spec.uri, spec.settings)
     classes = tuple(spec.classes or folder.class_names())
     labels = _Labels(folder)
     items, problems = {}, {}
