@@ -341,7 +341,7 @@ def test_a_data_yaml_is_the_one_truth(tmp_path, carried, name, path):
     ("set.tar.gz", r"set.tar.gz is packed as .gz, of which no part can be read alone; unpack it"),
     ("set.rar", "packed as .rar"), ("photo.jpg", "photo.jpg is a file that holds neither .*; give a folder, .zip, .tar, or"),
     ("bad.zip", "bad.zip: is no zip archive that can be read .*; download it again"),
-    ("none.json", "none.json is no dataset of a known format|no dataset of a known format")])
+    ("none.json", "none.json holds no annotations of a known format; give the root of COCO JSON")])
 def test_other_files_are_refused(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(JobError, match=message):
@@ -456,7 +456,7 @@ def test_a_package_that_is_not_installed_is_named(scheme, package):
 
 def test_schemes_that_nobody_knows_and_places_that_are_only_read():
     job = {"kind": "ingest", "source": {"format": "auto", "uri": "nosuch://b/x"}, "dataset": "d"}
-    with pytest.raises(JobError, match="source.auto.uri|source.uri.*scheme 'nosuch' is unknown; give a local path, s3://, gs://"):
+    with pytest.raises(JobError, match="source.uri: scheme 'nosuch' is unknown; give a local path, s3://, gs://"):
         validate(job)
     for uri in ("gs://b/x", "zip://x.zip!", "memory://x"):
         with pytest.raises(JobError, match="dataset: scheme '.*' is unknown; give a local path or s3://bucket/prefix"):
@@ -561,7 +561,7 @@ def test_an_annotation_file_on_the_web_and_images_beside_it(tmp_path, web, monke
     raws = [fetched(item) for item in source.splits["train"]]
     assert [raw.image for raw in raws[:2]] == [jpeg(100), jpeg(101)] and not handler.faults
     assert raws[2].problem.reason == "file gone since it was listed" and "none.jpg: there is nothing here" in raws[2].problem.detail
-    with pytest.raises(JobError, match="all 3 images would be lost|1 of 3 images would be lost, most to: file gone"):
+    with pytest.raises(JobError, match="1 of 3 images would be lost, most to: file gone since it was listed"):
         ingest_here(auto(f"{address}/set/train.json"), str(tmp_path / "dataset"))
     assert "file changed since it was listed" not in str(load_manifest(ingest_here(
         auto(f"{address}/set/train.json"), str(tmp_path / "dataset"), max_loss=0.5)["dataset"]).dropped)
@@ -569,7 +569,7 @@ def test_an_annotation_file_on_the_web_and_images_beside_it(tmp_path, web, monke
 
 def test_a_web_address_is_no_folder(web):
     address, _ = web
-    with pytest.raises(JobError, match="set/: is a file|set is a file that holds neither|there is nothing here"):
+    with pytest.raises(JobError, match="/set: there is nothing here"):
         opened(auto(f"{address}/set/"))
     with pytest.raises(StorageError, match="a web address cannot be listed; give a .zip there, or a COCO .json"):
         storage.list_files(f"{address}/set")

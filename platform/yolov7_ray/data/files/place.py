@@ -20,6 +20,8 @@ WEB = ("http", "https")
 _LAYOUT = {"images", "labels", "annotations", "jpegimages", "imagesets", "train", "training", "val", "valid", "validation",
            "test", "testing", "image_2", "label_2"}
 """Directories, in lower case, that a data set consists of: one that is alone in an archive is not the data set."""
+_ANNOTATION_WORDS = ("annot", "label", "json")
+"""What directories of annotations alone are called: the images lie beside them."""
 _ZIP, _WEB_BYTES = b"PK\3\4", 200_000
 """How a zip begins; what an image is taken to have where sizes are not known."""
 
@@ -81,8 +83,9 @@ def only_file(folder: str, name: str) -> tuple[str, FileList]:
     if scheme_of(folder) in WEB:
         return folder, FileList.of([FileInfo(name, storage.size(storage.join(folder, name)), "")])
     files = storage.list_files(folder)
-    if not any(path.lower().endswith(IMAGE_SUFFIXES) for path in files.paths()):
-        above, _, directory = folder.rpartition("/")
+    above, _, directory = folder.rpartition("/")
+    is_bare = not any(path.lower().endswith(IMAGE_SUFFIXES) for path in files.paths())
+    if is_bare and any(word in directory.lower() for word in _ANNOTATION_WORDS):
         beside = storage.list_files(above)
         if any(path.lower().endswith(IMAGE_SUFFIXES) for path in beside.paths()):
             folder, name, files = above, f"{directory}/{name}", beside

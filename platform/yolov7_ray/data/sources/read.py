@@ -40,7 +40,12 @@ def _of_file(spec: Source, file: str, lists: dict[str, FileList]) -> Source:
     else:
         uri, listed = only_file(spec.uri, file)
         lists[uri] = listed
-        spec = detected(AutoSource(format="auto", uri=uri, classes=classes))
+        try:
+            spec = detected(AutoSource(format="auto", uri=uri, classes=classes))
+        except JobError as error:
+            if error.where != "source.uri":
+                raise
+            raise JobError("source.uri", f"{where} holds no annotations of a known format", error.remedy) from None
     if asked not in ("auto", spec.format):
         raise JobError("source.format", f"{where} is read as {spec.format}, not as {asked}", "set it to auto")
     return spec
