@@ -12,12 +12,12 @@ from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
 from ...storage.file_list import FileColumns
+from ..files.place import image_uri, images_below
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .instances import MAX_ID, Instances, read_instances
 from .item import LISTED, Item, Raw, RawSource, bends, note, problem_record
 from .objects import UNUSABLE, Objects, Problem
-from ..files.place import image_uri, images_below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

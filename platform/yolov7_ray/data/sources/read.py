@@ -3,12 +3,12 @@
 from ... import storage
 from ...errors import JobError
 from ...storage.file_list import FileList
+from ..files.place import SETTINGS, located, only_file, settings_root
 from ..files.suffixes import IMAGE_SUFFIXES
 from . import coco, generated, voc, yolo
 from .detect import detected
 from .item import RawSource, note, problem_record
 from .objects import Problem
-from ..files.place import SETTINGS, located, only_file, settings_root
 from .spec import AutoSource, Source, YoloSource
 from .yolo_folder import read_settings
 

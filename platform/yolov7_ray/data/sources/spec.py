@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Union
 
 from pydantic import Field
 
-from ...jobs.spec import ImageSize, Name, Part, Positive, RawURI as URI, Seed
+from ...jobs.spec import ImageSize, Name, Part, Positive, Seed
+from ...jobs.spec import RawURI as URI
 
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
