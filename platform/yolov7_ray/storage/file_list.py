@@ -136,13 +136,16 @@ class FileList(Sequence[FileInfo]):
         """The path at one position."""
         return self._columns.path(self._rows[position])[self._skipped_bytes:].decode("utf-8", "surrogatepass")
 
-    def find(self, path: str) -> FileInfo | None:
-        """The file with just this path."""
+    def position(self, path: str) -> int | None:
+        """Where in the list the file with just this path is; None if there is none."""
         key = path.encode("utf-8", "surrogatepass")
         position = self._position(key)
-        if position == len(self) or self._key(position) != key:
-            return None
-        return self[position]
+        return position if position < len(self) and self._key(position) == key else None
+
+    def find(self, path: str) -> FileInfo | None:
+        """The file with just this path."""
+        position = self.position(path)
+        return None if position is None else self[position]
 
     def below(self, directory: str) -> "FileList":
         """The files below a directory, by their path in it."""

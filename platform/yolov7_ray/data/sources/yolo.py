@@ -4,7 +4,9 @@ All coordinates are fractions of the image's width and height. An image without 
 in which no image has one is an error. With `kpt_shape`, a line goes on with keypoints, which are left aside.
 """
 
-from dataclasses import dataclass
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
-from ...storage.file_list import FileMap
+from ...storage.file_list import FileColumns, FileMap
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
@@ -21,6 +23,8 @@ from .objects import Annotation, Objects, Problem
 from .yolo_folder import NAME_FILES, SPLITS, YoloFolder, label_candidates
 
 CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
+_COMPANIONS = (".txt", ".yaml", ".yml", ".names", ".data", ".md", ".cache")
+"""Endings of files that belong to a YOLO folder."""
 _NO_LABELS = {*NAME_FILES, "classes.txt", *(f"{word}.txt" for words in SPLITS.values() for word in words)}
 
 
@@ -45,6 +49,41 @@ class YoloItem(Item):
         return Raw(image, Objects.of(annotations), relative=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class YoloItems(Sequence[YoloItem]):
+    """Images of a split and their label files in columns; a slice holds only its own."""
+
+    folder: str
+    beside: str | None
+    """Directory of label files outside of the folder, which are named by their URIs."""
+    images: FileColumns
+    labels: FileColumns
+    """The label file of each image; without a path where it has none."""
+    first_id: int
+    num_classes: int
+    num_keypoint_values: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int | slice) -> "YoloItem | YoloItems":
+        if isinstance(index, slice):
+            first, last, _ = index.indices(len(self))
+            return replace(self, images=self.images[first:last], labels=self.labels[first:last],
+                           first_id=self.first_id + first)
+        image, label = self.images[index], self.labels[index]
+        mark = f"{label.mark} {label.num_bytes}" if label.path else "None None"
+        return YoloItem(image_id=self.first_id + range(len(self))[index], file_name=image.path,
+                        num_bytes=image.num_bytes, mark=f"{image.mark} {mark}",
+                        uri=storage.join(self.folder, image.path), labels_uri=self.labels_uri(label.path),
+                        num_classes=self.num_classes, num_keypoint_values=self.num_keypoint_values)
+
+    def labels_uri(self, path: str) -> str | None:
+        """Where a label file lies; None without a path."""
+        is_uri = self.beside is not None and path.startswith(self.beside + "/")
+        return (path if is_uri else storage.join(self.folder, path)) if path else None
+
+
 def read(spec) -> RawSource:
     """Read class names and the lists of files; label files are read with the images."""
     folder = YoloFolder.at(spec.uri, spec.settings)
@@ -63,56 +102,57 @@ class _Labels:
     """The label files of a folder, and those beside it where the folder is itself the images directory."""
 
     def __init__(self, folder: YoloFolder):
-        self.folder, self.used = folder, set()
+        self.folder, self.files = folder, folder.files.files
+        self.used = bytearray(len(self.files))
+        """For each file of the folder, whether it has been spoken of."""
         head, _, tail = (storage.absolute(folder.uri) + "/").rpartition("/images/")
         self.beside_uri = storage.join(head, "labels", tail) if head else None
         self.beside: FileMap | None = None
 
-    def of(self, path: str) -> tuple[FileInfo, str] | None:
-        """The label file of an image and its URI, None if there is none."""
+    def of(self, path: str) -> FileInfo | None:
+        """The label file of an image, its path a URI where it lies outside of the folder; None if there is none."""
         for candidate in label_candidates(path):
-            if found := self.folder.files.get(candidate):
-                self.used.add(candidate)
-                return found, storage.join(self.folder.uri, candidate)
+            position = self.files.position(candidate)
+            if position is not None:
+                self.used[position] = True
+                return self.files[position]
         if self.beside_uri is None:
             return None
         if self.beside is None:
             self.beside = storage.list_files(self.beside_uri).by_path
         found = self.beside.get(path.rpartition(".")[0] + ".txt")
-        return found and (found, storage.join(self.beside_uri, found.path))
+        return found and replace(found, path=storage.join(self.beside_uri, found.path))
 
-    def orphans(self, split: str, items: list[YoloItem]) -> list[dict]:
+    def orphans(self, split: str, items: YoloItems) -> list[dict]:
         """Records of label files beside those of the items that belong to no image of the folder."""
-        directories = {item.labels_uri.rpartition("/")[0] for item in items if item.labels_uri}
-        left = [path for path in self.folder.files if path.endswith(".txt") and path not in self.used
-                and storage.join(self.folder.uri, path).rpartition("/")[0] in directories
+        directories = {label.path.rpartition("/")[0] for label in items.labels if label.path}
+        left = [path for path, used in zip(self.files.paths(), self.used, strict=True)
+                if not used and path.endswith(".txt") and path.rpartition("/")[0] in directories
                 and path.rpartition("/")[2] not in _NO_LABELS
                 and not path.rpartition("/")[2].lower().startswith("readme")]
         if not left:
             return []
-        belonging = {candidate for path in self.folder.files if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
+        belonging = {candidate for path in self.files.paths() if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
                      for candidate in label_candidates(path)}
         orphans = sorted(set(left) - belonging)
-        self.used |= set(orphans)  # told once
+        for path in orphans:
+            self.used[self.files.position(path)] = True  # told once
         return [problem_record(split, Problem("label file without an image", path, is_image=True), path)
                 for path in orphans]
 
 
 def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[str],
-                num_classes: int) -> tuple[list[YoloItem], list[dict]]:
-    items: list[YoloItem] = []
-    infos, problems = _images(folder, split, places)
-    bare: list[str] = []
-    for info in infos:
-        found = labels.of(info.path)
-        if found is None:
-            bare.append(info.path)
-        label, labels_uri = found or (None, None)
-        items.append(YoloItem(
-            image_id=len(items), file_name=info.path, num_bytes=info.num_bytes,
-            mark=f"{info.mark} {label and label.mark} {label and label.num_bytes}",
-            uri=storage.join(folder.uri, info.path), labels_uri=labels_uri, num_classes=num_classes,
-            num_keypoint_values=folder.keypoints()))
+                num_classes: int) -> tuple[YoloItems, list[dict]]:
+    images, problems = _images(folder, split, places)
+    found, bare, outside = FileColumns(), [], []
+    for image in images:
+        label = labels.of(image.path)
+        found.append(label or FileInfo("", 0, ""))
+        if label is None:
+            bare.append(image.path)
+        elif labels.beside_uri and label.path.startswith(labels.beside_uri + "/"):
+            outside.append(label.path)
+    items = YoloItems(folder.uri, labels.beside_uri, images, found, 0, num_classes, folder.keypoints())
     if not items and not problems:
         raise JobError(storage.join(folder.uri, *places), "there are no images here",
                        "check source.uri and source.splits")
@@ -124,17 +164,15 @@ def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[st
         problems.append(note(split, "image without a label file, taken as one without objects", len(bare), bare[0]))
     if folder.keypoints() and items:
         problems.append(note(split, "keypoints left aside, the box taken", 1, "kpt_shape of data.yaml"))
-    outside = [item for item in items if labels.beside and item.labels_uri
-               and not item.labels_uri.startswith(folder.uri.rstrip("/") + "/")]
     if outside:
-        problems.append(note(split, "label file found beside source.uri", len(outside), outside[0].labels_uri))
+        problems.append(note(split, "label file found beside source.uri", len(outside), outside[0]))
     return items, problems
 
 
-def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[list[FileInfo], list[dict]]:
+def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[FileColumns, list[dict]]:
     """The images in directories, sorted, and in list files, in their order; records of the others."""
-    found: dict[str, FileInfo] = {}
-    problems: list[dict] = []
+    files, images, problems = folder.files.files, FileColumns(), []
+    taken = bytearray(len(files))
     for name in places:
         place = folder.place(name)
         if place is None and name.endswith(".txt"):
@@ -142,51 +180,63 @@ def _images(folder: YoloFolder, split: str, places: list[str]) -> tuple[list[Fil
         if place is None:
             raise JobError(storage.join(folder.uri, name), "there are no images here",
                            "check source.uri and source.splits")
-        if place in folder.files:
-            listed, records = _listed(folder, split, place)
-        else:
-            listed, records = _in_directory(folder, split, place)
-        repeated = [info.path for info in listed if info.path in found]
-        if repeated:
-            records.append(note(split, "image listed twice", len(repeated), repeated[0]))
-        found |= {info.path: info for info in listed}
+        listed, records = (_listed if place in folder.files else _in_directory)(folder, split, place)
         problems += records
-    return list(found.values()), problems
+        repeated = [position for position in listed if taken[position]]
+        if repeated:
+            problems.append(note(split, "image listed twice", len(repeated), files[repeated[0]].path))
+        for position in listed:
+            if not taken[position]:
+                taken[position] = True
+                images.append(files[position])
+    return images, problems
 
 
-def _listed(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
-    uri = storage.join(folder.uri, place)
+def _listed(folder: YoloFolder, split: str, place: str) -> tuple[Sequence[int], list[dict]]:
+    """Positions in the folder's list of the images that a list file names, once each, and records of the others."""
+    uri, files = storage.join(folder.uri, place), folder.files.files
     resolver = Resolver(folder.files.where(lambda path: path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)), uri,
                         IMAGE_SUFFIXES)
-    listed, problems, seen = [], [], 0
-    names = [line.strip() for line in read_text(uri).splitlines() if line.strip()]
-    found: dict[str, FileInfo] = {}
-    for name in names:
+    listed, others, problems, repeated = array("q"), [], [], 0
+    taken = bytearray(len(files))
+    for name in (line.strip() for line in read_text(uri).splitlines() if line.strip()):
         name = name.removeprefix(storage.absolute(folder.uri) + "/").removeprefix(folder.uri.rstrip("/") + "/")
         info = resolver.find(name)
         if info is None:
             missing = Problem("missing image file", f"no file {name} below {folder.uri}", is_image=True)
             problems.append(problem_record(split, missing, name))
-        elif info.path in found:
-            seen += 1
+            continue
+        position = files.position(info.path)
+        if taken[position]:
+            repeated += 1
+        elif info.path.lower().endswith(IMAGE_SUFFIXES):
+            listed.append(position)
         else:
-            found[info.path] = info
-    listed = [info for path, info in found.items() if path.lower().endswith(IMAGE_SUFFIXES)]
-    if seen:
-        problems.append(note(split, "image listed twice", seen, place))
-    return listed, problems + bends(split, resolver) + unreadable_pictures(split, list(found))
+            others.append(info.path)
+        taken[position] = True
+    if repeated:
+        problems.append(note(split, "image listed twice", repeated, place))
+    return listed, problems + bends(split, resolver) + unreadable_pictures(split, others)
 
 
-def _in_directory(folder: YoloFolder, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
-    inside = [path for path in folder.files if place == "." or path.startswith(place + "/")]
-    images = [info for path, info in folder.files.items() if (place == "." or path.startswith(place + "/"))
-              and path.lower().endswith(IMAGE_SUFFIXES)]
-    others = [path for path in inside if not path.lower().endswith(
-        (*IMAGE_SUFFIXES, *OTHER_PICTURES, ".txt", ".yaml", ".yml", ".names", ".data", ".md", ".cache"))]
-    problems = unreadable_pictures(split, inside)
+def _in_directory(folder: YoloFolder, split: str, place: str) -> tuple[Sequence[int], list[dict]]:
+    """Positions in the folder's list of the images below a directory, and records of the others."""
+    listed, pictures, others = array("q"), [], []
+    prefix = "" if place == "." else place + "/"
+    for position, path in enumerate(folder.files):
+        if not path.startswith(prefix):
+            continue
+        lower = path.lower()
+        if lower.endswith(IMAGE_SUFFIXES):
+            listed.append(position)
+        elif lower.endswith(OTHER_PICTURES):
+            pictures.append(path)
+        elif not lower.endswith(_COMPANIONS):
+            others.append(path)
+    problems = unreadable_pictures(split, pictures)
     if others:
         problems.append(note(split, "file of another kind left aside", len(others), others[0]))
-    return images, problems
+    return listed, problems
 
 
 def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:
