@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
 from . import activity, disk
 from .disk import DiskFull, FileInfo, Skipped, digest, write_at, write_failure
-from .location import ARCHIVES, absolute, join, outermost, plain, scheme_of
+from .location import ARCHIVES, absolute, is_remote, is_shared, join, plain, scheme_of, shown
 from .store import Store
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     from .file_list import FileList
 
 __all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "Skipped", "StorageError", "absolute", "digest",
-           "join", "plain", "write_failure"]  # and below
+           "is_shared", "join", "plain", "shown", "write_failure"]  # and below
 
 PATIENCE = "YOLOV7_RAY_STORAGE_PATIENCE_S"
 """Environment variable with another retry time than that of `retry`, for a job whose work would be lost."""
@@ -62,16 +62,6 @@ SCHEMES: dict[str, Callable[[str], Store]] = {"s3": _s3}
 """Scheme of a URI -> its store; a URI without a scheme is a local path. A new scheme is one line here."""
 READ_ONLY: dict[str, Callable[[str], Store]] = dict.fromkeys(ARCHIVES, _archive)
 """The same for places of raw data alone; all other schemes are fsspec's."""
-
-
-def is_remote(uri: str) -> bool:
-    """Whether `uri` has a scheme, and so is not a local path."""
-    return scheme_of(uri) != ""
-
-
-def is_shared(uri: str) -> bool:
-    """Whether `uri` does not depend on a working directory, nor does the place of its archive."""
-    return is_remote(outermost(uri)) or outermost(uri).startswith("/")
 
 
 def is_readable(uri: str) -> bool:

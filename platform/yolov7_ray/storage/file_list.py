@@ -55,15 +55,14 @@ class FileColumns(Sequence[FileInfo]):
         cut._sizes = self._sizes[first:last]
         return cut
 
-    def path(self, row: int) -> bytes:
-        """The path of a file in UTF-8."""
-        return bytes(self._paths[self._path_ends[row]:self._path_ends[row + 1]])
+    def path(self, row: int, skipped_bytes: int = 0) -> bytearray:
+        """The path of a file in UTF-8, without its first bytes."""
+        return self._paths[self._path_ends[row] + skipped_bytes:self._path_ends[row + 1]]
 
     def info(self, row: int, skipped_bytes: int = 0) -> FileInfo:
         """A file, its path without the first bytes."""
-        path = self._paths[self._path_ends[row] + skipped_bytes:self._path_ends[row + 1]]
         mark = self._marks[self._mark_ends[row]:self._mark_ends[row + 1]]
-        return FileInfo(path.decode("utf-8", "surrogatepass"), self._sizes[row], mark.decode())
+        return FileInfo(self.path(row, skipped_bytes).decode("utf-8", "surrogatepass"), self._sizes[row], mark.decode())
 
     def order(self) -> Sequence[int]:
         """The rows in order of path."""
@@ -130,11 +129,11 @@ class FileList(Sequence[FileInfo]):
     def paths(self) -> Iterator[str]:
         """The paths in order."""
         path, skipped_bytes = self._columns.path, self._skipped_bytes
-        return (path(row)[skipped_bytes:].decode("utf-8", "surrogatepass") for row in self._rows)
+        return (path(row, skipped_bytes).decode("utf-8", "surrogatepass") for row in self._rows)
 
     def path_at(self, position: int) -> str:
         """The path at one position."""
-        return self._columns.path(self._rows[position])[self._skipped_bytes:].decode("utf-8", "surrogatepass")
+        return self._key(position).decode("utf-8", "surrogatepass")
 
     def position(self, path: str) -> int | None:
         """Where in the list the file with just this path is; None if there is none."""
@@ -167,13 +166,13 @@ class FileList(Sequence[FileInfo]):
         """The same as a mapping."""
         return FileMap(self)
 
-    def _key(self, position: int) -> bytes:
-        return self._columns.path(self._rows[position])[self._skipped_bytes:]
+    def _key(self, position: int) -> bytearray:
+        return self._columns.path(self._rows[position], self._skipped_bytes)
 
     def _position(self, key: bytes) -> int:
         """Position of the first path that does not come before `key`."""
         if not self._samples:
-            self._samples = [self._key(position) for position in range(0, len(self), SAMPLE_EVERY)]
+            self._samples = [bytes(self._key(position)) for position in range(0, len(self), SAMPLE_EVERY)]
         last = min(bisect_left(self._samples, key) * SAMPLE_EVERY, len(self))
         return bisect_left(range(len(self)), key, max(last - SAMPLE_EVERY, 0), last, key=self._key)
 

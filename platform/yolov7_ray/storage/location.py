@@ -5,6 +5,7 @@ import re
 
 ARCHIVES = ("zip", "tar")
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_QUERY = re.compile(r"(?<=://)([^?]*)\?[^!]*")
 _CHAINED = re.compile(rf"^({'|'.join(ARCHIVES)})://(.*?)::(.+)$")
 
 
@@ -14,10 +15,22 @@ def scheme_of(uri: str) -> str:
     return "" if match is None or match[1].lower() == "file" else match[1].lower()
 
 
+def is_remote(uri: str) -> bool:
+    """Whether `uri` has a scheme, and so is not a local path."""
+    return scheme_of(uri) != ""
+
+
+def is_shared(uri: str) -> bool:
+    """Whether `uri` does not depend on a working directory, nor does the place of its archive."""
+    return is_remote(outermost(uri)) or outermost(uri).startswith("/")
+
+
 def plain(uri: str) -> str:
     """The location without ``file://``; fsspec's ``zip://path::archive`` is written as ``zip://archive!/path``."""
+    if match := _SCHEME.match(uri):
+        uri = match[1].lower() + uri[len(match[1]):]
     if match := _CHAINED.match(uri):
-        return inside(match[1], plain(match[3]), match[2])
+        return inside(match[1], plain(match[3]), "" if "*" in match[2] else match[2])
     return uri.removeprefix("file://")
 
 
@@ -52,3 +65,8 @@ def outermost(uri: str) -> str:
     while scheme_of(uri) in ARCHIVES:
         uri = parts(uri)[0]
     return uri
+
+
+def shown(uri: str) -> str:
+    """The location without the query of a web address, which may hold a key."""
+    return _QUERY.sub(r"\1?…", uri)

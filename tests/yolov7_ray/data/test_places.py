@@ -409,6 +409,7 @@ def test_a_zip_in_s3_is_read_by_ranges(tmp_path, s3, counted):
     read = [request.rpartition("=")[2].split("-") for request in requests(counted)]
     assert len(read) == 2 and sum(int(last) - int(first) for first, last in read) < item.num_bytes + 1000
     assert storage.plain(f"zip://images::{s3}/x.zip") == f"zip://{s3}/x.zip!/images"
+    assert storage.plain(f"zip://*::{s3}/x.zip") == f"zip://{s3}/x.zip!"
 
 
 def test_files_in_a_zip_are_verified_and_odd_ones_told(tmp_path):
@@ -472,6 +473,7 @@ def test_schemes_that_nobody_knows_and_places_that_are_only_read():
     for uri in ("gs://b/x", "zip://x.zip!", "memory://x"):
         with pytest.raises(JobError, match="dataset: scheme '.*' is unknown; give a local path or s3://bucket/prefix"):
             validate(job | {"source": {"format": "shapes"}, "dataset": uri})
+    assert storage.plain("S3://b/x") == "s3://b/x" and storage.plain("File:///x") == "/x"
     relative = validate(job | {"source": {"format": "auto", "uri": "zip://images::x.zip"}, "dataset": "/d"})
     assert relative.source.uri == "zip://x.zip!/images" and absolute(relative).source.uri == f"zip://{Path.cwd()}/x.zip!/images"
     with pytest.raises(JobError, match="source.uri: 'zip://x.zip!/images' is relative to this machine's working directory"):
@@ -552,6 +554,7 @@ def test_a_zip_on_the_web_is_read_by_ranges(tmp_path, web):
     uri = f"{address}/export?key=a/b"  # as Roboflow's links are: nothing says that it is a zip
     assert ingest_here(auto(uri), str(tmp_path / "dataset"))["fingerprint"] == expected["fingerprint"]
     assert all(bytes_ for _, bytes_ in handler.asked)
+    assert load_manifest(str(tmp_path / "dataset")).source["uri"] == f"zip://{address}/export?…!"  # no key in it
     handler.ranges = False
     with pytest.raises(JobError, match="the server gives no parts of files; download it"):
         opened(auto(f"{address}/export?x"))

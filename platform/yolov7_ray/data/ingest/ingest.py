@@ -193,9 +193,13 @@ def _assemble(spec, uri: str, source: RawSource, classes: list[int], class_map: 
     dropped: Counter[str] = Counter()
     for loss in losses(problems):
         dropped[loss.reason] += loss.count
-    origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
+    origin = {"format": spec.source.format, "uri": _shown(spec.source), "digest": digest}
     return Manifest(tuple(source.classes[i] for i in classes), tuple(source.class_ids[i] for i in classes), splits,
                     origin, dict(sorted(dropped.items()))), problems
+
+
+def _shown(section) -> str | None:
+    return storage.shown(section.uri) if "uri" in type(section).model_fields else None
 
 
 def _listed(problems: Iterable[dict]) -> bytes:

@@ -63,7 +63,7 @@ def described(spec: Source, source: RawSource) -> str:
     images = ", ".join(f"{split} {len(items):,} images" for split, items in source.splits.items())
     names = ", ".join(source.classes[:8]) + (", …" if len(source.classes) > 8 else "")
     first = next((items[0].file_name for items in source.splits.values() if len(items)), "none")
-    return f"{spec.format} at {spec.uri}: {images}; {len(source.classes)} classes ({names}); e.g. {first}"
+    return f"{spec.format} at {storage.shown(spec.uri)}: {images}; {len(source.classes)} classes ({names}); e.g. {first}"
 
 
 def read_source(spec: Source) -> RawSource:
