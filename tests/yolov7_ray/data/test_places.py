@@ -23,8 +23,9 @@ import pytest
 from conftest import ingest_here, jpeg, make_coco, make_voc, make_yolo
 from yolov7_ray import storage
 from yolov7_ray.data.manifest import load_manifest
-from yolov7_ray.data.sources.item import CHANGED, GONE, changes, fetched
-from yolov7_ray.data.sources.read import described, opened, read_source
+from yolov7_ray.data.sources.detect import FORMATS, Format
+from yolov7_ray.data.sources.item import CHANGED, DENIED, GONE, changes, fetched
+from yolov7_ray.data.sources.read import described, opened, read_source, resolved
 from yolov7_ray.data.sources.spec import AutoSource, CocoSource, YoloSource
 from yolov7_ray.errors import Corrupt, JobError, NotFound, StorageError
 from yolov7_ray.jobs.job_file import validate
@@ -140,6 +141,7 @@ def test_names_that_are_no_text_are_counted(folder):
 
 def test_directories_that_cannot_be_read_are_losses(folder):
     (folder / "images/val").chmod(0)
+    (folder / "images/train/0.jpg").chmod(0)
     is_root = os.geteuid() == 0
     if is_root:  # to whom permissions do not apply
         os.seteuid(65534)
@@ -147,6 +149,7 @@ def test_directories_that_cannot_be_read_are_losses(folder):
         assert [skip[:2] for skip in storage.list_files(str(folder)).skipped] == [("images/val", "access is denied")]
         _, source = opened(auto(folder))
         assert told(source)["!left out: access is denied"] == 1 and list(source.splits) == ["train"]
+        assert [raw.problem and raw.problem.reason for raw in map(fetched, source.splits["train"])] == [DENIED, None, None, None]
         with pytest.raises(JobError, match="images/val: access is denied; check the permissions"):
             storage.list_files(str(folder / "images/val"))
     finally:
@@ -394,6 +397,20 @@ def test_a_tar_is_read_where_it_lies(tmp_path, s3):
     storage.upload(tmp_path / "set.tar", s3 + "/set.tar")
     with pytest.raises(JobError, match="set.tar: is a tar, which has no table of contents: .*; unpack it there, or give a zip"):
         opened(auto(s3 + "/set.tar"))
+
+
+@pytest.mark.parametrize("name", ["auto", "yolo"])
+def test_a_tar_of_samples_is_a_file_of_its_folder(tmp_path, monkeypatch, name):
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            archive.add(__file__, f"{number}.py")
+    spec = AutoSource(format="auto", uri=f"{tmp_path}/1.tar") if name == "auto" else YoloSource(format="yolo", uri=f"{tmp_path}/1.tar")
+    with pytest.raises(JobError, match="/1.tar holds no annotations of a known format"):
+        resolved(spec)
+    shards = Format("shards", lambda listing: listing.probes(".tar"),
+                    lambda spec, listing, paths: YoloSource(format="yolo", uri=spec.uri, splits={"train": paths}))
+    monkeypatch.setitem(FORMATS, "yolo", shards)
+    assert (resolved(spec).uri, resolved(spec).splits) == (str(tmp_path), {"train": ["1.tar"]})
 
 
 def test_a_zip_in_s3_is_read_by_ranges(tmp_path, s3, counted):

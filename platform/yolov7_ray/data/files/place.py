@@ -89,7 +89,7 @@ def only_file(folder: str, name: str) -> tuple[str, FileList]:
         beside = storage.list_files(above)
         if any(path.lower().endswith(IMAGE_SUFFIXES) for path in beside.paths()):
             folder, name, files = above, f"{directory}/{name}", beside
-    return folder, files.where(lambda path: path == name or not path.lower().endswith((*ANNOTATIONS, ".txt")))
+    return folder, files.where(lambda path: path == name or not path.lower().endswith((*ANNOTATIONS, *ARCHIVES, ".txt")))
 
 
 def settings_root(settings_uri: str, path: str) -> str:

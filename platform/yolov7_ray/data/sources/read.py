@@ -3,10 +3,12 @@
 from ... import storage
 from ...errors import JobError
 from ...storage.file_list import FileList
+from ...storage.location import scheme_of
+from ..files.listing import Listing
 from ..files.place import SETTINGS, located, only_file, settings_root
 from ..files.suffixes import IMAGE_SUFFIXES
 from . import coco, generated, voc, yolo
-from .detect import detected
+from .detect import FORMATS, detected
 from .item import RawSource, note, problem_record
 from .objects import Problem
 from .spec import AutoSource, Source, YoloSource
@@ -22,10 +24,18 @@ def resolved(spec: Source) -> Source:
         return spec
     with storage.listed_once() as lists:
         uri, file = located(spec.uri)
+        if (scheme_of(spec.uri), scheme_of(uri)) == ("", "tar") and not _is_known(spec, uri):
+            uri, _, file = storage.absolute(spec.uri).rpartition("/")  # a shard of samples, not a folder that was packed
         spec = spec.model_copy(update={"uri": uri})
         if file:
             return _of_file(spec, file, lists)
         return detected(spec) if isinstance(spec, AutoSource) else spec
+
+
+def _is_known(spec: Source, uri: str) -> bool:
+    """Whether what lies in an archive is a folder of the format, of any for `auto`."""
+    listing = Listing(uri)
+    return any(known.evidence(listing) for name, known in FORMATS.items() if spec.format in ("auto", name))
 
 
 def _of_file(spec: Source, file: str, lists: dict[str, FileList]) -> Source:
