@@ -72,7 +72,19 @@ def _check_uri(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
-URI = Annotated[str, BeforeValidator(lambda v: str(v) if v is not None else v), AfterValidator(_check_uri)]
+def _check_raw_uri(uri: str) -> str:
+    if not storage.is_readable(uri):
+        raise ValueError(f"scheme '{uri.partition('://')[0]}' is unknown; give a local path, s3://, gs://, abfs:// or "
+                         "https://")
+    return storage.plain(uri) if storage.is_remote(storage.plain(uri)) else _check_uri(uri)
+
+
+_AS_TEXT = BeforeValidator(lambda v: str(v) if v is not None else v)
+
+URI = Annotated[str, _AS_TEXT, AfterValidator(_check_uri)]
+
+RawURI = Annotated[str, _AS_TEXT, AfterValidator(_check_raw_uri)]
+"""Where raw data are read: all of `URI`, and what fsspec reads."""
 
 
 def shortened(value: object) -> str:

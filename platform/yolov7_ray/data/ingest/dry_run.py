@@ -11,29 +11,34 @@ from .spec import IngestSpec
 def ingest_lines(spec: IngestSpec) -> list[Line]:
     """Source and dataset; JobError if a split is missing."""
     source = spec.source
+    raw = None
     if source.format == "shapes":
         lines = [("source", f"{in_words(source.splits)} generated, {source.image_size_px} px")]
     elif source.format == "auto":
-        from ..sources.read import described, read_source, resolved  # they import numpy
+        from ..sources.read import described, opened  # they import numpy
+
+        found, raw = opened(source)
+        lines = [("source", described(found, raw))]
+    else:
+        from ..sources.read import resolved
 
         found = resolved(source)
-        lines = [("source", described(found, read_source(found)))]
-    else:
-        for split, where in (source.splits or {}).items():
+        for split, where in (found.splits or {}).items():
             for place in where if isinstance(where, list) else [getattr(where, "annotations", where)]:
-                path = storage.join(source.uri, place)
+                path = storage.join(found.uri, place)
                 if not storage.exists(path):
                     raise JobError(f"source.splits.{split}", f"{path} does not exist",
                                    "set source.uri to the root of the data, and source.splits to what lies below it")
-        if not storage.exists(source.uri):
-            raise JobError("source.uri", f"{source.uri} does not exist", "set it to the root of the data")
-        splits = ", ".join(source.splits) if source.splits else "the splits that are found there"
-        lines = [("source", f"{source.format} at {source.uri}: {splits}")]
+        if not storage.exists(found.uri):
+            raise JobError("source.uri", f"{found.uri} does not exist", "set it to the root of the data")
+        splits = ", ".join(found.splits) if found.splits else "the splits that are found there"
+        lines = [("source", f"{found.format} at {found.uri}: {splits}")]
     if spec.splits:
-        from ..sources.read import read_source, resolved
+        from ..sources.read import opened
         from .splits import in_words as made, with_splits
 
-        lines.append(("splits", f"made: {made(with_splits(read_source(resolved(source)), spec.splits, spec.group_by))}"))
+        raw = with_splits(raw or opened(source)[1], spec.splits, spec.group_by)
+        lines.append(("splits", f"made: {made(raw)}"))
     state = "will be written"
     if storage.exists(storage.join(spec.dataset, MANIFEST)):
         state = "exists; it will be replaced" if spec.overwrite else "exists already"

@@ -21,7 +21,7 @@ from ...errors import AlreadyExists, JobError, NotFound
 from ...jobs.progress_line import ProgressLine
 from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from ..sources.item import RawSource
-from ..sources.read import described, read_source, resolved
+from ..sources.read import described, opened
 from .losses import Loss, check_losses, losses, table, totals
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 from .splits import with_splits
@@ -43,8 +43,9 @@ def ingest(spec, run_name: str) -> dict:
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
     started = time.monotonic()
-    asked, spec = spec.source.format, spec.model_copy(update={"source": resolved(spec.source)})
-    source = read_source(spec.source)
+    asked = spec.source.format
+    section, source = opened(spec.source)
+    spec = spec.model_copy(update={"source": section})
     if asked != spec.source.format:
         print(f"{run_name}: {described(spec.source, source)}")
     known = [*itertools.chain(*source.problems.values())]
@@ -204,9 +205,13 @@ def _assemble(spec, uri: str, source: RawSource, classes: tuple, class_ids: tupl
     dropped: Counter[str] = Counter()
     for loss in found:
         dropped[loss.reason] += loss.count
-    origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
+    origin = {"format": spec.source.format, "uri": _shown(spec.source), "digest": digest}
     return Manifest(classes, class_ids, splits, origin, dict(sorted(dropped.items())),
                     tuple(asdict(loss) for loss in found)), problems
+
+
+def _shown(section) -> str | None:
+    return storage.shown(section.uri) if "uri" in type(section).model_fields else None
 
 
 def _listed(problems: Iterable[dict]) -> bytes:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ... import storage
 from ...errors import JobError
 from ..manifest import ARROW_SCHEMA
-from ..sources.item import Item, Raw, problem_record
+from ..sources.item import Item, Raw, changes, fetched, problem_record
 from ..sources.objects import Problem
 from .rows import KEPT, LEFT_OUT, Row, build_row, record_batch
 
@@ -114,7 +114,7 @@ def _write_rows(task: ShardTask, file: BinaryIO, receipt: dict) -> None:
     with pa.ipc.new_file(file, ARROW_SCHEMA) as writer:
         for item, raw in _fetched(task.items):
             row, problems = build_row(item, raw, task.class_map)
-            _record_problems(task, item, problems, receipt)
+            _record_problems(task, item, changes(item, raw) + problems, receipt)
             if row is None:
                 continue
             if pending and pending_bytes + len(row.image) > BATCH_BYTES:
@@ -135,7 +135,7 @@ def _fetched(items: Sequence[Item]) -> Iterator[tuple[Item, Raw]]:
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[list[tuple[Item, Raw]]]] = deque()
         for group in plan_shards(items, READ_BYTES):
-            ahead.append(pool.submit(lambda group: [(item, item.fetch()) for item in group], group))
+            ahead.append(pool.submit(lambda group: [(item, fetched(item)) for item in group], group))
             if len(ahead) > READERS:
                 yield from ahead.popleft().result()
         for future in ahead:

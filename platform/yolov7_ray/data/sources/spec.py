@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Union
 
 from pydantic import Field
 
-from ...jobs.spec import URI, ImageSize, Name, Part, Positive, Seed
+from ...jobs.spec import ImageSize, Name, Part, Positive, Seed
+from ...jobs.spec import RawURI as URI
 
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
@@ -14,7 +15,7 @@ class AutoSource(Part):
 
     format: Literal["auto"]
     uri: URI
-    """Root of the data."""
+    """Root of the data, an archive of it (.zip, .tar), or an annotation file, which is then all that counts."""
     splits: None = None
     """As found; set the format to name them yourself."""
     classes: list[str] | None = None
@@ -51,6 +52,8 @@ class YoloSource(Part):
     """Split name -> directory of images, .txt list of images, or several; default: those of data.yaml, or as found."""
     classes: list[str] | None = None
     """Class names in index order; default: `names` of data.yaml, or obj.names or classes.txt, under uri."""
+    settings: URI | None = None
+    """The data.yaml that counts; default: the one under uri, if there is one."""
 
 
 class VocSource(Part):
