@@ -7,12 +7,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from ...errors import JobError
 from ...storage.disk import FileInfo
 from ..files.listing import MAX_PROBES, Listing
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES
 from .spec import AutoSource, CocoSource, CocoSplit, Source, VocSource, YoloSource
+from .tables import csv_boxes, openimages
 from .yolo_folder import SPLITS, YoloFolder, label_candidates
 
 _COCO = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
@@ -28,8 +31,8 @@ class Format:
     title: str
     evidence: Callable[[Listing], Collection[str]]
     """Files that only a folder of this format has, none if it has none; the first is shown to the user."""
-    section: Callable[[AutoSource, Listing, Any], Source]
-    """The source section that reads the folder, from its listing and the evidence."""
+    section: Callable[[AutoSource, Listing, Any], Source] | None = None
+    """The source section that reads the folder, from its listing and the evidence; None: its reader finds the rest."""
 
 
 def detected(spec: AutoSource) -> Source:
@@ -49,7 +52,9 @@ def detected(spec: AutoSource) -> Source:
         raise JobError("source.format", f"{spec.uri} may be read as {readings}",
                        f"set source.format to {' or '.join(found)}")
     [(name, evidence)] = found.items()
-    return FORMATS[name].section(spec, listing, evidence)
+    if section := FORMATS[name].section:
+        return section(spec, listing, evidence)
+    return TypeAdapter(Source).validate_python({"format": name, "uri": spec.uri, "classes": spec.classes})
 
 
 # --- COCO -----------------------------------------------------------------------------------------------
@@ -143,6 +148,8 @@ def _voc_section(spec: AutoSource, listing: Listing, evidence: list[str]) -> Voc
 
 FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
+    "csv": Format("CSV", csv_boxes.evidence),
+    "openimages": Format("OpenImages CSV", openimages.evidence),
     "voc": Format("Pascal VOC XML", _voc_evidence, _voc_section),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),
 }

@@ -48,10 +48,11 @@ class FileItem(Item):
     uri: str
     objects: Objects
     declared_hw: tuple[int, int] | None = None
+    relative: bool = False
 
     def fetch(self) -> Raw:
         """Read the file."""
-        return Raw(storage.read_bytes(self.uri), self.objects, declared_hw=self.declared_hw)
+        return Raw(storage.read_bytes(self.uri), self.objects, self.relative, self.declared_hw)
 
 
 @dataclass(frozen=True)

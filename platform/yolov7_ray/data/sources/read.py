@@ -5,8 +5,16 @@ from . import coco, generated, voc, yolo
 from .detect import detected
 from .item import RawSource
 from .spec import AutoSource, Source
+from .tables import csv_boxes, openimages
 
-READERS = {"coco": coco.read, "yolo": yolo.read, "voc": voc.read, "shapes": generated.read}
+READERS = {
+    "coco": coco.read,
+    "csv": csv_boxes.read,
+    "openimages": openimages.read,
+    "shapes": generated.read,
+    "voc": voc.read,
+    "yolo": yolo.read,
+}
 """`format` of a source section -> the function that reads it."""
 
 
