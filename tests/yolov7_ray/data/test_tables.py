@@ -3,12 +3,13 @@
 import pytest
 from conftest import ingest_here, jpeg
 from test_folders import boxes, rows_of, told, write
+
 from yolov7_ray import storage
 from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.data.sources.read import read_source, resolved
-from yolov7_ray.data.sources.spec import AutoSource, CsvSource, OpenImagesSource
+from yolov7_ray.data.sources.spec import AutoSource, CsvSource
 from yolov7_ray.errors import JobError
 
 TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
@@ -77,7 +78,8 @@ def test_dialects(tmp_path, text, expected, encoding):
 
 def test_rows_in_trouble(tmp_path):
     table = TENSORFLOW + "".join(f"{row}\n" for row in (
-        "a.jpg,128,96,dog,30,40,10,20", "a.jpg,128,96,dog,10,20,30,40", "a.jpg,128,96,dog,1,x,3,4", "b.jpg,128,96,,,,,"))
+        "a.jpg,128,96,dog,30,40,10,20", "a.jpg,128,96,dog,10,20,30,40", "a.jpg,128,96,dog,1,x,3,4",
+        "b.jpg,128,96,,,,,"))
     source = auto(write(tmp_path, {"a.jpg": jpeg(1), "b.jpg": jpeg(2), "c.jpg": jpeg(3), "boxes.csv": table}))
     [first, background], problems = rows_of(source)
     assert boxes(first) == [[10, 20, 30, 40]] and boxes(background) == []
@@ -108,7 +110,8 @@ def test_a_header_with_several_readings_is_named(tmp_path, header):
 
 
 def test_a_table_without_classes_needs_the_one(tmp_path):
-    write(tmp_path, {"train/a.jpg": jpeg(1), "train.csv": 'image_id,width,height,bbox,source\na,128,96,"[1, 2, 3, 4]",x\n'})
+    write(tmp_path, {"train/a.jpg": jpeg(1),
+                     "train.csv": 'image_id,width,height,bbox,source\na,128,96,"[1, 2, 3, 4]",x\n'})
     with pytest.raises(JobError, match="names no class"):
         auto(tmp_path)
     assert boxes(rows_of(auto(tmp_path, classes=["wheat"]))[0][0]) == [[1, 2, 4, 6]]
@@ -119,5 +122,13 @@ def test_tables_in_s3(tmp_path, s3, files):
     for name, content in files.items():
         storage.write_bytes(storage.join(s3, "raw", name), content if isinstance(content, bytes) else content.encode())
     ingest_here(AutoSource(format="auto", uri=storage.join(s3, "raw")), str(tmp_path / "set"))
+    manifest = load_manifest(str(tmp_path / "set"))
+    assert [manifest.split(split).num_objects for split in ("train", "val")] == [2, 1]
+
+
+@pytest.mark.parametrize("files", [OPEN_IMAGES_FILES, CSV_FILES])
+def test_ingest_in_ray(ray_session, tmp_path, files):
+    source = AutoSource(format="auto", uri=str(write(tmp_path / "raw", files)))
+    ingest(IngestSpec(kind="ingest", source=source, dataset=str(tmp_path / "set")), "ingest-test")
     manifest = load_manifest(str(tmp_path / "set"))
     assert [manifest.split(split).num_objects for split in ("train", "val")] == [2, 1]

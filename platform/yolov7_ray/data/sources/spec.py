@@ -10,7 +10,7 @@ SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
 class AutoSource(Part):
-    """A folder whose format is found out: COCO, YOLO or Pascal VOC."""
+    """A folder whose format is found out."""
 
     format: Literal["auto"]
     uri: URI

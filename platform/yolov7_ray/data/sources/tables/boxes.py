@@ -79,10 +79,10 @@ class Boxes:
         repeated[first] = False
         repeated &= labels != UNUSABLE
         problems = dict(self._problems)
-        problems.update((int(row), Problem(DUPLICATE, f"box {boxes[row].tolist()}")) for row in np.flatnonzero(repeated))
+        problems |= {row: Problem(DUPLICATE, f"box {boxes[row].tolist()}") for row in np.flatnonzero(repeated).tolist()}
         zeros = np.zeros(n, np.int32)
-        columns = Objects(np.where(repeated, UNUSABLE, labels).astype(np.int32), boxes, crowd, np.full(n, np.nan), zeros,
-                          np.zeros(0, np.int32), np.zeros(0, np.float32), problems)
+        columns = Objects(np.where(repeated, UNUSABLE, labels).astype(np.int32), boxes, crowd, np.full(n, np.nan),
+                          zeros, np.zeros(0, np.int32), np.zeros(0, np.float32), problems)
         order = np.argsort(image, kind="stable")
         order = order[image[order] >= 0]
         return columns.take(order), np.bincount(image[order], minlength=int(target.max(initial=-1)) + 1)
@@ -106,8 +106,8 @@ class _Items(Sequence):
         index = range(len(self))[index]
         image = self.images[index]
         return FileItem(image_id=index, file_name=image.path, num_bytes=image.num_bytes, mark=image.mark + self.digest,
-                        uri=storage.join(self.uri, image.path), relative=self.relative, declared_hw=self.sizes.get(index),
-                        objects=self.objects.cut(self.ends[index], self.ends[index + 1]))
+                        uri=storage.join(self.uri, image.path), relative=self.relative,
+                        declared_hw=self.sizes.get(index), objects=self.objects.cut(self.ends[index], self.ends[index + 1]))
 
 
 class Folder:

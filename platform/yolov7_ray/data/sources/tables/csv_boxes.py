@@ -18,7 +18,7 @@ from ...files.text import decode, read_bytes
 from ..item import RawSource
 from ..objects import Problem
 from .boxes import Boxes, Folder, joined
-from .delimited import first_cells, plain, rows
+from .delimited import first_cells, is_open_images, plain, rows
 from .splits import by_split
 
 SUFFIXES = (".csv", ".tsv")
@@ -57,9 +57,8 @@ def columns_of(cells: list[str]) -> Columns | None:
 
 def evidence(listing: Listing) -> list[str]:
     """Tables of boxes; those of OpenImages are another format."""
-    from .openimages import is_boxes
     return [path for path in listing.probes(*SUFFIXES)
-            if columns_of(cells := first_cells(listing.start(path))) and not is_boxes(cells)]
+            if columns_of(cells := first_cells(listing.start(path))) and not is_open_images(cells)]
 
 
 def read(spec) -> RawSource:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 
 DELIMITERS = ",;\t"
+OPEN_IMAGES = ("imageid", "labelname", "xmin", "ymin", "xmax", "ymax")
+"""Columns of OpenImages' boxes, beside IsGroupOf or Confidence."""
 
 
 def delimiter_of(text: str) -> str:
@@ -34,3 +36,9 @@ def first_cells(text: str) -> list[str]:
         return next(rows(text), (0, []))[1]
     except csv.Error:
         return []
+
+
+def is_open_images(cells: list[str]) -> bool:
+    """Whether this is the header of a table of boxes of OpenImages."""
+    names = set(map(plain, cells))
+    return set(OPEN_IMAGES) <= names and bool({"isgroupof", "confidence"} & names)

@@ -11,20 +11,13 @@ from ..item import RawSource
 from ..objects import Problem
 from .boxes import Boxes, Folder, joined
 from .csv_boxes import SUFFIXES, _box, _text
-from .delimited import first_cells, plain, rows
+from .delimited import OPEN_IMAGES, first_cells, is_open_images, plain, rows
 from .splits import by_split
-
-_COLUMNS = ("imageid", "labelname", "xmin", "ymin", "xmax", "ymax")
-
-
-def is_boxes(cells: list[str]) -> bool:
-    """Whether this is the header of a table of boxes of OpenImages."""
-    return set(_COLUMNS) <= {plain(cell) for cell in cells} and {"isgroupof", "confidence"} & set(map(plain, cells)) != set()
 
 
 def evidence(listing: Listing) -> list[str]:
     """Tables of boxes."""
-    return [path for path in listing.probes(*SUFFIXES) if is_boxes(first_cells(listing.start(path)))]
+    return [path for path in listing.probes(*SUFFIXES) if is_open_images(first_cells(listing.start(path)))]
 
 
 def read(spec) -> RawSource:
@@ -33,7 +26,7 @@ def read(spec) -> RawSource:
     splits = spec.splits or by_split(evidence(listing))
     if not splits:
         raise JobError("source.uri", f"no table of OpenImages' boxes is at {spec.uri}",
-                       f"its header names {', '.join(_COLUMNS)}, and IsGroupOf or Confidence")
+                       f"its header names {', '.join(OPEN_IMAGES)}, and IsGroupOf or Confidence")
     texts = {split: _text(spec.uri, path) for split, path in splits.items()}
     described = _descriptions(spec.uri, listing)
     found = {split: list(_rows(text, splits[split])) for split, (text, _) in texts.items()}
@@ -48,7 +41,7 @@ def read(spec) -> RawSource:
 def _rows(text: str, path: str):
     table = rows(text)
     _, header = next(table, (0, []))
-    if not is_boxes(header):
+    if not is_open_images(header):
         raise JobError(path, f"is no table of OpenImages' boxes: {', '.join(header)}", "check source.splits")
     names = [plain(name) for name in header]
     for line, cells in table:
@@ -62,7 +55,7 @@ def _boxes(table, path: str, described: dict[str, str], label_of: dict[str, int]
         if not row["imageid"]:
             boxes.tell("row without an image name", where)
             continue
-        image, box = boxes.image(row["imageid"]), _box([row[name] for name in _COLUMNS[2:]])
+        image, box = boxes.image(row["imageid"]), _box([row[name] for name in OPEN_IMAGES[2:]])
         name = described.get(row["labelname"], row["labelname"])
         if box is None:
             continue
