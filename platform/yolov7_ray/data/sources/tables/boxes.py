@@ -107,7 +107,8 @@ class _Items(Sequence):
         image = self.images[index]
         return FileItem(image_id=index, file_name=image.path, num_bytes=image.num_bytes, mark=image.mark + self.digest,
                         uri=storage.join(self.uri, image.path), relative=self.relative,
-                        declared_hw=self.sizes.get(index), objects=self.objects.cut(self.ends[index], self.ends[index + 1]))
+                        declared_hw=self.sizes.get(index),
+                        objects=self.objects.cut(self.ends[index], self.ends[index + 1]))
 
 
 class Folder:

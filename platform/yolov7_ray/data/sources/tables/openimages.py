@@ -29,12 +29,11 @@ def read(spec) -> RawSource:
                        f"its header names {', '.join(OPEN_IMAGES)}, and IsGroupOf or Confidence")
     texts = {split: _text(spec.uri, path) for split, path in splits.items()}
     described = _descriptions(spec.uri, listing)
-    found = {split: list(_rows(text, splits[split])) for split, (text, _) in texts.items()}
-    occurring = {row["labelname"] for table in found.values() for _, row in table}
+    occurring = {row["labelname"] for split, (text, _) in texts.items() for _, row in _rows(text, splits[split])}
     names = spec.classes or sorted({described.get(label, label) for label in occurring if label})
     label_of = {name: index for index, name in enumerate(names)}
-    tables = {split: (splits[split], _boxes(table, splits[split], described, label_of), texts[split][1])
-              for split, table in found.items()}
+    tables = {split: (splits[split], _boxes(text, splits[split], described, label_of), digest)
+              for split, (text, digest) in texts.items()}
     return joined(folder, names, tables, names_have_suffix=False)
 
 
@@ -48,9 +47,9 @@ def _rows(text: str, path: str):
         yield line, dict(zip(names, cells + [""] * (len(names) - len(cells))))
 
 
-def _boxes(table, path: str, described: dict[str, str], label_of: dict[str, int]) -> Boxes:
+def _boxes(text: str, path: str, described: dict[str, str], label_of: dict[str, int]) -> Boxes:
     boxes = Boxes(relative=True)
-    for line, row in table:
+    for line, row in _rows(text, path):
         where = f"{path} line {line}"
         if not row["imageid"]:
             boxes.tell("row without an image name", where)
