@@ -16,6 +16,7 @@ from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES
 from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
+from .tables import csv_boxes, openimages
 from .yolo_folder import SPLITS, YoloFolder, label_candidates
 
 _COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
@@ -146,10 +147,12 @@ def _voc_evidence(listing: Listing) -> list[str]:
 
 FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
+    "csv": Format("CSV", csv_boxes.evidence),
     "cvat": Format("CVAT XML", cvat.evidence),
     "kitti": Format("KITTI text", kitti.evidence),
     "labelme": Format("LabelMe JSON", labelme.evidence),
     "labelstudio": Format("Label Studio JSON", labelstudio.evidence),
+    "openimages": Format("OpenImages CSV", openimages.evidence),
     "voc": Format("Pascal VOC XML", _voc_evidence),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),
 }

@@ -6,13 +6,16 @@ from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .detect import detected
 from .item import RawSource
 from .spec import AutoSource, Source
+from .tables import csv_boxes, openimages
 
 READERS = {
     "coco": coco.read,
+    "csv": csv_boxes.read,
     "cvat": cvat.read,
     "kitti": kitti.read,
     "labelme": labelme.read,
     "labelstudio": labelstudio.read,
+    "openimages": openimages.read,
     "shapes": generated.read,
     "voc": voc.read,
     "yolo": yolo.read,

@@ -100,6 +100,31 @@ class LabelStudioSource(_ToolSource):
     format: Literal["labelstudio"]
 
 
+class _TableSource(Part):
+    """Tables of boxes, and images below the same root."""
+
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, str] | None = None
+    """Split name -> table, relative to uri; default: as found."""
+    classes: list[str] | None = None
+    """Class names in index order; default: all that occur, sorted (CSV: or those of the class file)."""
+
+
+class CsvSource(_TableSource):
+    """CSV of boxes: image, class, xmin, ymin, xmax, ymax; or bbox [x, y, width, height]."""
+
+    format: Literal["csv"]
+    coordinates: Literal["pixels", "fractions"] | None = None
+    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
+
+
+class OpenImagesSource(_TableSource):
+    """OpenImages CSV of boxes, with class-descriptions*.csv."""
+
+    format: Literal["openimages"]
+
+
 class ShapesSource(Part):
     """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
 
@@ -112,5 +137,5 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, CocoSource, CvatSource, KittiSource, LabelmeSource, LabelStudioSource, YoloSource,
-                         VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, CocoSource, CsvSource, CvatSource, KittiSource, LabelmeSource, LabelStudioSource,
+                         OpenImagesSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]

@@ -1,0 +1,1 @@
+"""Formats that are tables: rows of boxes that name their image."""
