@@ -117,6 +117,22 @@ def test_a_table_without_classes_needs_the_one(tmp_path):
     assert boxes(rows_of(auto(tmp_path, classes=["wheat"]))[0][0]) == [[1, 2, 4, 6]]
 
 
+def test_images_of_other_directories_are_counted(tmp_path):
+    for files, name in ((CSV_FILES, "csv"), (OPEN_IMAGES_FILES, "openimages")):
+        found = auto(write(tmp_path / name, files | {"other/x.jpg": jpeg(7), "other/y.jpg": jpeg(8)}))
+        assert told(found) == {"picture that belongs to no split, left aside": 2}
+        assert [record["dropped"] for record in found.problems["train"]] == [None]
+
+
+@pytest.mark.parametrize(("files", "name", "other"), [
+    ({"a.jpg": jpeg(1), "train.csv": "a.jpg,1,2,3,4,ant\n", "class_list.csv": "ant,0\n"}, "class_list.csv",
+     "ant,0\nbee,1\n"),
+    (OPEN_IMAGES_FILES, "class-descriptions-boxable.csv", "/m/1,Tortoise\n/m/2,Box\n")])
+def test_the_file_of_classes_is_an_input(tmp_path, files, name, other):
+    before, again = (auto(write(tmp_path / part, files)).inputs for part in ("a", "b"))
+    assert len(before) == 1 and before == again != auto(write(tmp_path / "a", {name: other})).inputs
+
+
 @pytest.mark.parametrize("files", [OPEN_IMAGES_FILES, CSV_FILES])
 def test_tables_in_s3(tmp_path, s3, files):
     for name, content in files.items():

@@ -6,18 +6,21 @@ from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .detect import detected
 from .item import RawSource
 from .spec import AutoSource, Source
-from .tables import csv_boxes, openimages
+from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
 
 READERS = {
     "coco": coco.read,
     "csv": csv_boxes.read,
     "cvat": cvat.read,
+    "huggingface": huggingface.read,
     "kitti": kitti.read,
     "labelme": labelme.read,
     "labelstudio": labelstudio.read,
     "openimages": openimages.read,
+    "parquet": parquet.read,
     "shapes": generated.read,
     "voc": voc.read,
+    "webdataset": webdataset.read,
     "yolo": yolo.read,
 }
 """`format` of a source section -> the function that reads it."""

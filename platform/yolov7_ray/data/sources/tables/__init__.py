@@ -1,1 +1,1 @@
-"""Formats that are tables: rows of boxes that name their image."""
+"""Formats that are tables or records: rows that name or hold their image."""

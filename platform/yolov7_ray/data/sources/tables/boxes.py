@@ -15,7 +15,7 @@ from ....errors import JobError
 from ....storage.disk import FileInfo
 from ...files.resolver import Resolver
 from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
-from ..item import LISTED, FileItem, RawSource, bends, note, problem_record
+from ..item import LISTED, FileItem, RawSource, bends, left_aside, note, problem_record
 from ..objects import UNUSABLE, Objects, Problem
 
 REVERSED = "reversed corners of a box put in order"
@@ -33,6 +33,8 @@ class Boxes:
         """Image -> declared height and width."""
         self.notes: dict[str, list] = {}
         """What was bent -> how often, and an example."""
+        self.lost: list[tuple[str, Problem]] = []
+        """Images that rows name, or try to, and why they cannot be used."""
         self._image, self._label, self._crowd, self._xyxy = array("q"), array("i"), array("b"), array("d")
         self._problems: dict[int, Problem] = {}
 
@@ -43,9 +45,9 @@ class Boxes:
             self.tell("another size declared for the same image", name)
         return number
 
-    def tell(self, reason: str, example: str) -> None:
+    def tell(self, reason: str, example: str, count: int = 1) -> None:
         """Count something of which nothing is dropped."""
-        self.notes.setdefault(reason, [0, example])[0] += 1
+        self.notes.setdefault(reason, [0, example])[0] += count
 
     def add(self, image: int, label: int, xyxy: Sequence[float], iscrowd: bool, where: str) -> None:
         """An object; its corners may be reversed."""
@@ -62,6 +64,33 @@ class Boxes:
         """A row that is no object."""
         self._problems[len(self._image)] = problem
         self.add(image, UNUSABLE, (0, 0, 0, 0), False, "")
+
+    def extend(self, images: np.ndarray, labels: np.ndarray, crowd: np.ndarray, xyxy: np.ndarray,
+               problems: dict[int, Problem], where: str) -> None:
+        """Many objects, as of `add`; those with label `UNUSABLE` have a problem, by position."""
+        self._problems |= {len(self._image) + position: problem for position, problem in problems.items()}
+        first, second = xyxy[:, :2], xyxy[:, 2:]
+        if flipped := int((second < first).any(1).sum()):
+            self.tell(REVERSED, where, flipped)
+        self._image.frombytes(images.astype(np.int64).tobytes())
+        self._label.frombytes(labels.astype(np.int32).tobytes())
+        self._crowd.frombytes(crowd.astype(np.int8).tobytes())
+        self._xyxy.frombytes(np.hstack([np.minimum(first, second), np.maximum(first, second)]).tobytes())
+
+    def relabel(self, target: np.ndarray, names: Sequence[str | int]) -> None:
+        """Provisional labels, which count `names`, become those of `target`; an object of class -1 is a problem."""
+        labels = np.array(self._label, np.int32)
+        final = np.append(target, UNUSABLE).astype(np.int32)[labels]
+        for position in np.flatnonzero((final == UNUSABLE) & (labels != UNUSABLE)).tolist():
+            self._problems[position] = Problem("unknown class", repr(names[labels[position]]))
+        self._label = array("i", final.tobytes())
+
+    def check_unit(self, coordinates: str | None, where: str) -> None:
+        """JobError if all coordinates are fractions of the image, or pixels of tiny boxes, and the job tells nothing."""
+        found = self.coordinates()
+        if coordinates is None and len(found) and found.min() >= 0 and found.max() <= 1:
+            raise JobError(where, "all its coordinates are within 0 to 1: fractions of the image, or pixels of tiny "
+                                  "boxes", "set source.coordinates to fractions or pixels")
 
     def coordinates(self) -> np.ndarray:
         """(n, 4) boxes of the objects."""
@@ -130,8 +159,11 @@ class Folder:
 
 
 def joined(folder: Folder, classes: Sequence[str], tables: dict[str, tuple[str, Boxes, str]],
-           names_have_suffix: bool = True) -> RawSource:
-    """The source of all splits: split -> path of the table, its boxes, digest of its text."""
+           names_have_suffix: bool = True, inputs: Sequence[str] = ()) -> RawSource:
+    """The source of all splits: split -> path of the table, its boxes, digest of its text.
+
+    `inputs` are digests of other files that were read.
+    """
     splits, problems, used = {}, {}, set()
     directories = defaultdict(Counter)
     for split, (table, boxes, digest) in tables.items():
@@ -152,19 +184,27 @@ def joined(folder: Folder, classes: Sequence[str], tables: dict[str, tuple[str, 
             if found is not None:
                 used.add(found.path)
                 directories[found.path.rpartition("/")[0]][split] += 1
+        for name, problem in boxes.lost:
+            records.append(problem_record(split, problem, name))
+            if name and (found := resolver.find(_beside(folder, table, name))):
+                used.add(found.path)
         if not names_have_suffix:
             del resolver.bent["no extension"]
         records += [note(split, reason, count, example) for reason, (count, example) in boxes.notes.items()]
         problems[split] = records + bends(split, resolver)
         splits[split] = _Items(folder.uri, images, boxes, target, digest)
-    for path in folder.images:
-        if path not in used and (near := directories.get(path.rpartition("/")[0])):
+    aside = []
+    for path in sorted(folder.images.keys() - used):
+        if near := directories.get(path.rpartition("/")[0]):
             split = near.most_common(1)[0][0]
             problems[split].append(problem_record(split, Problem(NOT_ANNOTATED, path, True), path))
+        else:
+            aside.append(path)
+    problems[next(iter(problems))] += left_aside(aside)
     lost = [record for records in problems.values() for record in records if record["dropped"]]
     if lost and not any(map(len, splits.values())):
         raise JobError(folder.uri, f"no image is left: {lost[0]['reason']} ({lost[0]['detail']})", "mend the source")
-    return RawSource(tuple(classes), tuple(range(len(classes))), splits, problems)
+    return RawSource(tuple(classes), tuple(range(len(classes))), splits, problems, tuple(inputs))
 
 
 def _beside(folder: Folder, table: str, name: str) -> str:

@@ -71,11 +71,12 @@ def read(spec) -> RawSource:
         raise JobError("source.uri", f"no table of boxes is at {spec.uri} ({heads[0] if heads else 'no CSV file'})",
                        "name the columns filename, class, xmin, ymin, xmax, ymax")
     texts = {split: _text(spec.uri, path) for split, path in splits.items()}
-    names = spec.classes or _class_file(listing) or sorted({
+    listed, class_file = _class_file(listing)
+    names = spec.classes or listed or sorted({
         name for split, (text, _) in texts.items() for name in _labels(text, splits[split], spec)}, key=_natural)
     tables = {split: (splits[split], _boxes(text, splits[split], list(names), spec), digest)
               for split, (text, digest) in texts.items()}
-    return joined(folder, names, tables)
+    return joined(folder, names, tables, inputs=[class_file] if class_file else [])
 
 
 def _text(uri: str, path: str) -> tuple[str, str]:
@@ -87,15 +88,16 @@ def _natural(name: str) -> tuple:
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
-def _class_file(listing: Listing) -> list[str]:
-    """Names of RetinaNet's class file: rows name,index that count from 0."""
+def _class_file(listing: Listing) -> tuple[list[str], str]:
+    """Names of RetinaNet's class file, rows name,index that count from 0, and its digest; empty without one."""
     for path in listing.probes(*SUFFIXES):
         entries = [cells for _, cells in rows(listing.start(path))]
         if entries and all(len(cells) == 2 and cells[1].isdecimal() for cells in entries):
             indices = {int(index): name for name, index in entries}
             if sorted(indices) == list(range(len(entries))):
-                return [indices[index] for index in range(len(entries))]
-    return []
+                names = [indices[index] for index in range(len(entries))]
+                return names, storage.digest("\n".join(names).encode())[:16]
+    return [], ""
 
 
 def _table(text: str, path: str, spec):
@@ -140,10 +142,7 @@ def _boxes(text: str, path: str, names: list[str], spec) -> Boxes:
             boxes.add_problem(image, Problem("unknown class", f"'{name}' in {where}"))
         else:
             boxes.add(image, label_of[name], box, False, where)
-    coordinates = boxes.coordinates()
-    if spec.coordinates is None and len(coordinates) and coordinates.min() >= 0 and coordinates.max() <= 1:
-        raise JobError(path, "all its coordinates are within 0 to 1: fractions of the image, or pixels of tiny boxes",
-                       "set source.coordinates to fractions or pixels")
+    boxes.check_unit(spec.coordinates, path)
     return boxes
 
 

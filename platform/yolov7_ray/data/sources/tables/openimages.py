@@ -28,13 +28,13 @@ def read(spec) -> RawSource:
         raise JobError("source.uri", f"no table of OpenImages' boxes is at {spec.uri}",
                        f"its header names {', '.join(OPEN_IMAGES)}, and IsGroupOf or Confidence")
     texts = {split: _text(spec.uri, path) for split, path in splits.items()}
-    described = _descriptions(spec.uri, listing)
+    described, digests = _descriptions(spec.uri, listing)
     occurring = {row["labelname"] for split, (text, _) in texts.items() for _, row in _rows(text, splits[split])}
     names = spec.classes or sorted({described.get(label, label) for label in occurring if label})
     label_of = {name: index for index, name in enumerate(names)}
     tables = {split: (splits[split], _boxes(text, splits[split], described, label_of), digest)
               for split, (text, digest) in texts.items()}
-    return joined(folder, names, tables, names_have_suffix=False)
+    return joined(folder, names, tables, names_have_suffix=False, inputs=digests)
 
 
 def _rows(text: str, path: str):
@@ -71,12 +71,15 @@ def _boxes(text: str, path: str, described: dict[str, str], label_of: dict[str, 
     return boxes
 
 
-def _descriptions(uri: str, listing: Listing) -> dict[str, str]:
-    """Label -> name, of class-descriptions*.csv."""
+def _descriptions(uri: str, listing: Listing) -> tuple[dict[str, str], list[str]]:
+    """Label -> name, of class-descriptions*.csv, and the digest of each."""
     named: dict[str, str] = {}
+    digests = []
     for path in listing.files:
         if "class-descriptions" in path.rpartition("/")[2] and path.lower().endswith(".csv"):
-            for _, cells in rows(_text(uri, path)[0]):
+            text, digest = _text(uri, path)
+            digests.append(digest)
+            for _, cells in rows(text):
                 if len(cells) == 2 and plain(cells[0]) != "labelname":
                     named[cells[0]] = cells[1]
-    return named
+    return named, digests
