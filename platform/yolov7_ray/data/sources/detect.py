@@ -16,6 +16,7 @@ from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES
 from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
+from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
 from .yolo_folder import SPLITS, YoloFolder, label_candidates
 
 _COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
@@ -147,11 +148,16 @@ def _voc_evidence(listing: Listing) -> list[str]:
 
 FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
+    "csv": Format("CSV", csv_boxes.evidence),
     "cvat": Format("CVAT XML", cvat.evidence),
+    "huggingface": Format("Hugging Face", huggingface.evidence),
     "kitti": Format("KITTI text", kitti.evidence),
     "labelme": Format("LabelMe JSON", labelme.evidence),
     "labelstudio": Format("Label Studio JSON", labelstudio.evidence),
+    "openimages": Format("OpenImages CSV", openimages.evidence),
+    "parquet": Format("Parquet", parquet.evidence),
     "voc": Format("Pascal VOC XML", _voc_evidence),
+    "webdataset": Format("WebDataset", webdataset.evidence),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),
 }
 """`format` of a source section -> how it is recognised; `read.py` has the table of readers."""

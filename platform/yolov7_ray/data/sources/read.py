@@ -13,16 +13,22 @@ from .detect import FORMATS, detected
 from .item import RawSource, note, problem_record
 from .objects import Problem
 from .spec import AutoSource, Source, YoloSource
+from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
 from .yolo_folder import read_settings
 
 READERS = {
     "coco": coco.read,
+    "csv": csv_boxes.read,
     "cvat": cvat.read,
+    "huggingface": huggingface.read,
     "kitti": kitti.read,
     "labelme": labelme.read,
     "labelstudio": labelstudio.read,
+    "openimages": openimages.read,
+    "parquet": parquet.read,
     "shapes": generated.read,
     "voc": voc.read,
+    "webdataset": webdataset.read,
     "yolo": yolo.read,
 }
 """`format` of a source section -> the function that reads it."""

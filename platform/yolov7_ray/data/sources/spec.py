@@ -103,6 +103,70 @@ class LabelStudioSource(_ToolSource):
     format: Literal["labelstudio"]
 
 
+class _TableSource(Part):
+    """Tables of boxes, and images below the same root."""
+
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, str] | None = None
+    """Split name -> table, relative to uri; default: as found."""
+    classes: list[str] | None = None
+    """Class names in index order; default: all that occur, sorted (CSV: or those of the class file)."""
+
+
+class CsvSource(_TableSource):
+    """CSV of boxes: image, class, xmin, ymin, xmax, ymax; or bbox [x, y, width, height]."""
+
+    format: Literal["csv"]
+    coordinates: Literal["pixels", "fractions"] | None = None
+    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
+
+
+class OpenImagesSource(_TableSource):
+    """OpenImages CSV of boxes, with class-descriptions*.csv."""
+
+    format: Literal["openimages"]
+
+
+class _RecordSource(_TableSource):
+    """Records of images with nested objects."""
+
+    splits: dict[Name, str] | None = None
+    """Split name -> directory, file, or pattern of files, relative to uri; default: as they are called."""
+    classes: list[str] | None = None
+    """Class names in order of number; default: those of the files, or all that occur, sorted."""
+    objects: str | None = None
+    """Column or key that holds boxes and classes; default: as found."""
+    boxes: str | None = None
+    """Column or key of boxes; default: as found."""
+    labels: str | None = None
+    """Column or key of classes, names or numbers; default: as found."""
+    box: Literal["xywh", "xyxy"] | None = None
+    """[x, y, width, height] or [x1, y1, x2, y2]; default: by the name of the boxes, where that tells."""
+    coordinates: Literal["pixels", "fractions"] | None = None
+    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
+
+
+class HuggingFaceSource(_RecordSource):
+    """Hugging Face: metadata.jsonl or metadata.csv beside images, or Parquet of the `datasets` library."""
+
+    format: Literal["huggingface"]
+
+
+class ParquetSource(_RecordSource):
+    """Parquet: a row for each image."""
+
+    format: Literal["parquet"]
+    image: str | None = None
+    """Column of the images: bytes, paths, or structs of bytes and path; default: as found."""
+
+
+class WebDatasetSource(_RecordSource):
+    """WebDataset: tar shards of images, each with a .json of the same name."""
+
+    format: Literal["webdataset"]
+
+
 class ShapesSource(Part):
     """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
 
@@ -115,5 +179,6 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, CocoSource, CvatSource, KittiSource, LabelmeSource, LabelStudioSource, YoloSource,
-                         VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource, LabelmeSource,
+                         LabelStudioSource, OpenImagesSource, ParquetSource, YoloSource, VocSource, WebDatasetSource,
+                         ShapesSource], Field(discriminator="format")]

@@ -1,0 +1,77 @@
+"""Images in Parquet files: a process reads a row group's images once, and keeps the last few groups."""
+
+import threading
+from concurrent.futures import Future
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..... import storage
+from .....errors import JobError
+from ...item import Raw
+from ...objects import Problem
+from .packed import PackedItem
+from .ranges import RangedFile
+
+CACHE_BYTES = 256 << 20
+"""Of row groups that a process keeps, beside the last two, which may be larger."""
+_groups: dict[tuple, Future] = {}
+_lock = threading.Lock()
+
+
+class RowItem(PackedItem):
+    """An image in a row of a Parquet file."""
+
+    __slots__ = ()
+
+    def fetch(self) -> Raw:
+        """Take the image from its row group."""
+        group, row = self.place
+        problem, data = None, None
+        try:
+            data = _images(self.uri, self.mark.split(" ")[0], group, self.column)[row].as_py()
+        except (pa.ArrowException, OSError) as error:
+            problem = Problem("row group that cannot be read", f"{self.uri} row group {group}: {error}", is_image=True)
+        if data is None and problem is None:
+            problem = Problem("row without an image", f"{self.uri} row group {group} row {row}", is_image=True)
+        return Raw(data or b"", self.objects, self.relative, self.declared_hw, problem)
+
+
+def opened(where: str, num_bytes: int) -> pq.ParquetFile:
+    """A file whose footer is read; JobError if it is no Parquet."""
+    try:
+        return pq.ParquetFile(pa.PythonFile(RangedFile(where, num_bytes), "r"))
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(where, f"is no Parquet file: {error}", "write it again, or take it away") from None
+
+
+def _images(uri: str, mark: str, group: int, column: str) -> pa.ChunkedArray:
+    """The images of a row group; threads that want the same one wait for the first."""
+    key = (uri, mark, group, column)
+    with _lock:
+        future = _groups.pop(key, None)
+        is_mine = future is None
+        future = _groups[key] = future or Future()
+        for old in list(_groups)[:-2]:
+            if sum(map(_num_bytes, _groups.values())) > CACHE_BYTES:
+                del _groups[old]
+    if is_mine:
+        try:
+            future.set_result(_read(uri, group, column))
+        except BaseException as error:
+            with _lock:
+                _groups.pop(key, None)
+            future.set_exception(error)
+    return future.result()
+
+
+def _read(uri: str, group: int, column: str) -> pa.ChunkedArray:
+    file = pq.ParquetFile(pa.PythonFile(RangedFile(uri, storage._store(uri).size_and_digest()[0]), "r"))
+    name, _, member = column.partition(".")
+    values = file.read_row_group(group, columns=[column])[name]
+    return pc.struct_field(values, member) if member else values
+
+
+def _num_bytes(future: Future) -> int:
+    return future.result().nbytes if future.done() and not future.exception() else 0
