@@ -9,7 +9,12 @@ from ...jobs.spec import URI, ImageSize, Name, Part, Positive, Seed
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
-class AutoSource(Part):
+class _Source(Part):
+    name: Name | None = None
+    """In `sources`: what file names of it begin with; default: the last directory of its uri."""
+
+
+class AutoSource(_Source):
     """A folder whose format is found out."""
 
     format: Literal["auto"]
@@ -21,6 +26,16 @@ class AutoSource(Part):
     """Class names in index order, for formats whose files do not tell."""
 
 
+class BackgroundSource(_Source):
+    """Images without objects, to go with other sources: every one is a negative."""
+
+    format: Literal["background"]
+    uri: URI
+    """Root of the images."""
+    split: Name | None = None
+    """The split of all of them; default: by directories called train, val or test, else train."""
+
+
 class CocoSplit(Part):
     images: str
     """Directory of the images, relative to the source's uri."""
@@ -28,7 +43,7 @@ class CocoSplit(Part):
     """COCO instances JSON, relative to the source's uri."""
 
 
-class CocoSource(Part):
+class CocoSource(_Source):
     """COCO JSON annotations."""
 
     format: Literal["coco"]
@@ -41,7 +56,7 @@ class CocoSource(Part):
     """Split name -> images and annotations."""
 
 
-class YoloSource(Part):
+class YoloSource(_Source):
     """YOLO text labels: images/…/x.jpg beside labels/…/x.txt (class cx cy w h, normalised; polygons too)."""
 
     format: Literal["yolo"]
@@ -53,7 +68,7 @@ class YoloSource(Part):
     """Class names in index order; default: `names` of data.yaml, or obj.names or classes.txt, under uri."""
 
 
-class VocSource(Part):
+class VocSource(_Source):
     """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt; or images and XML in one directory."""
 
     format: Literal["voc"]
@@ -65,7 +80,7 @@ class VocSource(Part):
     """Class names in index order; default: all that occur, sorted."""
 
 
-class _ToolSource(Part):
+class _ToolSource(_Source):
     """Annotations of a tool, beside the images or wherever they say."""
 
     uri: URI
@@ -100,7 +115,7 @@ class LabelStudioSource(_ToolSource):
     format: Literal["labelstudio"]
 
 
-class ShapesSource(Part):
+class ShapesSource(_Source):
     """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
 
     format: Literal["shapes"]
@@ -112,5 +127,5 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, CocoSource, CvatSource, KittiSource, LabelmeSource, LabelStudioSource, YoloSource,
-                         VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CvatSource, KittiSource, LabelmeSource,
+                         LabelStudioSource, YoloSource, VocSource, ShapesSource], Field(discriminator="format")]
