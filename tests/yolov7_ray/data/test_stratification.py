@@ -101,4 +101,5 @@ def test_two_moves_where_one_does_not_help():
 
 def test_a_group_is_never_divided():
     entries = Entries.of(np.array([0, 0, 0, 1]), np.array([0, 1, 1, 0]), 2)
-    assert (entries.groups.tolist(), entries.classes.tolist(), entries.counts.tolist()) == ([0, 0, 1], [0, 1, 0], [1, 2, 1])
+    assert [column.tolist() for column in (entries.groups, entries.classes, entries.counts)] == [
+        [0, 0, 1], [0, 1, 0], [1, 2, 1]]
