@@ -187,8 +187,8 @@ REFERENCE = re.compile(r"\$\{([^.}]*)\.([^}]*)\}")
 MODEL_KEYS = ("model", "weights")
 """Keys that hold either a URI or a name of the registry; a value with a slash is a URI."""
 
-UriPath = tuple[str, ...]
-"""Keys from the job down to a value."""
+UriPath = tuple[str | int, ...]
+"""Keys, and positions in lists, from the job down to a value."""
 
 
 def uris_in(part: pydantic.BaseModel, path: UriPath = ()) -> Iterator[tuple[UriPath, str]]:
@@ -200,8 +200,8 @@ def uris_in(part: pydantic.BaseModel, path: UriPath = ()) -> Iterator[tuple[UriP
                 yield here, value
         elif isinstance(value, pydantic.BaseModel):
             yield from uris_in(value, here)
-        elif isinstance(value, dict):
-            for name, item in value.items():
+        elif isinstance(value, dict | list):
+            for name, item in value.items() if isinstance(value, dict) else enumerate(value):
                 if isinstance(item, pydantic.BaseModel):
                     yield from uris_in(item, (*here, name))
 

@@ -210,6 +210,6 @@ def _source_ids(dataset: str) -> dict[tuple[str, int], object]:
         lines = storage.read_bytes(storage.join(dataset, SOURCE_IDS)).splitlines()
     except NotFound:
         return {}
-    records = map(json.loads, lines)
+    records = [record for record in map(json.loads, lines) if "source" not in record]  # of several: may repeat
     return {(record.get("split", ""), record.get("image_id", record.get("class_id"))): record["source_id"]
             for record in records}

@@ -21,8 +21,8 @@ from ...errors import AlreadyExists, JobError, NotFound
 from ...jobs.progress_line import ProgressLine
 from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
 from ..sources.item import RawSource
-from ..sources.read import described, opened
-from .losses import Loss, check_losses, losses, table, totals
+from ..sources.read import read_all
+from .losses import Loss, check_losses, class_notes, losses, table, totals
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 from .splits import with_splits
 
@@ -43,16 +43,16 @@ def ingest(spec, run_name: str) -> dict:
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
     started = time.monotonic()
-    asked = spec.source.format
-    section, source = opened(spec.source)
-    spec = spec.model_copy(update={"source": section})
-    if asked != spec.source.format:
-        print(f"{run_name}: {described(spec.source, source)}")
+    source, understood = read_all(spec)
+    for line in understood if spec.sources or spec.source.format == "auto" else ():
+        print(f"{run_name}: {line}")
     known = [*itertools.chain(*source.problems.values())]
     if spec.strict and (first := next((record for record in known if record["dropped"]), None)):
         raise strict_error(first)
     _check_losses(spec, uri, known, {"image": sum(map(len, source.splits.values()))})
-    source = with_splits(source, spec.splits, spec.group_by)
+    source, made = with_splits(source, spec.splits, spec.group_by, spec.pool)
+    if made:
+        print(f"{run_name}: splits made: {made}")
     classes, class_ids, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
     if not spec.overwrite and (existing := _existing(uri, digest)):
@@ -96,14 +96,14 @@ def _select_classes(source: RawSource, wanted: list[str] | dict[str, list[str]] 
 def _input_digest(spec, source: RawSource) -> str:
     """Digest of everything that determines the dataset's content, without reading the images."""
     digest = hashlib.sha256()
-    chosen = [VERSION, spec.source.format, spec.classes, spec.shard_mb, source.classes, source.class_ids,
+    chosen = [VERSION, source.origin["format"], spec.classes, spec.shard_mb, source.classes, source.class_ids,
               source.inputs, list(source.splits)]
     digest.update(json.dumps(chosen).encode())
     for items in source.splits.values():
         digest.update(b"split")
         for item in items:
             digest.update(f"{item.image_id}|{item.file_name}|{item.num_bytes}|{item.mark}\n".encode())
-    if spec.source.format == "shapes":
+    if source.origin["format"] == "shapes":
         digest.update(str(spec.source.seed).encode())
     return digest.hexdigest()
 
@@ -198,6 +198,8 @@ def _assemble(spec, uri: str, source: RawSource, classes: tuple, class_ids: tupl
     splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes),
                             [record for record in problems if record["split"] == split])
               for split in source.splits}
+    per_class = [sum(counts) for counts in zip(*(split.objects_per_class for split in splits.values()), strict=True)]
+    problems += class_notes(spec.classes, per_class)
     kept = {"image": sum(split.num_rows for split in splits.values()),
             "object": sum(split.num_objects for split in splits.values())}
     _check_losses(spec, uri, problems, kept)
@@ -205,13 +207,9 @@ def _assemble(spec, uri: str, source: RawSource, classes: tuple, class_ids: tupl
     dropped: Counter[str] = Counter()
     for loss in found:
         dropped[loss.reason] += loss.count
-    origin = {"format": spec.source.format, "uri": _shown(spec.source), "digest": digest}
+    origin = {**source.origin, "digest": digest}
     return Manifest(classes, class_ids, splits, origin, dict(sorted(dropped.items())),
                     tuple(asdict(loss) for loss in found)), problems
-
-
-def _shown(section) -> str | None:
-    return storage.shown(section.uri) if "uri" in type(section).model_fields else None
 
 
 def _listed(problems: Iterable[dict]) -> bytes:

@@ -110,7 +110,11 @@ class RawSource:
     inputs: tuple[str, ...] = ()
     """Digests of the files read for this that no item's mark covers."""
     original_ids: tuple[dict, ...] = ()
-    """Ids that are no 64-bit integers, and the numbers that stand for them: `split` and `image_id`, or `class_id`."""
+    """Ids that are no 64-bit integers, and the numbers that stand for them: `split` and `image_id`, or `class_id`.
+
+    Of several sources, those of their images and classes that have another id among all (`several/joined.py`)."""
+    origin: dict = field(default_factory=dict)
+    """`format` and `uri`, for the manifest."""
 
 
 def problem_record(split: str, problem: Problem, file_name: str = "", image_id: int | None = None) -> dict:

@@ -10,7 +10,12 @@ from ...jobs.spec import RawURI as URI
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
-class AutoSource(Part):
+class _Source(Part):
+    name: Name | None = None
+    """In `sources`: what file names of it begin with; default: the last directory of its uri."""
+
+
+class AutoSource(_Source):
     """A folder whose format is found out."""
 
     format: Literal["auto"]
@@ -22,6 +27,16 @@ class AutoSource(Part):
     """Class names in index order, for formats whose files do not tell."""
 
 
+class BackgroundSource(_Source):
+    """Images without objects, to go with other sources: every one is a negative."""
+
+    format: Literal["background"]
+    uri: URI
+    """Root of the images."""
+    split: Name | None = None
+    """The split of all of them; default: by directories called train, val or test, else train."""
+
+
 class CocoSplit(Part):
     images: str
     """Directory of the images, relative to the source's uri."""
@@ -29,7 +44,7 @@ class CocoSplit(Part):
     """COCO instances JSON, relative to the source's uri."""
 
 
-class CocoSource(Part):
+class CocoSource(_Source):
     """COCO JSON annotations."""
 
     format: Literal["coco"]
@@ -42,7 +57,7 @@ class CocoSource(Part):
     """Split name -> images and annotations."""
 
 
-class YoloSource(Part):
+class YoloSource(_Source):
     """YOLO text labels: images/…/x.jpg beside labels/…/x.txt (class cx cy w h, normalised; polygons too)."""
 
     format: Literal["yolo"]
@@ -56,7 +71,7 @@ class YoloSource(Part):
     """The data.yaml that counts; default: the one under uri, if there is one."""
 
 
-class VocSource(Part):
+class VocSource(_Source):
     """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt; or images and XML in one directory."""
 
     format: Literal["voc"]
@@ -68,7 +83,7 @@ class VocSource(Part):
     """Class names in index order; default: all that occur, sorted."""
 
 
-class _ToolSource(Part):
+class _ToolSource(_Source):
     """Annotations of a tool, beside the images or wherever they say."""
 
     uri: URI
@@ -103,7 +118,7 @@ class LabelStudioSource(_ToolSource):
     format: Literal["labelstudio"]
 
 
-class _TableSource(Part):
+class _TableSource(_Source):
     """Tables of boxes, and images below the same root."""
 
     uri: URI
@@ -167,7 +182,7 @@ class WebDatasetSource(_RecordSource):
     format: Literal["webdataset"]
 
 
-class ShapesSource(Part):
+class ShapesSource(_Source):
     """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
 
     format: Literal["shapes"]
@@ -179,6 +194,6 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource, LabelmeSource,
+Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource, LabelmeSource,
                          LabelStudioSource, OpenImagesSource, ParquetSource, YoloSource, VocSource, WebDatasetSource,
                          ShapesSource], Field(discriminator="format")]
