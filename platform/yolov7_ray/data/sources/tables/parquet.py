@@ -22,7 +22,7 @@ from .records.layout import Asked
 from .records.nested import NestedObjects
 from .records.packed import Packing, source_of
 from .records.parquet_columns import Columns, chunks_of, columns_of, layout_in
-from .records.row_groups import RowItem, opened
+from .records.row_groups import RowItem, parquet_file
 from .splits import shards_by_split
 
 SUFFIXES = (".parquet", ".pq")
@@ -45,7 +45,7 @@ def schemas(listing: Listing):
 @lru_cache(64)
 def schema_at(where: str, num_bytes: int) -> pa.Schema:
     """The schema in the footer of a file."""
-    return opened(where, num_bytes).schema_arrow
+    return parquet_file(where, num_bytes).schema_arrow
 
 
 def is_hugging_face(schema: pa.Schema) -> bool:
@@ -103,7 +103,7 @@ class _Rows:
     def read(self, path: str, packing: Packing) -> str | None:
         """Add the rows of one file; returns the column of its images, None if they are files."""
         info = self.listing.files[path]
-        file = opened(storage.join(self.listing.uri, path), info.num_bytes)
+        file = parquet_file(storage.join(self.listing.uri, path), info.num_bytes)
         columns = columns_of(file, self.spec, self.asked, path)
         names = class_label_names(file.schema_arrow, columns.layout)
         self.known.update(dict.fromkeys(names))

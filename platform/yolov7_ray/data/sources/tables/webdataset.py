@@ -1,10 +1,9 @@
 """WebDataset: tar shards in which an image and a .json of the same name are a sample.
 
 The JSON holds a list of objects, or lists of boxes and of classes side by side. The driver reads the headers of the
-members and the JSON; of a shard on a store it reads all, a buffer at a time. Images are read by offset later.
+members and the JSON: of a shard in a store it reads all, a buffer at a time. Images are read by offset later.
 """
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -25,11 +24,9 @@ from .boxes import NOT_ANNOTATED
 from .records.json_records import Records, add, declared_hw, tells
 from .records.layout import Asked
 from .records.packed import PackedItem, Packing, source_of
-from .records.ranges import RangedFile, read_range
+from .records.ranges import opened, read_range
 from .splits import shards_by_split
 
-BUFFER_BYTES = 1 << 20
-"""Read at once from a store."""
 PARALLEL_SHARDS = 8
 FIRST_MEMBERS = 20
 """Members of a tar that are looked at to tell its format."""
@@ -45,8 +42,8 @@ class MemberItem(PackedItem):
 
     def fetch(self) -> Raw:
         """Read the member."""
-        offset, length = self.place
-        return Raw(read_range(self.uri, offset, offset + length), self.objects, self.relative, self.declared_hw)
+        uri, _, offset, length = self.siblings.place(self.index)
+        return self.raw(read_range(uri, offset, offset + length))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +70,11 @@ def evidence(listing: Listing) -> list[str]:
 def _is_shard(uri: str, info: FileInfo) -> bool:
     where, pairs = storage.join(uri, info.path), {}
     try:
-        for _, member in zip(range(FIRST_MEMBERS), _members(where, info)):
+        for _, (member, content) in zip(range(FIRST_MEMBERS), _members(where, info)):
             if member.suffix.lower() in IMAGE_SUFFIXES + (".json",):
-                pairs.setdefault(member.stem, {})[member.suffix.lower() == ".json"] = member
-            pair = pairs.get(member.stem, {})
-            if len(pair) == 2:
-                return tells(_record(where, pair[True]))
+                pairs.setdefault(member.stem, {})[member.suffix.lower() == ".json"] = content
+            if len(pair := pairs.get(member.stem, {})) == 2:
+                return tells(_record(where, member.name, pair[True]))
     except JobError:
         pass
     return False
@@ -118,6 +114,8 @@ def _read_split(split: str, shards: list[FileInfo], spec, records: Records) -> P
 
 def _add(path: str, samples: list[tuple], packing: Packing, records: Records) -> None:
     """The samples of one shard: stem, image or None, and the JSON or its problem."""
+    kept: list[_Member] = []
+    sizes: list[tuple[int, int]] = []
     complete = {stem for stem, image, record in samples if image and not isinstance(record, Problem)}
     for stem, image, record in samples:
         where = f"{path} {stem}"
@@ -134,9 +132,11 @@ def _add(path: str, samples: list[tuple], packing: Packing, records: Records) ->
         if problem:
             packing.drop(problem, where)
             continue
-        [number] = packing.add([image.name], np.array([image.offset, image.length]), np.array([image.length]),
-                               np.array(declared_hw(record) or (0, 0)))
-        add(packing.boxes, int(number), entries, where)
+        add(packing.boxes, packing.num_images + len(kept), entries, where)
+        kept.append(image)
+        sizes.append(declared_hw(record) or (0, 0))
+    places = np.array([(image.offset, image.length) for image in kept], np.int64).reshape(-1, 2)
+    packing.add([image.name for image in kept], places, places[:, 1], np.array(sizes, np.int64))
 
 
 def _first_key(stem: str) -> str:
@@ -151,10 +151,10 @@ def _samples(uri: str, info: FileInfo) -> list[tuple]:
     images: dict[str, _Member] = {}
     records: dict[str, object] = {}
     others = []
-    for member in _members(where, info):
+    for member, content in _members(where, info):
         suffix = member.suffix.lower()
         if suffix == ".json" and member.stem not in records:
-            records[member.stem] = _record(where, member)
+            records[member.stem] = _record(where, member.name, content)
         elif suffix in IMAGE_SUFFIXES and member.stem not in images:
             images[member.stem] = member
         else:
@@ -162,26 +162,29 @@ def _samples(uri: str, info: FileInfo) -> list[tuple]:
     return [(stem, images.get(stem), records.get(stem, NO_JSON)) for stem in images | records] + others
 
 
-def _record(where: str, member: _Member):
+def _record(where: str, name: str, content: bytes):
     """The parsed JSON, or why it is none."""
     try:
-        return json.loads(decode(read_range(where, member.offset, member.offset + member.length), member.name))
+        return json.loads(decode(content, name))
     except (NotText, ValueError, RecursionError) as error:
-        return Problem(UNDECODABLE, f"{where} {member.name}: {error}")
+        return Problem(UNDECODABLE, f"{where} {name}: {error}")
 
 
-def _members(where: str, info: FileInfo) -> Iterator[_Member]:
-    """The files in a tar; JobError if it is damaged, or ends too early."""
-    raw = RangedFile(where, info.num_bytes)
-    file = io.BufferedReader(raw, BUFFER_BYTES if storage.is_remote(where) else tarfile.BLOCKSIZE)
+def _members(where: str, info: FileInfo) -> Iterator[tuple[_Member, bytes]]:
+    """The files in a tar, with the content of JSON; JobError if it is damaged, or ends too early."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with opened(where, info.num_bytes) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for entry in tar:
                 tar.members.clear()  # it keeps all, half a kilobyte each
                 if entry.isfile():
-                    yield _Member(entry.name.removeprefix("./"), entry.offset_data, entry.size)
-            end, whole = tar.offset, info.num_bytes
-        if whole > end and any(read_range(where, end, min(end + tarfile.BLOCKSIZE, whole))):
-            raise tarfile.ReadError(f"no header at byte {end:,}")
+                    member = _Member(entry.name.removeprefix("./"), entry.offset_data, entry.size)
+                    content = b""
+                    if member.suffix.lower() == ".json":
+                        file.seek(member.offset)
+                        content = file.read(member.length)
+                    yield member, content
+            file.seek(tar.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
     except tarfile.TarError as error:
         raise JobError(where, f"is no whole tar: {error}", "fetch or write it again, or take it away") from None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..... import storage
 from .....errors import JobError
 from .....storage.disk import FileInfo
-from ...item import Item, RawSource, left_aside, note, problem_record
+from ...item import Item, Raw, RawSource, left_aside, note, problem_record
 from ...objects import Objects, Problem
 from ..boxes import Boxes
 
@@ -19,17 +19,21 @@ from ..boxes import Boxes
 class PackedItem(Item):
     """An image in a larger file; the subclass reads it."""
 
-    uri: str
-    column: str
-    place: tuple[int, int]
-    """Offset and length in a tar; row group and row in a Parquet file."""
-    objects: Objects
-    relative: bool
-    declared_hw: tuple[int, int] | None
+    siblings: "PackedItems"
+    index: int
+
+    @property
+    def objects(self) -> Objects:
+        """Cut from the columns."""
+        return self.siblings.objects_of(self.index)
 
     def labels(self) -> np.ndarray:
         """Of the objects that are known already."""
         return self.objects.labels
+
+    def raw(self, data: bytes, problem: Problem | None = None) -> Raw:
+        """The item with its image."""
+        return Raw(data, self.objects, self.siblings.relative, self.siblings.declared_hw(self.index), problem)
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,23 @@ class PackedItems(Sequence):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         index = range(len(self))[index]
-        uri, mark = self.files[self.file[index]]
+        first, second = self.places[index].tolist()
+        return self.make(image_id=int(self.image_ids[index]), file_name=self.names[index].as_py(),
+                         num_bytes=int(self.num_bytes[index]), mark=f"{self.files[self.file[index]][1]} {first} {second}",
+                         siblings=self, index=index)
+
+    def objects_of(self, index: int) -> Objects:
+        """The objects of one image."""
+        return self.objects.cut(self._ends[index], self._ends[index + 1])
+
+    def place(self, index: int) -> tuple[str, str, int, int]:
+        """URI and mark of the file of one image; offset and length in a tar, row group and row in a Parquet file."""
+        return (*self.files[self.file[index]], *self.places[index].tolist())
+
+    def declared_hw(self, index: int) -> tuple[int, int] | None:
+        """Height and width of one image, if its record tells."""
         height, width = self.sizes_hw[index].tolist()
-        return self.make(
-            image_id=int(self.image_ids[index]), file_name=self.names[index].as_py(), column=self.column, uri=uri,
-            num_bytes=int(self.num_bytes[index]), place=tuple(self.places[index].tolist()), relative=self.relative,
-            mark=f"{mark} {self.places[index].tolist()}", declared_hw=(height, width) if height and width else None,
-            objects=self.objects.cut(self._ends[index], self._ends[index + 1]))
+        return (height, width) if height and width else None
 
     def take(self, chosen: np.ndarray) -> "PackedItems":
         """The images at the positions `chosen`, in that order, with copies of their objects."""

@@ -1,13 +1,27 @@
 """Parts of a file, read where they lie: locally or in a store."""
 
 import io
+from typing import BinaryIO
 
 from ..... import storage
+from .....storage.disk import explained
+
+BUFFER_BYTES = 1 << 20
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
     """Bytes start to stop of a file, which must hold them."""
     return storage._store(uri).read_range(start, stop) if stop > start else b""
+
+
+def opened(uri: str, num_bytes: int) -> BinaryIO:
+    """A file to seek and read in; in a store a buffer is read at once."""
+    if storage.is_remote(uri):
+        return io.BufferedReader(RangedFile(uri, num_bytes), BUFFER_BYTES)
+    try:
+        return open(storage.absolute(uri), "rb")
+    except OSError as error:
+        raise explained(error, uri) from error
 
 
 class RangedFile(io.RawIOBase):

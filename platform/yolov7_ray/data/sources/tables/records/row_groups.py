@@ -27,21 +27,21 @@ class RowItem(PackedItem):
 
     def fetch(self) -> Raw:
         """Take the image from its row group."""
-        group, row = self.place
-        problem, data = None, None
+        uri, mark, group, row = self.siblings.place(self.index)
+        where = f"{uri} row group {group}"
         try:
-            data = _images(self.uri, self.mark.split(" ")[0], group, self.column)[row].as_py()
+            data = _images(uri, mark, group, self.siblings.column)[row].as_py()
         except (pa.ArrowException, OSError) as error:
-            problem = Problem("row group that cannot be read", f"{self.uri} row group {group}: {error}", is_image=True)
-        if data is None and problem is None:
-            problem = Problem("row without an image", f"{self.uri} row group {group} row {row}", is_image=True)
-        return Raw(data or b"", self.objects, self.relative, self.declared_hw, problem)
+            return self.raw(b"", Problem("row group that cannot be read", f"{where}: {error}", is_image=True))
+        if data is None:
+            return self.raw(b"", Problem("row without an image", f"{where} row {row}", is_image=True))
+        return self.raw(data)
 
 
-def opened(where: str, num_bytes: int) -> pq.ParquetFile:
+def parquet_file(where: str, num_bytes: int) -> pq.ParquetFile:
     """A file whose footer is read; JobError if it is no Parquet."""
     try:
-        return pq.ParquetFile(pa.PythonFile(RangedFile(where, num_bytes), "r"))
+        return pq.ParquetFile(pa.PythonFile(RangedFile(where, num_bytes), "r"), pre_buffer=True)
     except (pa.ArrowException, OSError) as error:
         raise JobError(where, f"is no Parquet file: {error}", "write it again, or take it away") from None
 
@@ -67,7 +67,7 @@ def _images(uri: str, mark: str, group: int, column: str) -> pa.ChunkedArray:
 
 
 def _read(uri: str, group: int, column: str) -> pa.ChunkedArray:
-    file = pq.ParquetFile(pa.PythonFile(RangedFile(uri, storage._store(uri).size_and_digest()[0]), "r"))
+    file = parquet_file(uri, storage._store(uri).size_and_digest()[0])
     name, _, member = column.partition(".")
     values = file.read_row_group(group, columns=[column])[name]
     return pc.struct_field(values, member) if member else values
