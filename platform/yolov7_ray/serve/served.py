@@ -69,8 +69,8 @@ class Settings:
     limits: Limits
     confidence: float
     iou: float
-    token_sha256: str | None = None
-    """Digest of the bearer token, so that the token itself is not stored; None: no authentication."""
+    token_sha256s: tuple[str, ...] = ()
+    """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
 
 
 def find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:
