@@ -86,7 +86,7 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
     for name, served in spec.models.items():
         source = locate(served.model, spec.registry)
         source = replace(source, uri=storage.absolute(source.uri))
-        info = _inspect(name, served, source)
+        info = _inspect(name, served, source, spec.registry and storage.absolute(spec.registry))
         infos.append(info)
         replicas.append(DetectorReplica.options(
             name=f"detector-{name}",
@@ -107,7 +107,7 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
     ).bind(infos, settings, max_in_flight, *replicas)
 
 
-def _inspect(name: str, served: ServedModel, source: ModelSource) -> ServedInfo:
+def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str | None) -> ServedInfo:
     """Load the model once here, so that its errors are found before anything is deployed."""
     loaded = source.load()
     size_px, stride = served.image_size_px or loaded.image_size_px, max(loaded.model.strides)
@@ -115,7 +115,8 @@ def _inspect(name: str, served: ServedModel, source: ModelSource) -> ServedInfo:
         raise JobError(f"models.{name}.image_size_px", f"{size_px} is not a multiple of the model's largest stride",
                        f"give a multiple of {stride}")
     version = source.ref.rpartition(":")[2] if REF.fullmatch(source.ref) else source.ref.rpartition("/")[2]
-    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes))
+    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes),
+                      served.model, registry)
 
 
 def _start_serve(spec: ServeSpec) -> tuple[bool, str]:

@@ -1,6 +1,7 @@
 """The gateway: the deployment that serves HTTP and passes images to the replicas of the requested model."""
 
 import asyncio
+import time
 
 import numpy as np
 from fastapi import FastAPI
@@ -9,12 +10,16 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from ..errors import JobError
+from ..registry.registry import REF, Registry
 from .limits import RequestError
 from .routes import build_api
 from .served import Detected, Options, ServedInfo, Settings
 
 RETRY_AFTER_S = 1
 READY_TIMEOUT_S = 5.0
+LOOK_AGAIN_S = 10.0
+"""How often the registry is asked, at most, where an alias points."""
 
 ANSWER_TIMEOUT_S = 100.0
 """Less than the timeout of Ray Serve's proxy, whose answer would be plain text."""
@@ -31,6 +36,7 @@ class RemoteModel:
         self.info = info
         self._handle = handle
         self._max_in_flight, self._in_flight = max_in_flight, 0
+        self._current, self._look_again_at = info.ref, 0.0
 
     async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
         """Detect in one image; see DetectorReplica.detect. RequestError 503 if the model is busy or down."""
@@ -51,6 +57,22 @@ class RemoteModel:
             return await asyncio.wait_for(self._handle.is_ready.remote(), READY_TIMEOUT_S)
         except (TimeoutError, RayActorError, BackPressureError, DeploymentUnavailableError):
             return False
+
+    async def newer(self) -> str | None:
+        """The version that the model's name or alias refers to now, if it is another one; asked for now and then."""
+        now = time.monotonic()
+        if now >= self._look_again_at:
+            self._look_again_at = now + LOOK_AGAIN_S
+            try:
+                self._current = await asyncio.wait_for(asyncio.to_thread(self._resolve), READY_TIMEOUT_S)
+            except (JobError, OSError, TimeoutError):
+                self._current = self.info.ref  # unknown: the endpoint serves what it has
+        return None if self._current == self.info.ref else self._current
+
+    def _resolve(self) -> str:
+        if self.info.registry is None or not REF.fullmatch(self.info.asked):
+            return self.info.ref
+        return Registry(self.info.registry).resolve(self.info.asked).ref
 
     async def _retried(self, *arguments) -> Detected:
         try:

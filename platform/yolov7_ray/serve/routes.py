@@ -85,9 +85,11 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
     async def list_models() -> ModelList:
         """The models, with their classes."""
+        newer = await asyncio.gather(*(model.newer() for model in models.values()))
         return ModelList(models=[
             ModelDescription(name=info.name, version=info.version, ref=info.ref, architecture=info.architecture,
-                             image_size_px=info.image_size_px, classes=list(info.classes), default=number == 0)
+                             image_size_px=info.image_size_px, classes=list(info.classes), newer=newer[number],
+                             default=number == 0)
             for number, info in enumerate(model.info for model in models.values())
         ])
 

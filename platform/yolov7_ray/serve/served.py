@@ -50,6 +50,9 @@ class ServedInfo:
     architecture: str
     image_size_px: int
     classes: tuple[str, ...]
+    asked: str = ""
+    """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
+    registry: str | None = None
 
 
 class ServedModel(Protocol):
@@ -60,6 +63,8 @@ class ServedModel(Protocol):
     async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected: ...
 
     async def is_ready(self) -> bool: ...
+
+    async def newer(self) -> str | None: ...
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,16 @@ import uvicorn
 from serving import CLASSES, SIZE_PX, ask, blind_model, expected_boxes, picture
 
 from yolov7.images.sample import decode_image
+from yolov7_ray.errors import JobError
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.jobs.kinds import kind_of
 from yolov7_ray.registry.model_source import LoadedModel
 from yolov7_ray.serve import uploads
 from yolov7_ray.serve.detector import Detector
 from yolov7_ray.serve.limits import Limits, whole_number
 from yolov7_ray.serve.routes import build_api
 from yolov7_ray.serve.served import Detected, Options, ServedInfo, Settings
+from yolov7_ray.serve.spec import token_sha256
 
 LIMITS = Limits(max_bytes=20_000_000, max_pixels=4_000_000)
 MAX_LOOP_CPU_S = 1.0
@@ -48,6 +52,9 @@ class LocalModel:
     async def is_ready(self) -> bool:
         return True
 
+    async def newer(self) -> str | None:
+        return None
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -66,9 +73,9 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def served(limits: Limits = LIMITS, token_sha256: tuple[str, ...] = ()) -> Iterator[Endpoint]:
+def served(limits: Limits = LIMITS, token_sha256s: tuple[str, ...] = ()) -> Iterator[Endpoint]:
     """The endpoint's routes behind a real server."""
-    settings = Settings(limits, 0.25, 0.45, token_sha256)
+    settings = Settings(limits, 0.25, 0.45, token_sha256s)
     server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error"))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
@@ -182,6 +189,43 @@ def test_malformed_length_of_the_json(endpoint, length):
 def test_whole_number(text, number):
     found = whole_number(text, 100)
     assert found == number or (number == 101 and found > 100)
+
+
+# --- tokens ----------------------------------------------------------------------------------------------
+
+SECRET_SHA256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # printf secret | sha256sum
+
+
+def test_each_token_opens_the_endpoint():
+    with served(token_sha256s=(SECRET_SHA256, "0" * 64)) as endpoint:
+        answers = [ask(f"{endpoint.url}/v1/models", Authorization=f"Bearer {token}") for token in ("secret", "other")]
+        assert [answer.status for answer in answers] == [200, 401]
+        assert ask(f"{endpoint.url}/v1/models").status == 401
+
+
+def serve_job(**more) -> dict:
+    return {"kind": "serve", "models": {"a": {"model": "a@latest"}}, "registry": "s3://bucket/registry"} | more
+
+
+def test_token_is_sent_as_its_digest(monkeypatch):
+    """What goes to a cluster needs no variable there, also within a pipeline."""
+    monkeypatch.setenv("YOLOV7_TEST_SECRET", "secret")
+    job = validate(serve_job(token_env="YOLOV7_TEST_SECRET"), "job.yaml")
+    pipeline = validate({"kind": "pipeline", "steps": {"serve": serve_job(token_env="YOLOV7_TEST_SECRET")}}, "job.yaml")
+    for sent in (kind_of(job).sent(job), kind_of(pipeline).sent(pipeline).steps["serve"]):
+        assert (sent.token_env, sent.token_sha256) == (None, SECRET_SHA256)
+        monkeypatch.delenv("YOLOV7_TEST_SECRET", raising=False)
+        assert token_sha256(sent) == SECRET_SHA256
+        monkeypatch.setenv("YOLOV7_TEST_SECRET", "secret")
+
+
+def test_token_that_is_not_set_here_is_named_before_anything_is_sent(monkeypatch):
+    monkeypatch.delenv("YOLOV7_TEST_SECRET", raising=False)
+    job = validate(serve_job(token_env="YOLOV7_TEST_SECRET"), "job.yaml")
+    with pytest.raises(JobError, match="token_env: environment variable YOLOV7_TEST_SECRET is not set"):
+        kind_of(job).sent(job)
+    with pytest.raises(JobError, match="token_env and token_sha256 are both given"):
+        validate(serve_job(token_env="A", token_sha256=SECRET_SHA256), "job.yaml")
 
 
 # --- slow uploads ----------------------------------------------------------------------------------------
