@@ -38,10 +38,14 @@ class RemoteModel:
         self._max_in_flight, self._in_flight = max_in_flight, 0
         self._current, self._look_again_at = info.ref, 0.0
 
-    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
-        """Detect in one image; see DetectorReplica.detect. RequestError 503 if the model is busy or down."""
+    def check_room(self) -> None:
+        """RequestError 503 if the model is busy: asked before a body is read, as the copy would be in vain."""
         if self._in_flight >= self._max_in_flight:
             raise self._unavailable("has too many requests waiting")
+
+    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
+        """Detect in one image; see DetectorReplica.detect. RequestError 503 if the model is busy or down."""
+        self.check_room()
         self._in_flight += 1
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):

@@ -114,6 +114,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
     @api.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         model = _find(models, name, version)
+        model.check_room()
         body = await uploads.body(request)
         length = request.headers.get(JSON_LENGTH_HEADER)
         # in a thread: parsing megabytes of JSON takes time

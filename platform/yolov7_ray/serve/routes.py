@@ -74,6 +74,7 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     ):
         """Detect the objects in a JPEG, PNG or WebP image."""
         served = find_model(models, model)
+        served.check_room()
         image = await uploads.image(request)
         await asyncio.to_thread(check_header, image, settings.limits)
         options = Options(confidence, iou, max_detections)

@@ -13,7 +13,7 @@ GRACE_S = 10.0
 
 MIN_BYTES_PER_S = 50_000
 
-SLOW_S = 2.0
+SLOW_S = 5.0
 """A body that is not whole by then is slow, and needs one of the few places for such."""
 
 RETRY_AFTER_S = 1

@@ -1,7 +1,6 @@
 """Jobs on a real Ray cluster of two nodes, with token authentication; and unusable clusters."""
 
 import http.server
-import re
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from conftest import free_ports
 from nodes import ROOT, cluster
-from serving import ask, register_blind_model
 from yolov7_ray import storage
 from yolov7_ray.cluster import jobs_api
 from yolov7_ray.cluster.jobs_api import Cluster
@@ -197,32 +195,3 @@ def test_credentials_are_not_sent_unless_requested(monkeypatch):
 
 def test_both_packages_are_sent():
     assert [Path(path).name for path in jobs_api.code()] == ["yolov7", "yolov7_ray"]
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_endpoint_of_a_cluster_knows_the_token_of_the_submitter_and_is_removed(running, tmp_path):
-    registry = str(tmp_path / "registry")
-    register_blind_model(registry, tmp_path)
-    [port] = free_ports(1)
-    job = tmp_path / "serve.yaml"
-    job.write_text(f"{{kind: serve, registry: {registry}, models: {{shapes: {{model: shapes@latest}}}}, port: {port}, "
-                   "host: 0.0.0.0, wait: false, cpus_per_replica: 0.5, token_env: YOLOV7_TEST_SECRET}")
-    refused = running.submit(str(job))
-    assert refused.returncode != 0 and "YOLOV7_TEST_SECRET is not set" in refused.stderr, "before anything is sent"
-    running.environment["YOLOV7_TEST_SECRET"] = "secret"
-    try:
-        done = running.submit(str(job))
-    finally:
-        del running.environment["YOLOV7_TEST_SECRET"]
-    assert done.returncode == 0, done.stdout + done.stderr
-    url = re.search(rf"ready at (http://\S+:{port}) ", done.stdout).group(1)
-    assert ask(f"{url}/v1/models").status == 401
-    assert ask(f"{url}/v1/models", Authorization="Bearer secret").json["models"][0]["ref"] == "shapes:1"
-
-    removed = running.submit("endpoint", "stop")
-    assert (removed.returncode, removed.stdout) == (0, "endpoint: removed\n"), removed.stderr
-    with pytest.raises(OSError):
-        ask(f"{url}/healthz")
-    again = running.submit("endpoint", "stop")
-    assert again.returncode != 0 and "has no endpoint" in again.stderr

@@ -23,7 +23,7 @@ from yolov7_ray.jobs.kinds import kind_of
 from yolov7_ray.registry.model_source import LoadedModel
 from yolov7_ray.serve import uploads
 from yolov7_ray.serve.detector import Detector
-from yolov7_ray.serve.limits import Limits, whole_number
+from yolov7_ray.serve.limits import Limits, RequestError, whole_number
 from yolov7_ray.serve.routes import build_api
 from yolov7_ray.serve.served import Detected, Options, ServedInfo, Settings
 from yolov7_ray.serve.spec import token_sha256
@@ -41,6 +41,12 @@ class LocalModel:
     def __init__(self) -> None:
         loaded = LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {})
         self._detector = Detector(loaded, SIZE_PX, torch.device("cpu"))
+
+    full = False
+
+    def check_room(self) -> None:
+        if self.full:
+            raise RequestError(503, "model 'shapes'", "has too many requests waiting", retry_after_s=1)
 
     async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
         pixels = image if isinstance(image, np.ndarray) else decode_image(image)
@@ -248,6 +254,13 @@ def answer_of(connection: socket.socket) -> tuple[int, dict]:
             break
     head, _, body = data.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
+
+
+def test_full_model_refuses_before_the_body_is_read(monkeypatch):
+    monkeypatch.setattr(LocalModel, "full", True)
+    with served() as endpoint, begin_upload(endpoint) as connection:
+        status, body = answer_of(connection)
+        assert status == 503 and body["error"]["problem"] == "has too many requests waiting"
 
 
 def test_body_has_a_deadline(monkeypatch):
