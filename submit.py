@@ -4,6 +4,7 @@
     python submit.py jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
     python submit.py jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
     python submit.py list | logs ID | stop ID                   jobs on a cluster
+    python submit.py endpoint stop                              remove the endpoint that a serve job left on a cluster
     python submit.py doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
     python submit.py new KIND [FILE]                            a commented starter file
     python submit.py schema                                     JSON Schema of job files, for editors
@@ -56,6 +57,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
+    commands.add_parser("endpoint", parents=[cluster], help="remove the endpoint of a cluster").add_argument(
+        "action", choices=["stop"])
     doctor_ = commands.add_parser(
         "doctor", parents=[running], help="examine every image and object of an ingested dataset", description=(
             "Examine every image and object of an ingested dataset: a job of kind doctor from the command line. "
@@ -130,7 +133,9 @@ def run_remotely(arguments: argparse.Namespace, job, name: str) -> int:
     """Submit to the cluster and follow; the exit status is the job's."""
     from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
+    from yolov7_ray.jobs.kinds import kind_of
 
+    job = kind_of(job).sent(job)
     cluster = Cluster(arguments.address, arguments.insecure)
     job_id = cluster.submit(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission,
                             verbose=arguments.verbose, forward_credentials=arguments.forward_aws_credentials)
@@ -160,7 +165,7 @@ def ask(question: str) -> str:
 
 
 def manage(arguments: argparse.Namespace) -> int:
-    """list, logs, stop."""
+    """list, logs, stop, endpoint."""
     from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
 
@@ -168,6 +173,8 @@ def manage(arguments: argparse.Namespace) -> int:
     cluster = Cluster(address, arguments.insecure)
     if arguments.command == "list":
         print(cluster.jobs())
+    elif arguments.command == "endpoint":
+        print(cluster.stop_endpoint())
     elif arguments.command == "stop":
         print(f"{arguments.id}: {cluster.stop(arguments.id)}")
     elif arguments.follow:
