@@ -12,6 +12,7 @@ from conftest import VOC_OBJECT, coco_source, ingest_here, jpeg, make_coco, make
 
 import submit
 from yolov7.architectures.family import architecture
+from yolov7.images.config import AugmentConfig
 from yolov7_ray import storage
 from yolov7_ray.data.doctor.sample_check import sample_check
 from yolov7_ray.data.history.diff import diff
@@ -21,7 +22,7 @@ from yolov7_ray.data.ingest import growth
 from yolov7_ray.data.ingest import ingest as ingest_module
 from yolov7_ray.data.manifest import DROPPED, MANIFEST, Shard, kept_fingerprints, load_manifest
 from yolov7_ray.data.reading.box_sizes import read_box_sizes
-from yolov7_ray.data.reading.dataset import ArrowDataset
+from yolov7_ray.data.reading.dataset import ArrowDataset, train_loader
 from yolov7_ray.data.reading.mapped_shard import MappedShard, _without
 from yolov7_ray.data.sources.spec import VocSource, YoloSource
 from yolov7_ray.errors import JobError, NotFound
@@ -147,6 +148,21 @@ def test_a_grown_dataset_holds_what_a_new_one_does(changing, tmp_path, shard_mb)
     for name in (uri, f"{uri}@{first[:8]}"):
         assert sample_check(name, ("train", "val"), architecture("yolov7"), 640).findings.num_kinds("error") == 0
     assert ingest_here(source, uri, shard_mb=shard_mb)["fingerprint"] == second, "nothing to do"
+
+
+def test_training_reads_every_image_of_a_grown_dataset_once(tmp_path):
+    root, uri = make_yolo(tmp_path / "raw", 20), str(tmp_path / "d")
+    source = YoloSource(format="yolo", uri=str(root))
+    first = ingest_here(source, uri)["fingerprint"]
+    grow_yolo(root)
+    ingest_here(source, uri)
+    for name in (uri, f"{uri}@{first}"):
+        dataset = ArrowDataset(name, "train")
+        assert [bool(shard.removed) for shard in dataset.split.shards] == ([True, False] if name == uri else [False])
+        steps = train_loader(dataset, size_px=64, augment=AugmentConfig(mosaic=0.0, mixup=0.0), batch_size=4, seed=0,
+                             epoch=0, rank=0, world_size=1)
+        seen = [image_id for [part] in steps for image_id in part.batch.image_ids.tolist()]
+        assert sorted(seen) == list(range(len(dataset))), "a training sample has its index as id"
 
 
 def test_one_percent_changed_writes_at_most_five_percent(tmp_path):
@@ -332,7 +348,8 @@ def test_diff_says_what_came_went_moved_and_changed(tmp_path, capsys):
     assert submit.main(["diff", f"{uri}@{first[:12]}", uri]) == 0
     assert capsys.readouterr().out.endswith("\n".join(expected) + "\n")
     back = diff(uri, f"{uri}@{first[:12]}")
-    assert "  2 images came to train, e.g. 0000.jpg, 0004.jpg" in back and "  1 images went from val, e.g. moved.jpg" in back
+    assert "  2 images came to train, e.g. 0000.jpg, 0004.jpg" in back
+    assert "  1 images went from val, e.g. moved.jpg" in back
     assert diff(uri, uri)[3:] == ["  no image and no label changed"]
     with pytest.raises(JobError, match="has no content before .* that is kept"):
         diff(f"{uri}@{first[:12]}")
