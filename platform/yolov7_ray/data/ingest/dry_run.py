@@ -22,7 +22,7 @@ def ingest_lines(spec: IngestSpec) -> list[Line]:
             lines.append(("splits", f"made: {with_splits(source, spec.splits, spec.group_by, spec.pool)[1]}"))
     state = "will be written"
     if storage.exists(storage.join(spec.dataset, MANIFEST)):
-        state = "exists; it will be replaced" if spec.overwrite else "exists already"
+        state = "exists; it will be replaced" if spec.overwrite else "exists; it grows by what changed in its source"
     return [*lines, ("dataset", f"{spec.dataset} {state}")]
 
 

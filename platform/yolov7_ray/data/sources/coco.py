@@ -38,6 +38,10 @@ class CocoItem(Item):
         """Of the objects in the columns."""
         return self.siblings.objects_of(self.index).labels
 
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects in the columns."""
+        return self.siblings.objects_of(self.index), self.siblings.declared_hw(self.index), False
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoItems(Sequence[CocoItem]):

@@ -61,6 +61,11 @@ class Item:
         """Class of each object, negative if unusable, told without reading the image; None: it cannot be told."""
         return None
 
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool] | None:
+        """Objects, declared size and whether they are relative; None: they are read with the image, and `mark` covers
+        them."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileItem(Item):
@@ -79,6 +84,10 @@ class FileItem(Item):
     def labels(self) -> np.ndarray:
         """Of the objects that are known already."""
         return self.objects.labels
+
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects as they are."""
+        return self.objects, self.declared_hw, self.relative
 
 
 def fetched(item: Item) -> Raw:

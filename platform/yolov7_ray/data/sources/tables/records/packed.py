@@ -31,6 +31,10 @@ class PackedItem(Item):
         """Of the objects that are known already."""
         return self.objects.labels
 
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects in the columns."""
+        return self.objects, self.siblings.declared_hw(self.index), self.siblings.relative
+
     def raw(self, data: bytes, problem: Problem | None = None) -> Raw:
         """The item with its image."""
         return Raw(data, self.objects, self.siblings.relative, self.siblings.declared_hw(self.index), problem)

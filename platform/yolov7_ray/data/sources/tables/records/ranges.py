@@ -11,7 +11,7 @@ BUFFER_BYTES = 1 << 20
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
     """Bytes start to stop of a file, which must hold them."""
-    return storage._store(uri).read_range(start, stop) if stop > start else b""
+    return storage.read_range(uri, start, stop) if stop > start else b""
 
 
 def opened(uri: str, num_bytes: int) -> BinaryIO:

@@ -67,7 +67,7 @@ def _images(uri: str, mark: str, group: int, column: str) -> pa.ChunkedArray:
 
 
 def _read(uri: str, group: int, column: str) -> pa.ChunkedArray:
-    file = parquet_file(uri, storage._store(uri).size_and_digest()[0])
+    file = parquet_file(uri, storage.size(uri))
     name, _, member = column.partition(".")
     values = file.read_row_group(group, columns=[column])[name]
     return pc.struct_field(values, member) if member else values
