@@ -25,7 +25,7 @@ from yolov7_ray import storage
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.data.sources.detect import FORMATS, Format
 from yolov7_ray.data.sources.item import CHANGED, DENIED, GONE, changes, fetched
-from yolov7_ray.data.sources.read import described, opened, read_source, resolved
+from yolov7_ray.data.sources.read import described, opened, read_all, read_source, resolved
 from yolov7_ray.data.sources.spec import AutoSource, CocoSource, YoloSource
 from yolov7_ray.errors import Corrupt, JobError, NotFound, StorageError
 from yolov7_ray.jobs.job_file import validate
@@ -635,7 +635,7 @@ def test_files_that_went_or_changed_since_the_listing_are_told(tmp_path):
 
 def test_a_changed_file_is_noted_in_the_manifest(tmp_path, monkeypatch):
     root = make_coco(tmp_path / "raw", 20, ("train",))
-    read = opened
+    read = read_all
 
     def then_changed(spec):
         found = read(spec)
@@ -643,6 +643,6 @@ def test_a_changed_file_is_noted_in_the_manifest(tmp_path, monkeypatch):
         (root / "train/0004.jpg").unlink()
         return found
 
-    monkeypatch.setattr("yolov7_ray.data.ingest.ingest.opened", then_changed)
+    monkeypatch.setattr("yolov7_ray.data.ingest.ingest.read_all", then_changed)
     ingest_here(auto(root), str(tmp_path / "dataset"))
     assert load_manifest(str(tmp_path / "dataset")).dropped == {GONE: 1, CHANGED: 1}

@@ -24,7 +24,7 @@ from .boxes import NOT_ANNOTATED
 from .records.json_records import Records, add, declared_hw, tells
 from .records.layout import Asked
 from .records.packed import PackedItem, Packing, source_of
-from .records.ranges import opened, read_range
+from .records.ranges import opened
 from .splits import shards_by_split
 
 PARALLEL_SHARDS = 8
@@ -43,7 +43,7 @@ class MemberItem(PackedItem):
     def fetch(self) -> Raw:
         """Read the member."""
         uri, _, offset, length = self.siblings.place(self.index)
-        return self.raw(read_range(uri, offset, offset + length))
+        return self.raw(storage.read_range(uri, offset, offset + length))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,6 @@ from .....storage.disk import explained
 BUFFER_BYTES = 1 << 20
 
 
-def read_range(uri: str, start: int, stop: int) -> bytes:
-    """Bytes start to stop of a file, which must hold them."""
-    return storage.read_range(uri, start, stop) if stop > start else b""
-
-
 def opened(uri: str, num_bytes: int) -> BinaryIO:
     """A file to seek and read in; in a store a buffer is read at once."""
     if storage.is_remote(uri):
@@ -44,7 +39,7 @@ class RangedFile(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer) -> int:
-        data = read_range(self.uri, self.position, min(self.position + len(buffer), self.num_bytes))
+        data = storage.read_range(self.uri, self.position, min(self.position + len(buffer), self.num_bytes))
         buffer[:len(data)] = data
         self.position += len(data)
         return len(data)
