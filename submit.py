@@ -4,7 +4,10 @@
     python submit.py jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
     python submit.py jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
     python submit.py list | logs ID | stop ID                   jobs on a cluster
+    python submit.py endpoint stop                              remove the endpoint that a serve job left on a cluster
     python submit.py doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
+    python submit.py diff URI [URI]                             what changed in a dataset, or between two
+    python submit.py prune URI                                  remove what only its earlier contents need
     python submit.py new KIND [FILE]                            a commented starter file
     python submit.py schema                                     JSON Schema of job files, for editors
 """
@@ -56,6 +59,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
+    commands.add_parser("endpoint", parents=[cluster], help="remove the endpoint of a cluster").add_argument(
+        "action", choices=["stop"])
     doctor_ = commands.add_parser(
         "doctor", parents=[running], help="examine every image and object of an ingested dataset", description=(
             "Examine every image and object of an ingested dataset: a job of kind doctor from the command line. "
@@ -66,6 +71,16 @@ def parse(words: list[str]) -> argparse.Namespace:
                          help="side at which the detector will see the images (default: the architecture's)")
     doctor_.add_argument("--output", metavar="DIR", help="write a page with pictures, and JSON, into this directory")
     doctor_.add_argument("--json", metavar="FILE", dest="json_file", help="write JSON into this file")
+    diff_ = commands.add_parser("diff", help="what changed in an ingested dataset", description=(
+        "Which images came, went or moved between splits, and which labels changed. URI@FINGERPRINT is an earlier "
+        "content of a dataset that has grown; its beginning is enough."))
+    diff_.add_argument("dataset", help="with one URI: its current content against the one before")
+    diff_.add_argument("other", nargs="?", metavar="dataset", help="the later one")
+    prune_ = commands.add_parser("prune", help="remove what only the earlier contents of a dataset need")
+    prune_.add_argument("dataset")
+    prune_.add_argument("--keep", action="append", default=[], metavar="FINGERPRINT",
+                        help="an earlier content that stays readable (its beginning is enough; may be repeated)")
+    prune_.add_argument("--yes", action="store_true", help="do it; without this word, only say what would be done")
     new_ = commands.add_parser("new", help="write a commented starter file")
     new_.add_argument("kind", help="ingest, doctor, train, evaluate, tune, publish, predict, serve, export-dataset, "
                                      "or pipeline")
@@ -99,6 +114,22 @@ def doctor(arguments: argparse.Namespace) -> int:
     return carry_out(job_file.validate({"kind": "doctor", **given}, "doctor"), f"doctor {arguments.dataset}", arguments)
 
 
+def diff(arguments: argparse.Namespace) -> int:
+    """Say what changed in a dataset."""
+    from yolov7_ray.data.history.diff import diff as changes
+
+    print("\n".join(changes(arguments.dataset, arguments.other)))
+    return 0
+
+
+def prune(arguments: argparse.Namespace) -> int:
+    """Remove earlier contents."""
+    from yolov7_ray.data.history.prune import prune as remove
+
+    print("\n".join(remove(arguments.dataset, arguments.keep, arguments.yes)))
+    return 0
+
+
 def carry_out(job, where: str, arguments: argparse.Namespace) -> int:
     """Run a job, which came from `where`, here or on a cluster."""
     from yolov7_ray.jobs import job_file, paths
@@ -130,7 +161,9 @@ def run_remotely(arguments: argparse.Namespace, job, name: str) -> int:
     """Submit to the cluster and follow; the exit status is the job's."""
     from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
+    from yolov7_ray.jobs.kinds import kind_of
 
+    job = kind_of(job).sent(job)
     cluster = Cluster(arguments.address, arguments.insecure)
     job_id = cluster.submit(job, name, resume=bool(arguments.resume), admit=not arguments.no_admission,
                             verbose=arguments.verbose, forward_credentials=arguments.forward_aws_credentials)
@@ -160,7 +193,7 @@ def ask(question: str) -> str:
 
 
 def manage(arguments: argparse.Namespace) -> int:
-    """list, logs, stop."""
+    """list, logs, stop, endpoint."""
     from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
 
@@ -168,6 +201,8 @@ def manage(arguments: argparse.Namespace) -> int:
     cluster = Cluster(address, arguments.insecure)
     if arguments.command == "list":
         print(cluster.jobs())
+    elif arguments.command == "endpoint":
+        print(cluster.stop_endpoint())
     elif arguments.command == "stop":
         print(f"{arguments.id}: {cluster.stop(arguments.id)}")
     elif arguments.follow:
@@ -207,7 +242,8 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def main(words: list[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if words is None else words)
-    command = {"run": run, "doctor": doctor, "new": new, "schema": schema}.get(arguments.command, manage)
+    commands = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "new": new, "schema": schema}
+    command = commands.get(arguments.command, manage)
     try:
         return command(arguments)
     except JobError as error:

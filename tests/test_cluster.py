@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -326,6 +328,26 @@ def test_image_authenticates_and_reports_nothing():
     assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert environment["HOME"] == "/home/ray"  # the launcher reads it from the image to place the token
+
+
+@pytest.mark.parametrize(("host", "metrics"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "*"), ("10.1.2.3", "10.1.2.3")])
+def test_statistics_of_haproxy_are_not_open_to_everyone(host, metrics, tmp_path):
+    """The image's HAProxy with the configuration that Ray Serve writes for it."""
+    from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
+    from ray.serve.config import HTTPOptions
+
+    config = tmp_path / "haproxy.cfg"
+    HAProxyApi(HAProxyConfig(http_options=HTTPOptions(host=host, port=8123)), {},
+               str(config))._generate_config_file_internal()
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    checked = subprocess.run([CLUSTER / "haproxy.sh", "-c", "-f", config], env=environment, capture_output=True,
+                             text=True, timeout=300)
+    assert checked.returncode == 0 and "Configuration file is valid" in checked.stdout, checked.stderr
+    assert re.findall(r"^ *bind (.*)", config.read_text(), re.M) == [f"{metrics}:9101", f"{metrics}:8123",
+                                                                     "127.0.0.1:8404"]
+    image = dict(re.findall(r"(\w+)=(\S+)", " ".join(rest for name, rest in dockerfile() if name == "ENV")))
+    assert image["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/yolov7/cluster/haproxy.sh"
+    assert ("COPY", "--chown=ray:ray cluster/haproxy.sh ./cluster/haproxy.sh") in dockerfile()
 
 
 def test_image_holds_what_pyproject_pins(capsys, monkeypatch):

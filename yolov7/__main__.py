@@ -20,7 +20,7 @@ def print_description(args: Arguments) -> None:
 def print_tables(args: Arguments) -> None:
     from .model.describe import comparison
 
-    print(comparison())
+    print(comparison(args.runs))
 
 
 def import_weights(args: Arguments) -> None:
@@ -66,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--image-size", type=int, help="pixels; the architecture's own size by default")
     sub.add_argument("--classes", type=int, default=80, help="number of classes (80)")
 
-    add_command("tables", print_tables, "print the paper's comparison of detectors beside our parameters and FLOPs")
+    sub = add_command("tables", print_tables, "print the paper's comparison of detectors beside our parameters and FLOPs")
+    sub.add_argument("runs", nargs="*", metavar="RUN", help="directory of a training, whose measured figures are added")
 
     sub = add_command("import", import_weights, "read an official .pt file, executing nothing, into a safetensors file")
     sub.add_argument("checkpoint", help="official checkpoint or plain state dict")

@@ -1,12 +1,16 @@
 """The endpoint under load: requests per second and latency over real HTTP, and what the model alone would do.
 
-    python tests/bench/bench_serve.py [--architecture yolov7-tiny] [--image-size 320] [--seconds 5] [--haproxy]
+    python tests/bench/bench_serve.py [--architecture yolov7-tiny] [--image-size 320] [--seconds 5] [--clients 1,8,32]
+                                      [--haproxy]
 
-One 640 x 480 JPEG, again and again, from 1, 4 and 16 clients that keep their connection. Prints a row for each.
+One 640 x 480 JPEG, again and again, from clients that keep their connection and, answered 503, wait as long as
+Retry-After says. Prints a row for each number of clients: answers, their latency and mean batch; refusals, their
+latency.
 """
 
 import argparse
 import http.client
+import json
 import os
 import sys
 import tempfile
@@ -60,21 +64,23 @@ def model_alone(path: Path, size_px: int, image: bytes, seconds: float) -> float
     return count / (time.perf_counter() - start)
 
 
-def load(url: str, image: bytes, num_clients: int, seconds: float) -> tuple[np.ndarray, dict[int, int]]:
-    """Latencies in ms of all answers, and how many had which status."""
-    latencies: list[float] = []
-    statuses: dict[int, int] = {}
+def load(url: str, image: bytes, num_clients: int, seconds: float) -> dict[int, list[tuple[float, int]]]:
+    """Status -> latency in ms and batch size (0 unless 200) of every answer."""
+    answers: dict[int, list[tuple[float, int]]] = {200: [], 503: []}
     deadline = time.perf_counter() + seconds
 
     def client() -> None:
-        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=60)
-        while time.perf_counter() < deadline:
-            start = time.perf_counter()
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=120)
+        while (start := time.perf_counter()) < deadline:
             connection.request("POST", "/v1/detect", image, {"Content-Type": "image/jpeg"})
             response = connection.getresponse()
-            response.read()
-            latencies.append((time.perf_counter() - start) * 1000)
-            statuses[response.status] = statuses.get(response.status, 0) + 1
+            body = response.read()
+            milliseconds = (time.perf_counter() - start) * 1000
+            batch_size = json.loads(body)["batch_size"] if response.status == 200 else 0
+            answers.setdefault(response.status, []).append((milliseconds, batch_size))
+            if response.status == 503:
+                retry_after_s = float(response.headers.get("Retry-After", 0))
+                time.sleep(max(0.0, min(retry_after_s, deadline - time.perf_counter())))
         connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(num_clients)]
@@ -82,7 +88,18 @@ def load(url: str, image: bytes, num_clients: int, seconds: float) -> tuple[np.n
         thread.start()
     for thread in threads:
         thread.join()
-    return np.array(latencies), statuses
+    return answers
+
+
+def row(num_clients: int, answers: dict[int, list[tuple[float, int]]], seconds: float) -> str:
+    """A line of the table."""
+    good, refused = np.array(answers[200]), np.array(answers[503])
+    p50, p99 = np.percentile(good[:, 0], (50, 99))
+    text = f"{num_clients:7d}  {len(good) / seconds:9.1f}  {p50:7.1f}  {p99:7.1f}  {good[:, 1].mean():10.1f}"
+    if len(refused):
+        text += f"  {len(refused):5d}, p50 {np.median(refused[:, 0]):.0f}, p99 {np.percentile(refused[:, 0], 99):.0f} ms"
+    others = {status: len(many) for status, many in answers.items() if status not in (200, 503)}
+    return text + (f"  others: {others}" if others else "")
 
 
 def main() -> None:
@@ -90,6 +107,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="yolov7-tiny")
     parser.add_argument("--image-size", type=int, default=320)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--clients", default="1,8,32,128,512")
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--gpus", type=float, default=0, help="of each replica")
     parser.add_argument("--haproxy", action="store_true", help="Ray Serve's HAProxy ingress")
@@ -115,11 +133,12 @@ def main() -> None:
                 "kind": "serve", "models": {"model": {"model": str(path), "image_size_px": arguments.image_size}},
                 "port": 0, "wait": False, "replicas": arguments.replicas, "gpus_per_replica": arguments.gpus,
             }), "bench")["url"]
-            print("clients  requests/s  p50 ms  p99 ms  statuses")
-            for num_clients in (1, 4, 16):
-                latencies, statuses = load(url, image, num_clients, arguments.seconds)
-                p50, p99 = np.percentile(latencies, (50, 99))
-                print(f"{num_clients:7d}  {len(latencies) / arguments.seconds:10.1f}  {p50:6.1f}  {p99:6.1f}  {statuses}")
+            print("clients  answers/s   p50 ms   p99 ms  mean batch  answered 503")
+            load(url, image, 8, 2)  # what is made lazily
+            for num_clients in map(int, arguments.clients.split(",")):
+                start = time.perf_counter()
+                answers = load(url, image, num_clients, arguments.seconds)
+                print(row(num_clients, answers, time.perf_counter() - start), flush=True)
         finally:
             ray_serve.shutdown()
             ray.shutdown()

@@ -1,5 +1,7 @@
 """`python -m yolov7 import`, from file to file, and mistakes at the command line; export is in test_export.py."""
 
+import json
+
 import pytest
 import torch
 from golden_models import filled_model, official_state_dict
@@ -7,6 +9,7 @@ from official_files import save_official
 
 from yolov7.__main__ import main
 from yolov7.architectures.family import architecture
+from yolov7.architectures.published import neighbours
 from yolov7.checkpoints.weights import load_model, save_model, trained_image_size_px
 from yolov7.model.detector import build_model
 
@@ -54,6 +57,26 @@ def test_mistakes(capsys, monkeypatch, tmp_path, arguments, message):
         main(arguments)
     assert error.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_tables_adds_what_runs_measured(tmp_path, capsys):
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "results.json").write_text(json.dumps({
+        "architecture": "yolov7-tiny", "dataset": "datasets/bccd", "parameters": 6_014_988, "gflops": 13.1,
+        "best": {"ap": 0.4312, "ap50": 0.8341}, "spec": {"data": {"image_size_px": 256}},
+        "epochs": [{"images_per_s": 20}, {"images_per_s": 30}, {"images_per_s": 28}]}))
+    main(["tables", str(run)])
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "mine", "256", "43.1", "83.4", "-", "28", "6.0", "13.1", "yolov7-tiny,", "datasets/bccd"]
+    with pytest.raises(SystemExit):
+        main(["tables", str(tmp_path)])
+    assert f"{tmp_path}: holds no results of a training" in capsys.readouterr().err
+
+
+def test_a_model_stands_among_the_published_ones_of_its_size():
+    assert [row.model for row in neighbours(37.0, 640, 2)] == ["YOLOv5-M6 (r6.1)", "YOLOv7", "YOLOR-P6", "YOLOv5-L (r6.1)"]
+    assert [(row.model, row.image_size_px) for row in neighbours(1.0, 320, 4)][-1] == ("YOLOv7-tiny", 320)
 
 
 def test_tables_puts_our_counts_beside_the_published_figures(capsys):

@@ -80,3 +80,16 @@ TABLE_2 = (
 """Real-time detectors; their AP50 and AP75 are published on test-dev alone, and not repeated here."""
 
 PUBLISHED = {"Table 1: baselines": TABLE_1, "Table 2: real-time detectors": TABLE_2}
+
+
+def neighbours(parameters_m: float, image_size_px: int, count: int = 3) -> list[Published]:
+    """Up to ``count`` models below and above so many millions of parameters, smallest first; of those that are published
+    at several image sizes, the row at the size nearest to ``image_size_px``."""
+    nearest: dict[str, Published] = {}
+    for row in (row for rows in PUBLISHED.values() for row in rows):
+        held = nearest.get(row.model)
+        if held is None or abs(row.image_size_px - image_size_px) < abs(held.image_size_px - image_size_px):
+            nearest[row.model] = row
+    ordered = sorted(nearest.values(), key=lambda row: row.parameters_m)
+    first = sum(row.parameters_m <= parameters_m for row in ordered)
+    return ordered[max(0, first - count):first + count]

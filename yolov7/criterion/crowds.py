@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .boxes import EPSILON, cxcywh_to_xyxy
 
-ROWS = 16
+ROWS = 48
 """Targets at a time, n."""
 
 IOU_COST_GAIN = 3.0

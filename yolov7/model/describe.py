@@ -6,8 +6,11 @@ Everything runs on the meta device (shapes without data), so even the largest mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -122,8 +125,12 @@ def describe(architecture: Architecture | str, num_classes: int = 80, image_size
     return "\n".join(lines)
 
 
-def comparison() -> str:
-    """Return the paper's Tables 1 and 2 as published, beside parameters and FLOPs of our folded models."""
+def comparison(runs: Sequence[str] = ()) -> str:
+    """Return the paper's Tables 1 and 2 as published, beside parameters and FLOPs of our folded models.
+
+    ``runs``, directories of trainings on this machine, add a table of what was measured: AP of the best epoch on their
+    own validation split, and the speed of training. ValueError for one without results.json.
+    """
     lines = ["AP (%), parameters and FLOPs as published in arXiv:2207.02696, not measured here: COCO val2017, speed in",
              "images/s on a V100, one at a time. Ours: the folded model of the same name, counted here. The paper",
              "counts YOLOv7-D6 with its auxiliary head."]
@@ -139,7 +146,25 @@ def comparison() -> str:
                 parameters, flops = count_parameters(model), count_flops(model, row.image_size_px)
                 own = f"  {row.own:<17}{parameters / 1e6:>9.1f}{flops / 1e9:>8.1f}"
             lines.append(f"{row.model:<18}{row.image_size_px:>8}{figures}{own}".rstrip())
+    if runs:
+        lines += ["", "Runs (measured on their own validation split; speed: images/s while training)",
+                  f"{'run':<18}{'size px':>8}{'AP':>6}{'AP50':>6}{'AP75':>6}{'speed':>7}{'params M':>10}{'GFLOPs':>8}"
+                  "  architecture, dataset", *map(_measured, runs)]
     return "\n".join(lines)
+
+
+def _measured(run: str) -> str:
+    try:
+        found = json.loads(Path(run, "results.json").read_text())
+        best, size_px = found["best"], found["spec"]["data"]["image_size_px"]
+        speed = statistics.median(row["images_per_s"] for row in found["epochs"])
+        cost = f"{found['parameters'] / 1e6:>10.1f}{found['gflops']:>8.1f}"
+        origin = f"{found['architecture']}, {found['dataset']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{run}: holds no results of a training ({error}); give a run's directory") from None
+    ap = "".join(f"{'-' if best.get(key) is None else format(100 * best[key], '.1f'):>6}"
+                 for key in ("ap", "ap50", "ap75"))
+    return f"{Path(run).name:<18}{size_px:>8}{ap}{speed:>7.0f}{cost}  {origin}"
 
 
 def _on_meta(architecture: Architecture | str, num_classes: int, folded: bool) -> YOLO:

@@ -40,6 +40,9 @@ CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 
 Result = TypeVar("Result")
 
+ENDPOINT = "yolov7"
+"""Name of the Serve application of serve jobs: a second one on a cluster upgrades the first without downtime."""
+
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -164,6 +167,23 @@ class Cluster:
         while (status := self.info(job_id).status.value) not in TERMINAL and time.monotonic() < deadline:
             time.sleep(0.5)
         return status
+
+    def stop_endpoint(self) -> str:
+        """Shut Ray Serve down, which ends the endpoint that a serve job has left; say so.
+
+        JobError if there is none, or if Ray Serve also runs applications that are not ours.
+        """
+        def serve_api(method: str) -> requests.Response:
+            return self._request(lambda: self._client._do_request(method, "/api/serve/applications/"))
+
+        names = set(serve_api("GET").json().get("applications", {}))
+        if others := names - {ENDPOINT}:
+            raise JobError(self.address, f"also serves {', '.join(sorted(others))}", "remove them first")
+        if not names:
+            raise JobError(self.address, "has no endpoint", "submit a serve job")
+        if (answer := serve_api("DELETE")).status_code != 200:
+            raise self._answered(f"status code {answer.status_code}: {answer.text}")
+        return "endpoint: removed"
 
     def _request(self, request: Callable[[], Result]) -> Result:
         """The cluster's answer; refusals and lost connections as JobError."""

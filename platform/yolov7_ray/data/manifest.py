@@ -2,11 +2,14 @@
 
 ``<uri>/dataset.json`` is the manifest, written last: without it there is no dataset. The shards
 ``<uri>/<split>/NNNNN-<digest>.arrow`` are uncompressed Arrow IPC files, so that a mapped file is read without
-a copy; they are immutable: new content has a new name.
+a copy; they are immutable: new content has a new name. When a dataset grows, the manifest before is kept as
+``<uri>/manifests/<fingerprint>.json``; ``<uri>@<beginning of a fingerprint>`` is the dataset with that content.
 """
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
@@ -18,6 +21,9 @@ from ..jobs.kind import Upcoming
 VERSION = 1
 MANIFEST = "dataset.json"
 DROPPED = "dropped.jsonl"
+KEPT_MANIFESTS = "manifests"
+"""Directory of the manifests of earlier contents, each named by its fingerprint."""
+_PINNED = re.compile(r"(.+)@([0-9a-f]{8,64})")
 
 ARROW_SCHEMA = pa.schema([
     pa.field("image_id", pa.int64(), nullable=False),
@@ -41,8 +47,11 @@ class Shard:
     path: str
     """Relative to the dataset's URI."""
     num_rows: int
+    """Without those removed."""
     num_bytes: int
     sha256: str
+    removed: tuple[int, ...] = ()
+    """Rows of the file, ascending, that belong to the dataset no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class Manifest:
 
     def _content_digest(self) -> str:
         content = {"version": self.version, "classes": self.classes, "source_ids": self.source_ids,
-                   "splits": {name: asdict(split) for name, split in self.splits.items()}}
+                   "splits": {name: _plain(split) for name, split in self.splits.items()}}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def split(self, name: str) -> Split:
@@ -89,14 +98,24 @@ class Manifest:
 
     def to_json(self) -> dict:
         """Plain values for a JSON file."""
-        return asdict(self)
+        return asdict(self) | {"splits": {name: _plain(split) for name, split in self.splits.items()}}
+
+    def summary(self) -> str:
+        """Counts in words."""
+        splits = (f"{name} {split.num_rows:,} images, {split.num_objects:,} objects"
+                  for name, split in self.splits.items())
+        return f"{'; '.join(splits)}; {len(self.classes)} classes"
+
+    def shards(self) -> Iterator[Shard]:
+        """Those of all splits."""
+        return (shard for split in self.splits.values() for shard in split.shards)
 
     @classmethod
     def from_json(cls, values: dict) -> "Manifest":
         """Inverse of `to_json`; ValueError, KeyError or TypeError if `values` are no manifest."""
         if values["version"] != VERSION:
             raise ValueError(f"version {values['version']!r} is unknown; this code reads version {VERSION}")
-        splits = {name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["num_rows"],
+        splits = {name: Split(tuple(_shard(**shard) for shard in split["shards"]), split["num_rows"],
                               split["num_objects"], tuple(split["objects_per_class"]))
                   for name, split in values["splits"].items()}
         manifest = cls(tuple(values["classes"]), tuple(values["source_ids"]), splits, values["source"],
@@ -106,9 +125,68 @@ class Manifest:
         return manifest
 
 
+def _plain(split: Split) -> dict:
+    """Plain values; `removed` is left out where it is empty, so that fingerprints are those of before growth was."""
+    values = asdict(split)
+    for shard in values["shards"]:
+        if not shard["removed"]:
+            del shard["removed"]
+    return values
+
+
+def _shard(removed: list[int] | tuple[int, ...] = (), **values) -> Shard:
+    return Shard(**values, removed=tuple(removed))
+
+
+def dataset_root(uri: str) -> str:
+    """The directory of a dataset, also of one at ``URI@FINGERPRINT``."""
+    return _located(uri)[0]
+
+
+def _located(uri: str) -> tuple[str, str]:
+    """Directory and beginning of the fingerprint, empty for the current content."""
+    pinned = _PINNED.fullmatch(uri)
+    if pinned is None or storage.exists(storage.join(uri, MANIFEST)):
+        return uri, ""
+    return pinned[1], pinned[2]
+
+
 def load_manifest(uri: str) -> Manifest:
-    """The manifest of the dataset at `uri`; JobError if it is missing or unusable."""
-    path = storage.join(uri, MANIFEST)
+    """The manifest of the dataset at `uri`, or of the earlier content ``URI@FINGERPRINT``.
+
+    JobError if it is missing or unusable.
+    """
+    root, prefix = _located(uri)
+    manifest = _read(root, storage.join(root, MANIFEST))
+    if manifest.fingerprint.startswith(prefix):
+        return manifest
+    kept = kept_fingerprints(root)
+    found = [fingerprint for fingerprint in kept if fingerprint.startswith(prefix)]
+    if len(found) != 1:
+        known = ", ".join(fingerprint[:12] for fingerprint in [*kept, manifest.fingerprint])
+        raise NotFound(uri, f"{len(found) or 'no'} kept fingerprints begin with {prefix}", f"the dataset has {known}")
+    return _read(root, storage.join(root, KEPT_MANIFESTS, f"{found[0]}.json"))
+
+
+def pinned(uri: str, fingerprint: str) -> str:
+    """The dataset with the content `fingerprint`: `uri` itself while it has that.
+
+    NotFound if that content is neither there nor kept.
+    """
+    if load_manifest(uri).fingerprint == fingerprint:
+        return uri
+    earlier = f"{dataset_root(uri)}@{fingerprint}"
+    load_manifest(earlier)
+    return earlier
+
+
+def kept_fingerprints(root: str) -> list[str]:
+    """Fingerprints of the earlier contents that are kept, sorted."""
+    return [info.path.removesuffix(".json") for info in storage.list_files(storage.join(root, KEPT_MANIFESTS))
+            if info.path.endswith(".json")]
+
+
+def _read(uri: str, path: str) -> Manifest:
     try:
         return Manifest.from_json(storage.read_json(path))
     except NotFound:

@@ -48,8 +48,8 @@ def write_plots(directory: Path, metrics: Metrics, class_names: list[str], sampl
         (directory / "detections.jpg").write_bytes(encode_image(draw_grid(samples.images), ".jpg"))
 
 
-def write_page(directory: Path, title: str, facts: dict[str, object], metrics: Metrics) -> None:
-    """``index.html``: facts, the AP of every class and all pictures of ``directory``."""
+def write_page(directory: Path, title: str, facts: dict[str, object], metrics: Metrics, more: str = "") -> None:
+    """``index.html``: facts, the AP of every class, ``more`` as HTML, and all pictures of ``directory``."""
     rows = "".join(f"<tr><th>{html.escape(str(k))}<td>{html.escape(str(v))}" for k, v in facts.items())
     classes = "".join(
         f"<tr><th>{html.escape(name)}" + "".join(
@@ -66,7 +66,7 @@ def write_page(directory: Path, title: str, facts: dict[str, object], metrics: M
         "figure{display:inline-block;margin:1rem 1rem 0 0}img{max-width:36rem;width:100%}"
         "figcaption{color:#666}</style>"
         f"<h1>{html.escape(title)}</h1><table>{rows}</table>"
-        f"<h2>Classes</h2><table><tr><th>class<th>AP<th>AP50<th>precision<th>recall<th>F1<th>objects{classes}</table>"
+        f"<h2>Classes</h2><table><tr><th>class<th>AP<th>AP50<th>precision<th>recall<th>F1<th>objects{classes}</table>{more}"
         f"<h2>Pictures</h2>{pictures}")
 
 

@@ -93,6 +93,10 @@ class JobKind(ABC, Generic[Spec]):
         """What it would do and cost; JobError if it could not run."""
         return []
 
+    def sent(self, spec: Spec) -> Spec:
+        """The job as it is sent to a cluster: what only this machine knows is filled in, or a JobError names it."""
+        return spec
+
     def next_command(self, spec: Spec, outputs: dict[str, Any]) -> str:
         """The command that usually follows; empty if there is none."""
         return ""

@@ -23,8 +23,8 @@ def absolute(job: Job) -> Job:
 
 def require_shared(job: Job, where: str) -> None:
     """JobError if a path depends on the working directory: the cluster's nodes do not share it."""
-    relative = [f"{where}: {'.'.join(path)}: '{uri}' is relative to this machine's working directory"
-                for path, uri in kind_of(job).uris(job) if not storage.is_remote(uri) and not uri.startswith("/")]
+    relative = [f"{where}: {'.'.join(map(str, path))}: '{uri}' is relative to this machine's working directory"
+                for path, uri in kind_of(job).uris(job) if not storage.is_shared(uri)]
     if relative:
         raise JobError("", "\n".join(relative), "give s3://bucket/prefix, or an absolute path on a file system "
                                                 "that all nodes share")

@@ -116,6 +116,9 @@ class Pipeline(JobKind[PipelineSpec]):
     def steps(self, spec: PipelineSpec) -> dict[str, Job]:
         return spec.steps
 
+    def sent(self, spec: PipelineSpec) -> PipelineSpec:
+        return spec.model_copy(update={"steps": {step: kind_of(job).sent(job) for step, job in spec.steps.items()}})
+
     def uris(self, spec: PipelineSpec) -> Iterator[tuple[UriPath, str]]:
         for name, job in spec.steps.items():
             yield from ((("steps", name, *path), uri) for path, uri in kind_of(job).uris(job))

@@ -72,7 +72,19 @@ def _check_uri(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
-URI = Annotated[str, BeforeValidator(lambda v: str(v) if v is not None else v), AfterValidator(_check_uri)]
+def _check_raw_uri(uri: str) -> str:
+    if not storage.is_readable(uri):
+        raise ValueError(f"scheme '{uri.partition('://')[0]}' is unknown; give a local path, s3://, gs://, abfs:// or "
+                         "https://")
+    return storage.plain(uri) if storage.is_remote(storage.plain(uri)) else _check_uri(uri)
+
+
+_AS_TEXT = BeforeValidator(lambda v: str(v) if v is not None else v)
+
+URI = Annotated[str, _AS_TEXT, AfterValidator(_check_uri)]
+
+RawURI = Annotated[str, _AS_TEXT, AfterValidator(_check_raw_uri)]
+"""Where raw data are read: all of `URI`, and what fsspec reads."""
 
 
 def shortened(value: object) -> str:
@@ -175,8 +187,8 @@ REFERENCE = re.compile(r"\$\{([^.}]*)\.([^}]*)\}")
 MODEL_KEYS = ("model", "weights")
 """Keys that hold either a URI or a name of the registry; a value with a slash is a URI."""
 
-UriPath = tuple[str, ...]
-"""Keys from the job down to a value."""
+UriPath = tuple[str | int, ...]
+"""Keys, and positions in lists, from the job down to a value."""
 
 
 def uris_in(part: pydantic.BaseModel, path: UriPath = ()) -> Iterator[tuple[UriPath, str]]:
@@ -188,8 +200,8 @@ def uris_in(part: pydantic.BaseModel, path: UriPath = ()) -> Iterator[tuple[UriP
                 yield here, value
         elif isinstance(value, pydantic.BaseModel):
             yield from uris_in(value, here)
-        elif isinstance(value, dict):
-            for name, item in value.items():
+        elif isinstance(value, dict | list):
+            for name, item in value.items() if isinstance(value, dict) else enumerate(value):
                 if isinstance(item, pydantic.BaseModel):
                     yield from uris_in(item, (*here, name))
 

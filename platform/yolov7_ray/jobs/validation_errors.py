@@ -129,6 +129,8 @@ def at(schema: dict, location: Location) -> dict:
             node = {"$ref": tags[part]}
         elif part in node.get("properties", {}):
             node = node["properties"][part]
+        elif isinstance(part, int) and "items" in node:
+            node = node["items"]
         elif isinstance(node.get("additionalProperties"), dict):
             node = node["additionalProperties"]
         else:

@@ -1,7 +1,7 @@
 """The Serve application: a gateway and one deployment per model; deployed, probed, and shut down again."""
 
 import hashlib
-import os
+import secrets
 import signal
 import socket
 import threading
@@ -11,11 +11,13 @@ import urllib.request
 from dataclasses import replace
 from typing import Any
 
+import ray
 from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.context import _get_global_client  # the only way to get the address of a running Serve
 
 from .. import storage
+from ..cluster.jobs_api import ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
@@ -24,10 +26,7 @@ from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
 from .probe import ProbeImage
 from .served import ServedInfo, Settings
-from .spec import ServedModel, ServeSpec
-
-APPLICATION = "yolov7"
-"""Name of the Serve application: a second serve job on a cluster upgrades the first without downtime."""
+from .spec import ServedModel, ServeSpec, token_sha256
 
 READY_TIMEOUT_S = 900
 """How long nodes may take to start and models to load."""
@@ -35,10 +34,11 @@ READY_TIMEOUT_S = 900
 REQUEST_TIMEOUT_S = 120
 """Timeout of a request, and so of a replaced replica that finishes its requests."""
 
-MIN_IN_FLIGHT = 64
-"""Least requests that a gateway admits and, if overloaded, refuses as JSON; beyond that Serve refuses in plain text."""
+MAX_CONNECTIONS = 4096
+"""Requests that Ray Serve passes to a gateway at a time, slow uploads included; it refuses more in plain text."""
 
 WILDCARDS = ("0.0.0.0", "::")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
@@ -47,17 +47,17 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
     JobError for invalid models, token or probe before anything is deployed. What this job started is shut down if it
     is interrupted or fails; with `wait: false` it keeps running.
     """
-    application = build_app(spec)
+    digest, probe_token = token_sha256(spec), secrets.token_hex(32)  # on a cluster only the token's digest is known
+    application = _application(spec, (digest, hashlib.sha256(probe_token.encode()).hexdigest()) if digest else ())
     probe = ProbeImage.of(spec.probe) if spec.probe else None
-    token = os.environ.get(spec.token_env, "") if spec.token_env else ""
     started_here, url = _start_serve(spec)
     keep = False
     try:
         _deploy(application)
         _wait_until_ready(url)
-        print(f"serve: ready at {url} (web page; API at {url}/docs)")
+        print(f"serve: ready at {url} (web page; API at {url}/docs){_reach(spec.host)}")
         if probe is not None:
-            probe.run(url, token)
+            probe.run(url, probe_token if digest else "")
         if spec.wait:
             print(f"serve: try it:  {_curl(spec, url)}\nserve: Ctrl-C stops it")
             _wait_for_interrupt()
@@ -65,7 +65,7 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
     finally:
         if not keep:
             print("serve: shutting down")
-            ray_serve.shutdown() if started_here else ray_serve.delete(APPLICATION)
+            ray_serve.shutdown() if started_here else ray_serve.delete(ENDPOINT)
     return {"url": url}
 
 
@@ -75,35 +75,39 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
     Registry names are resolved here, so that all replicas serve the same version. JobError if a model
     or the token is missing, or an image size does not fit.
     """
+    digest = token_sha256(spec)
+    return _application(spec, (digest,) if digest else ())
+
+
+def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.Application:
     infos, replicas = [], []
+    capacity = spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas
+    max_in_flight = -(-capacity // spec.replicas)  # of each gateway, of which there are as many as replicas
     for name, served in spec.models.items():
         source = locate(served.model, spec.registry)
         source = replace(source, uri=storage.absolute(source.uri))
-        info = _inspect(name, served, source)
+        info = _inspect(name, served, source, spec.registry and storage.absolute(spec.registry))
         infos.append(info)
         replicas.append(DetectorReplica.options(
             name=f"detector-{name}",
             num_replicas=spec.replicas,
-            max_ongoing_requests=2 * spec.max_batch_size,  # while one batch is processed, the next is decoded
-            max_queued_requests=spec.max_queued_requests,
+            max_ongoing_requests=2 * spec.replicas * max_in_flight,  # never full: the gateways bound what comes
             graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
             ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
         ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
-    settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, _token_sha256(spec))
-    model_capacity = len(infos) * (spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas)
-    max_in_flight = max(MIN_IN_FLIGHT, model_capacity)
+    settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, token_sha256s)
     return Gateway.options(
         num_replicas=spec.replicas,
-        max_ongoing_requests=2 * max_in_flight,  # the models' queues fill up first and answer in JSON
-        max_queued_requests=max_in_flight,
+        max_ongoing_requests=MAX_CONNECTIONS,
+        max_queued_requests=MAX_CONNECTIONS,
         graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
-    ).bind(infos, settings, *replicas)
+    ).bind(infos, settings, max_in_flight, *replicas)
 
 
-def _inspect(name: str, served: ServedModel, source: ModelSource) -> ServedInfo:
+def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str | None) -> ServedInfo:
     """Load the model once here, so that its errors are found before anything is deployed."""
     loaded = source.load()
     size_px, stride = served.image_size_px or loaded.image_size_px, max(loaded.model.strides)
@@ -111,17 +115,8 @@ def _inspect(name: str, served: ServedModel, source: ModelSource) -> ServedInfo:
         raise JobError(f"models.{name}.image_size_px", f"{size_px} is not a multiple of the model's largest stride",
                        f"give a multiple of {stride}")
     version = source.ref.rpartition(":")[2] if REF.fullmatch(source.ref) else source.ref.rpartition("/")[2]
-    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes))
-
-
-def _token_sha256(spec: ServeSpec) -> str | None:
-    if spec.token_env is None:
-        return None
-    token = os.environ.get(spec.token_env)
-    if not token:
-        raise JobError("token_env", f"environment variable {spec.token_env} is not set",
-                       "set it to the bearer token, or leave token_env out to serve without authentication")
-    return hashlib.sha256(token.encode()).hexdigest()
+    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes),
+                      served.model, registry)
 
 
 def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
@@ -129,9 +124,11 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         host, port = client.http_config.host, client.http_config.port
-        if (host, port) != (spec.host, spec.port) and spec.port:
-            print(f"serve: Ray Serve already listens at {host}:{port} on this cluster; "
-                  f"{spec.host}:{spec.port} is ignored")
+        if spec.host != host or spec.port not in (0, port):
+            raise JobError(f"{spec.host}:{spec.port}",
+                           f"cannot be listened on: Ray Serve already listens at {host}:{port} on this cluster",
+                           f"set `host: {host}` and `port: {port}` to upgrade what runs there, or remove it first by "
+                           "`submit.py endpoint stop`")
         return False, _url(host, port)
     port = _free_port(spec.host, spec.port)
     ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
@@ -152,17 +149,30 @@ def _free_port(host: str, port: int) -> int:
 
 
 def _url(host: str, port: int) -> str:
-    host = "127.0.0.1" if host in WILDCARDS else f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}"
+    """The endpoint's URL; where it listens at every address, that of the head node, which serves HTTP."""
+    host = _head_ip() if host in WILDCARDS else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _head_ip() -> str:
+    return next(node["NodeManagerAddress"] for node in ray.nodes()
+                if node["Alive"] and "node:__internal_head__" in node["Resources"])
+
+
+def _reach(host: str) -> str:
+    """A remark on an endpoint that only the head node of a cluster of several machines reaches."""
+    if host not in LOOPBACK or _head_ip() in LOOPBACK:
+        return ""
+    return f"; only from the machine {_head_ip()} itself: set `host: 0.0.0.0` and a token to open it"
 
 
 def _deploy(application: ray_serve.Application) -> None:
     """Deploy and wait until all replicas are up; JobError with Serve's message if they fail."""
-    target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/",
+    target = ray_serve.RunTarget(application, name=ENDPOINT, route_prefix="/",
                                  logging_config={"log_level": "WARNING", "enable_access_log": False})
     ray_serve.run_many([target], wait_for_applications_running=False)
     deadline, next_message = time.monotonic() + READY_TIMEOUT_S, time.monotonic() + 30
-    while (status := ray_serve.status().applications[APPLICATION]).status != "RUNNING":
+    while (status := ray_serve.status().applications[ENDPOINT]).status != "RUNNING":
         deployments = "; ".join(f"{name} {deployment.status.value}: {_relevant_line(deployment.message)}"
                                 for name, deployment in status.deployments.items() if deployment.status != "HEALTHY")
         if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -198,7 +208,7 @@ def _wait_until_ready(url: str) -> None:
 
 
 def _curl(spec: ServeSpec, url: str) -> str:
-    token = f'-H "Authorization: Bearer ${spec.token_env}" ' if spec.token_env else ""
+    token = f'-H "Authorization: Bearer ${spec.token_env or "TOKEN"}" ' if token_sha256(spec) else ""
     return f"curl {token}-F file=@image.jpg {url}/v1/detect"
 
 

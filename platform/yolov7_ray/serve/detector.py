@@ -65,6 +65,7 @@ class DetectorReplica:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.detector = Detector(source.load(), image_size_px, device)
         self.detector.warm_up(max_batch_size)
+        self._places = asyncio.Semaphore(2 * max_batch_size)  # while one batch is processed, the next is decoded
         self._in_batch.set_max_batch_size(max_batch_size)
         self._in_batch.set_batch_wait_timeout_s(batch_wait_s)
 
@@ -74,12 +75,13 @@ class DetectorReplica:
         Boxes are in pixels of the image as its EXIF orientation displays it. RequestError 400 if it cannot
         be decoded.
         """
-        pixels = await asyncio.to_thread(self._decode, image)
-        fitted, fit = await asyncio.to_thread(self.detector.prepare, pixels)
-        detections, batch_size, inference_ms = await self._in_batch((fitted, options))
-        detections[:, :4] = fit.to_original(detections[:, :4])
-        png = await asyncio.to_thread(self._draw, pixels, detections) if draw else None
-        return Detected(detections, pixels.shape[:2], batch_size, inference_ms, png)
+        async with self._places:  # the others wait here, encoded
+            pixels = await asyncio.to_thread(self._decode, image)
+            fitted, fit = await asyncio.to_thread(self.detector.prepare, pixels)
+            detections, batch_size, inference_ms = await self._in_batch((fitted, options))
+            detections[:, :4] = fit.to_original(detections[:, :4])
+            png = await asyncio.to_thread(self._draw, pixels, detections) if draw else None
+            return Detected(detections, pixels.shape[:2], batch_size, inference_ms, png)
 
     @serve.batch
     async def _in_batch(self, requests: list[tuple[np.ndarray, Options]]) -> list[tuple[np.ndarray, int, float]]:

@@ -1,6 +1,7 @@
 """The gateway: the deployment that serves HTTP and passes images to the replicas of the requested model."""
 
 import asyncio
+import time
 
 import numpy as np
 from fastapi import FastAPI
@@ -9,30 +10,50 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from ..errors import JobError
+from ..registry.registry import REF, Registry
 from .limits import RequestError
 from .routes import build_api
 from .served import Detected, Options, ServedInfo, Settings
 
 RETRY_AFTER_S = 1
 READY_TIMEOUT_S = 5.0
+LOOK_AGAIN_S = 10.0
+"""How often the registry is asked, at most, where an alias points."""
+
+ANSWER_TIMEOUT_S = 100.0
+"""Less than the timeout of Ray Serve's proxy, whose answer would be plain text."""
 
 
 class RemoteModel:
-    """Client of a served model's replicas, for the routes."""
+    """Client of a served model's replicas, for the routes; at most `max_in_flight` requests at a time.
 
-    def __init__(self, info: ServedInfo, handle: DeploymentHandle):
+    What is above is refused here, at once. The replicas accept whatever gateways admit and let it wait: a full
+    replica would make Ray Serve's router back off, by up to half a second while the replica idles.
+    """
+
+    def __init__(self, info: ServedInfo, handle: DeploymentHandle, max_in_flight: int):
         self.info = info
         self._handle = handle
+        self._max_in_flight, self._in_flight = max_in_flight, 0
+        self._current, self._look_again_at = info.ref, 0.0
+
+    def check_room(self) -> None:
+        """RequestError 503 if the model is busy: asked before a body is read, as the copy would be in vain."""
+        if self._in_flight >= self._max_in_flight:
+            raise self._unavailable("has too many requests waiting")
 
     async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
         """Detect in one image; see DetectorReplica.detect. RequestError 503 if the model is busy or down."""
+        self.check_room()
+        self._in_flight += 1
         try:
-            return await self._call(image, options, draw)
-        except RayActorError:  # the replica died: detection has no side effects, so retry on another
-            try:
-                return await self._call(image, options, draw)
-            except RayActorError as error:
-                raise self._unavailable("lost its replica") from error
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await self._retried(image, options, draw)
+        except TimeoutError as error:
+            raise self._unavailable(f"has not answered within {ANSWER_TIMEOUT_S:g} s") from error
+        finally:
+            self._in_flight -= 1
 
     async def is_ready(self) -> bool:
         """Whether a replica answers, which it does once it has completed a real inference."""
@@ -40,6 +61,31 @@ class RemoteModel:
             return await asyncio.wait_for(self._handle.is_ready.remote(), READY_TIMEOUT_S)
         except (TimeoutError, RayActorError, BackPressureError, DeploymentUnavailableError):
             return False
+
+    async def newer(self) -> str | None:
+        """The version that the model's name or alias refers to now, if it is another one; asked for now and then."""
+        now = time.monotonic()
+        if now >= self._look_again_at:
+            self._look_again_at = now + LOOK_AGAIN_S
+            try:
+                self._current = await asyncio.wait_for(asyncio.to_thread(self._resolve), READY_TIMEOUT_S)
+            except (JobError, OSError, TimeoutError):
+                self._current = self.info.ref  # unknown: the endpoint serves what it has
+        return None if self._current == self.info.ref else self._current
+
+    def _resolve(self) -> str:
+        if self.info.registry is None or not REF.fullmatch(self.info.asked):
+            return self.info.ref
+        return Registry(self.info.registry).resolve(self.info.asked).ref
+
+    async def _retried(self, *arguments) -> Detected:
+        try:
+            return await self._call(*arguments)
+        except RayActorError:  # the replica died: detection has no side effects, so retry on another
+            try:
+                return await self._call(*arguments)
+            except RayActorError as error:
+                raise self._unavailable("lost its replica") from error
 
     async def _call(self, *arguments) -> Detected:
         try:
@@ -61,10 +107,14 @@ class RemoteModel:
 @serve.deployment
 @serve.ingress()
 class Gateway:
-    """Serves the routes with the replicas' handles, which arrive in the order of `infos`."""
+    """Serves the routes with the replicas' handles, which arrive in the order of `infos`.
 
-    def __init__(self, infos: list[ServedInfo], settings: Settings, *handles: DeploymentHandle):
-        self._models = {info.name: RemoteModel(info, handle) for info, handle in zip(infos, handles, strict=True)}
+    `max_in_flight`: requests of one model that this gateway admits.
+    """
+
+    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: int, *handles: DeploymentHandle):
+        self._models = {info.name: RemoteModel(info, handle, max_in_flight)
+                        for info, handle in zip(infos, handles, strict=True)}
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -12,27 +12,45 @@ import binascii
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .limits import Limits, RequestError, check_header, check_pixels, read_body
+from .limits import Limits, RequestError, check_header, check_pixels, whole_number
 from .served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
+from .uploads import Uploads
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}
+OUTPUTS = {"boxes": ("FP32", [-1, 4]), "scores": ("FP32", [-1]), "labels": ("INT64", [-1])}
+PIXEL_FORMAT = {"datatypes": [*DTYPES, "BYTES"], "layout": "HWC", "color": "RGB",
+                "range": {"UINT8": [0, 255], "FP32": [0, 1]}}
+"""What an input may be, for clients that read the metadata; BYTES is one encoded image."""
+
+MAX_JSON_VALUES = 1_500_000
+"""Values that the JSON of a request may hold: pixels of 700 x 700, and at most half a second of parsing."""
+
+ROUNDING = 1e-3
+"""How far FP32 pixels may lie outside [0, 1]."""
 
 
 class Tensor(BaseModel):
-    """An input tensor, or a requested output tensor."""
+    """An input tensor."""
 
-    name: str
-    shape: list[int] = []
+    name: Annotated[str, Field(max_length=100)]
+    shape: Annotated[list[int], Field(max_length=8)] = []
     datatype: str = ""
     parameters: dict[str, Any] = {}
     data: list[Any] | None = None
+
+
+class OutputTensor(BaseModel):
+    """A requested output tensor."""
+
+    name: Annotated[str, Field(max_length=100)]
+    parameters: dict[str, Any] = {}
 
 
 class InferParameters(BaseModel):
@@ -51,8 +69,8 @@ class InferRequest(BaseModel):
 
     id: str | None = None
     parameters: InferParameters = InferParameters()
-    inputs: list[Tensor]
-    outputs: list[Tensor] | None = None
+    inputs: Annotated[list[Tensor], Field(max_length=8)]
+    outputs: Annotated[list[OutputTensor], Field(max_length=8)] | None = None
 
 
 def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
@@ -72,7 +90,7 @@ def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
     return api
 
 
-def router(models: Mapping[str, ServedModel], settings: Settings) -> APIRouter:
+def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploads) -> APIRouter:
     """Metadata and inference, with and without /versions/{version} in the path."""
     api = APIRouter(tags=["Open Inference Protocol v2"])
 
@@ -96,12 +114,11 @@ def router(models: Mapping[str, ServedModel], settings: Settings) -> APIRouter:
     @api.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         model = _find(models, name, version)
-        body = await read_body(request, settings.limits)
+        model.check_room()
+        body = await uploads.body(request)
         length = request.headers.get(JSON_LENGTH_HEADER)
         # in a thread: parsing megabytes of JSON takes time
         inference, image = await asyncio.to_thread(_parse, body, length, settings.limits)
-        if isinstance(image, bytes):
-            check_header(image, settings.limits)
         wanted = inference.parameters
         options = Options(settings.confidence if wanted.confidence is None else wanted.confidence,
                           settings.iou if wanted.iou is None else wanted.iou, wanted.max_detections)
@@ -121,20 +138,23 @@ def _find(models: Mapping[str, ServedModel], name: str, version: str | None) -> 
 def _metadata(info: ServedInfo) -> dict[str, Any]:
     return {
         "name": info.name, "versions": [info.version], "platform": "pytorch_yolov7",
-        "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, 3]}],
-        "outputs": [{"name": "boxes", "datatype": "FP32", "shape": [-1, 4]},
-                    {"name": "scores", "datatype": "FP32", "shape": [-1]},
-                    {"name": "labels", "datatype": "INT64", "shape": [-1]}],
+        "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, 3],
+                    "parameters": PIXEL_FORMAT}],
+        "outputs": [{"name": output, "datatype": datatype, "shape": shape}
+                    for output, (datatype, shape) in OUTPUTS.items()],
         "parameters": {"classes": list(info.classes), "architecture": info.architecture},
     }
 
 
 def _parse(body: bytes, json_length: str | None, limits: Limits) -> tuple[InferRequest, bytes | np.ndarray]:
     """The request and its image, encoded or as pixels (H, W, 3) uint8; RequestError 400 if it is malformed."""
-    if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
-        raise RequestError(400, JSON_LENGTH_HEADER, f"'{json_length}' does not fit a body of {len(body)} bytes",
+    split = len(body) if json_length is None else whole_number(json_length, len(body))
+    if split is None or split > len(body):
+        raise RequestError(400, JSON_LENGTH_HEADER, f"'{json_length[:20]}' does not fit a body of {len(body)} bytes",
                            "give the length of the JSON part in bytes")
-    split = len(body) if json_length is None else int(json_length)
+    if body.count(b",", 0, split) >= MAX_JSON_VALUES:
+        raise RequestError(413, "body", f"holds more than {MAX_JSON_VALUES} values as JSON",
+                           "send the tensor by the binary tensor data extension, or the encoded image as BYTES")
     try:
         inference = InferRequest.model_validate_json(body[:split])
     except ValidationError as error:
@@ -144,13 +164,28 @@ def _parse(body: bytes, json_length: str | None, limits: Limits) -> tuple[InferR
                            "send an inference request of the Open Inference Protocol") from error
     if (names := [tensor.name for tensor in inference.inputs]) != ["image"]:
         raise RequestError(400, "inputs", f"are {names}", "send one tensor named 'image'")
+    _check_outputs(inference)
     tensor, raw = inference.inputs[0], body[split:]
     declared = tensor.parameters.get("binary_data_size")
     if declared not in (None, len(raw)):
         raise RequestError(400, "image", f"says {declared} bytes of data, {len(raw)} arrived",
                            "let binary_data_size be the length of what follows the JSON")
     data = tensor.data if declared is None else raw
-    return inference, (_encoded(tensor, data) if tensor.datatype == "BYTES" else _pixels(tensor, data, limits))
+    if tensor.datatype != "BYTES":
+        return inference, _pixels(tensor, data, limits)
+    image = _encoded(tensor, data)
+    check_header(image, limits)
+    return inference, image
+
+
+def _check_outputs(inference: InferRequest) -> None:
+    """RequestError 400 unless every requested output exists and is requested once: an answer holds each once."""
+    names = [tensor.name for tensor in inference.outputs or ()]
+    for number, name in enumerate(names):
+        if name not in OUTPUTS:
+            raise RequestError(400, "outputs", f"'{name}' is unknown", f"choose from {', '.join(OUTPUTS)}")
+        if name in names[:number]:
+            raise RequestError(400, "outputs", f"'{name}' is requested twice", "request each output once")
 
 
 def _encoded(tensor: Tensor, data: bytes | list | None) -> bytes:
@@ -177,7 +212,7 @@ def _pixels(tensor: Tensor, data: bytes | list | None, limits: Limits) -> np.nda
     check_pixels(shape[1], shape[0], limits)
     dtype = DTYPES[tensor.datatype]
     try:
-        flat = np.frombuffer(data, dtype) if isinstance(data, bytes) else np.asarray(data, dtype)
+        flat = np.frombuffer(data, dtype) if isinstance(data, bytes) else _of_json(data, dtype)
         pixels = flat.reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(400, "image", f"data does not fit {tensor.datatype} {tensor.shape} ({error})",
@@ -186,20 +221,27 @@ def _pixels(tensor: Tensor, data: bytes | list | None, limits: Limits) -> np.nda
         return pixels
     if not np.isfinite(pixels).all():
         raise RequestError(400, "image", "holds values that are not finite", "send FP32 in [0, 1]")
+    if pixels.min() < -ROUNDING or pixels.max() > 1 + ROUNDING:
+        raise RequestError(400, "image", f"FP32 values reach from {pixels.min():g} to {pixels.max():g}",
+                           "divide pixels of 0 to 255 by 255: FP32 is RGB in [0, 1]; or send them as UINT8")
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _of_json(data: list | None, dtype: np.dtype) -> np.ndarray:
+    """JSON numbers as an array; ValueError where UINT8 is not whole or not in [0, 255], which NumPy would cut off."""
+    values = np.asarray(data, np.float64)
+    if dtype.kind == "u" and not ((values >= 0) & (values <= 255) & (values == values.round())).all():
+        raise ValueError("values are not all whole numbers from 0 to 255")
+    return values.astype(dtype)
 
 
 def _response(inference: InferRequest, info: ServedInfo, found: Detected) -> Response:
     """The requested outputs, each as JSON or raw behind the JSON."""
     rows = np.ascontiguousarray(found.detections, np.float32)
-    tensors = {"boxes": ("FP32", rows[:, :4]), "scores": ("FP32", rows[:, 4]),
-               "labels": ("INT64", rows[:, 5].astype("<i8"))}
-    requested = inference.outputs or [Tensor(name=name) for name in tensors]
+    tensors = {"boxes": rows[:, :4], "scores": rows[:, 4], "labels": rows[:, 5].astype("<i8")}
     outputs, raw = [], []
-    for tensor in requested:
-        if tensor.name not in tensors:
-            raise RequestError(400, "outputs", f"'{tensor.name}' is unknown", f"choose from {', '.join(tensors)}")
-        datatype, values = tensors[tensor.name]
+    for tensor in inference.outputs or [OutputTensor(name=name) for name in OUTPUTS]:
+        datatype, values = OUTPUTS[tensor.name][0], tensors[tensor.name]
         output: dict[str, Any] = {"name": tensor.name, "datatype": datatype, "shape": list(values.shape)}
         if tensor.parameters.get("binary_data", inference.parameters.binary_data_output):
             raw.append(values.tobytes())

@@ -5,7 +5,7 @@ from typing import Any
 from ..cluster.resources import Demand, plural
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..registry.job import serve_command
-from .spec import ServeSpec
+from .spec import ServeSpec, token_sha256
 
 
 class Serve(JobKind[ServeSpec]):
@@ -20,6 +20,11 @@ class Serve(JobKind[ServeSpec]):
         from .app import serve
 
         return serve(spec, run_name)
+
+    def sent(self, spec: ServeSpec) -> ServeSpec:
+        """With the digest of the token, which a cluster's nodes do not have."""
+        digest = token_sha256(spec)
+        return spec if digest is None else spec.model_copy(update={"token_env": None, "token_sha256": digest})
 
     def demand(self, spec: ServeSpec) -> Demand:
         return Demand(len(spec.models) * spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica,
@@ -39,7 +44,7 @@ class Serve(JobKind[ServeSpec]):
         lines = [line for served in spec.models.values() for line in model_lines(served.model, spec.registry, upcoming)]
         if spec.probe:
             lines += dataset_lines(spec.probe.dataset, (spec.probe.split,), upcoming)[2]
-        authentication = "bearer token" if spec.token_env else "no"
+        authentication = "bearer token" if spec.token_env or spec.token_sha256 else "no"
         return [*lines, ("endpoint", f"http://{spec.host}:{spec.port}, {authentication} authentication")]
 
     def next_command(self, spec: ServeSpec, outputs: dict[str, Any]) -> str:

@@ -5,8 +5,6 @@ import warnings
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
-from starlette.datastructures import UploadFile
-from starlette.requests import Request
 
 from ..errors import JobError
 
@@ -28,55 +26,10 @@ class Limits:
 
     max_bytes: int
     max_pixels: int
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The request's body; 413 as soon as it is found to be too long, 400 if it is empty."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limits.max_bytes:
-        raise _too_many_bytes(f"{int(declared)} bytes", limits)
-    chunks, num_bytes = [], 0
-    async for chunk in request.stream():  # the header may be missing or wrong
-        num_bytes += len(chunk)
-        if num_bytes > limits.max_bytes:
-            raise _too_many_bytes(f"more than {limits.max_bytes} bytes", limits)
-        chunks.append(chunk)
-    if not num_bytes:
-        raise RequestError(400, "body", "is empty", "send the bytes of a JPEG, PNG or WebP image")
-    return b"".join(chunks)
-
-
-async def read_image(request: Request, limits: Limits) -> bytes:
-    """The encoded image of a request: its body, or the first file of a multipart form.
-
-    415 for another content type, 413 for too many bytes, 400 for an empty body or a form without a file.
-    """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "multipart/form-data" and content_type not in FORMATS:
-        raise RequestError(415, "content-type", f"'{content_type}' is not supported" if content_type else "is missing",
-                           f"send {', '.join(FORMATS)} or multipart/form-data with one file")
-    body = await read_body(request, limits)
-    return body if content_type in FORMATS else await _file_of_form(request, body)
-
-
-async def _file_of_form(request: Request, body: bytes) -> bytes:
-    async def receive() -> dict:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    try:
-        form = await Request(request.scope, receive).form(max_files=1, max_fields=16)
-    except Exception as error:  # starlette's and python-multipart's errors for a malformed form
-        raise RequestError(400, "body", f"is no readable multipart form ({getattr(error, 'detail', error)})",
-                           "send one file, as `curl -F file=@image.jpg` does") from error
-    try:
-        for value in form.values():
-            if isinstance(value, UploadFile):
-                if data := await value.read():
-                    return data
-                raise RequestError(400, "file", "is empty", "send the bytes of a JPEG, PNG or WebP image")
-    finally:
-        await form.close()
-    raise RequestError(400, "body", "the form holds no file", "send one file, as `curl -F file=@image.jpg` does")
+    max_slow_uploads: int = 128
+    """Uploads that take longer than `uploads.SLOW_S`, in all ..."""
+    max_slow_uploads_per_client: int = 32
+    """... and from one address."""
 
 
 def check_header(data: bytes, limits: Limits) -> None:
@@ -105,12 +58,21 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
         raise _too_many_pixels(f"{width} x {height}", limits)
 
 
+def whole_number(text: str, most: int) -> int | None:
+    """The number that a header holds, at most `most` + 1; None unless it consists of the digits 0 to 9."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0") or "0"  # int() refuses thousands of digits
+    return int(digits) if len(digits) <= len(str(most)) else most + 1
+
+
 def undecodable() -> RequestError:
     """The error for bytes that are not an image."""
     return RequestError(400, "image", "cannot be decoded", "send the whole bytes of a JPEG, PNG or WebP image")
 
 
-def _too_many_bytes(arrived: str, limits: Limits) -> RequestError:
+def too_many_bytes(arrived: str, limits: Limits) -> RequestError:
+    """The error for a body that is too long."""
     return RequestError(413, "body", f"holds {arrived}", f"at most {limits.max_bytes} bytes are accepted")
 
 

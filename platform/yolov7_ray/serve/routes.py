@@ -15,9 +15,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from . import inference_protocol
-from .limits import FORMATS, RequestError, check_header, read_image
+from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
 from .served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
+from .uploads import Uploads
 
 PAGE_HEADERS = {
     # The pages are self-contained: nothing is fetched from elsewhere, and no other site may frame them.
@@ -31,33 +32,34 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
     """The application over `models` (name -> model, the first is the default)."""
     api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
                   description="Send an image, get the objects in it.")
-    authorized = [Depends(_bearer_check(settings.token_sha256))]
+    authorized, uploads = [Depends(_bearer_check(settings.token_sha256s))], Uploads(settings.limits)
     _add_errors(api)
     _add_pages(api)
-    _add_detection(api, models, settings, authorized)
+    _add_detection(api, models, settings, uploads, authorized)
     _add_health(api, models)
     api.include_router(inference_protocol.health_router(models))
-    api.include_router(inference_protocol.router(models, settings), dependencies=authorized)
+    api.include_router(inference_protocol.router(models, settings, uploads), dependencies=authorized)
     return api
 
 
-def _bearer_check(token_sha256: str | None) -> Callable:
+def _bearer_check(token_sha256s: tuple[str, ...]) -> Callable:
     scheme = HTTPBearer(auto_error=False)
 
     def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
         given = hashlib.sha256((credentials.credentials if credentials else "").encode()).hexdigest()
-        if not hmac.compare_digest(given, token_sha256):
+        if not any([hmac.compare_digest(given, known) for known in token_sha256s]):
             problem = "bearer token is wrong" if credentials else "bearer token is missing"
             raise RequestError(401, "authorization", problem, "send the header `Authorization: Bearer TOKEN`")
 
-    return check if token_sha256 is not None else lambda: None
+    return check if token_sha256s else lambda: None
 
 
-def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Settings, authorized: list) -> None:
+def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Settings, uploads: Uploads,
+                   authorized: list) -> None:
     binary = {"schema": {"type": "string", "format": "binary"}}
     form = {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}
     body = {"required": True, "content": dict.fromkeys(FORMATS, binary) | {"multipart/form-data": form}}
-    errors = {status: {"model": ErrorResponse} for status in (400, 401, 404, 413, 415, 422, 503)}
+    errors = {status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 415, 422, 429, 503)}
 
     @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, openapi_extra={"requestBody": body},
               responses=errors | {200: {"content": {"image/png": binary}}})
@@ -72,8 +74,9 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     ):
         """Detect the objects in a JPEG, PNG or WebP image."""
         served = find_model(models, model)
-        image = await read_image(request, settings.limits)
-        check_header(image, settings.limits)
+        served.check_room()
+        image = await uploads.image(request)
+        await asyncio.to_thread(check_header, image, settings.limits)
         options = Options(confidence, iou, max_detections)
         found = await served.detect(image, options, draw=format == "image")
         if format == "image":
@@ -83,9 +86,11 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
     async def list_models() -> ModelList:
         """The models, with their classes."""
+        newer = await asyncio.gather(*(model.newer() for model in models.values()))
         return ModelList(models=[
             ModelDescription(name=info.name, version=info.version, ref=info.ref, architecture=info.architecture,
-                             image_size_px=info.image_size_px, classes=list(info.classes), default=number == 0)
+                             image_size_px=info.image_size_px, classes=list(info.classes), newer=newer[number],
+                             default=number == 0)
             for number, info in enumerate(model.info for model in models.values())
         ])
 

@@ -50,6 +50,9 @@ class ServedInfo:
     architecture: str
     image_size_px: int
     classes: tuple[str, ...]
+    asked: str = ""
+    """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
+    registry: str | None = None
 
 
 class ServedModel(Protocol):
@@ -57,9 +60,13 @@ class ServedModel(Protocol):
 
     info: ServedInfo
 
+    def check_room(self) -> None: ...
+
     async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected: ...
 
     async def is_ready(self) -> bool: ...
+
+    async def newer(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,8 @@ class Settings:
     limits: Limits
     confidence: float
     iou: float
-    token_sha256: str | None = None
-    """Digest of the bearer token, so that the token itself is not stored; None: no authentication."""
+    token_sha256s: tuple[str, ...] = ()
+    """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
 
 
 def find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:

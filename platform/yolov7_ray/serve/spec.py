@@ -1,9 +1,12 @@
 """Keys of a serve job."""
 
+import hashlib
+import os
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ..errors import JobError
 from ..jobs.spec import URI, Fraction, ImageSize, Job, Name, Part, Positive
 
 
@@ -49,7 +52,27 @@ class ServeSpec(Job):
     max_queued_requests: Positive = 64
     """Per model; more are answered 503."""
     token_env: str | None = None
-    """Environment variable that holds the bearer token; none: no authentication."""
+    """Environment variable that holds the bearer token; none: no authentication. Read where the job is submitted:
+    a cluster gets the digest."""
+    token_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """The token's digest, in place of token_env."""
     probe: Probe | None = None
     wait: bool = True
     """True: serve until interrupted. False: return once ready (and probed); on a cluster the endpoint stays."""
+
+    @model_validator(mode="after")
+    def _one_token(self) -> "ServeSpec":
+        if self.token_env and self.token_sha256:
+            raise ValueError("token_env and token_sha256 are both given; leave one out")
+        return self
+
+
+def token_sha256(spec: ServeSpec) -> str | None:
+    """The digest of the bearer token, None without authentication; JobError if its variable is not set here."""
+    if spec.token_env is None:
+        return spec.token_sha256
+    token = os.environ.get(spec.token_env)
+    if not token:
+        raise JobError("token_env", f"environment variable {spec.token_env} is not set",
+                       "set it to the bearer token, or leave token_env out to serve without authentication")
+    return hashlib.sha256(token.encode()).hexdigest()

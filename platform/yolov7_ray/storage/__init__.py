@@ -1,4 +1,4 @@
-"""Storage by URI: one API for local paths and ``s3://bucket/key``.
+"""Storage by URI: one API for local paths and ``s3://bucket/key``; raw data may lie in other places too.
 
 Writes are atomic: locally a temporary file that is renamed, in S3 one PUT. Two writers never both win a `create` or
 a `compare_and_swap`. Every failure is a `StorageError` with a remedy, after a bounded time (that of `retry` for
@@ -13,24 +13,29 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import AlreadyExists, Corrupt, JobError, NotFound, StorageError
 from . import activity, disk
-from .disk import DiskFull, FileInfo, digest, write_at, write_failure
+from .disk import DiskFull, FileInfo, Skipped, digest, write_at, write_failure
+from .location import ARCHIVES, absolute, is_remote, is_shared, join, plain, scheme_of, shown
 from .store import Store
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
 
-__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "StorageError", "digest",
-           "write_failure"]  # and below
+    from .file_list import FileList
+
+__all__ = ["AlreadyExists", "Corrupt", "DiskFull", "FileInfo", "NotFound", "Skipped", "StorageError", "absolute", "digest",
+           "is_shared", "join", "plain", "shown", "write_failure"]  # and below
 
 PATIENCE = "YOLOV7_RAY_STORAGE_PATIENCE_S"
 """Environment variable with another retry time than that of `retry`, for a job whose work would be lost."""
 RANGE_BYTES = 8 << 20
 PARALLEL_TRANSFERS = 8
+_known_lists: ContextVar["dict[str, FileList] | None"] = ContextVar("known_lists", default=None)
 FETCH_ATTEMPTS = 3
 """Fetches of the same bytes before a wrong digest counts as corruption of the stored object."""
 
@@ -41,29 +46,38 @@ def _s3(uri: str) -> Store:
     return S3.of(uri)
 
 
+def _archive(uri: str) -> Store:
+    from .archive import Archive
+
+    return Archive(uri)
+
+
+def _remote(uri: str) -> Store:
+    from .remote import Remote
+
+    return Remote(uri)
+
+
 SCHEMES: dict[str, Callable[[str], Store]] = {"s3": _s3}
 """Scheme of a URI -> its store; a URI without a scheme is a local path. A new scheme is one line here."""
+READ_ONLY: dict[str, Callable[[str], Store]] = dict.fromkeys(ARCHIVES, _archive)
+"""The same for places of raw data alone; all other schemes are fsspec's."""
 
 
-def is_remote(uri: str) -> bool:
-    """Whether `uri` has a scheme, and so is not a local path."""
-    return uri.partition("://")[0] in SCHEMES and "://" in uri
+def is_readable(uri: str) -> bool:
+    """Whether raw data may lie at `uri`: its scheme is known here or to fsspec."""
+    scheme = scheme_of(plain(uri))
+    if not scheme or scheme in SCHEMES or scheme in READ_ONLY:
+        return True
+    from fsspec.registry import known_implementations
 
-
-def absolute(uri: str) -> str:
-    """The same location as an absolute path or URI, without a trailing slash."""
-    if is_remote(uri):
-        return uri.rstrip("/")
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
-
-
-def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts below it."""
-    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+    return scheme in known_implementations
 
 
 def _store(uri: str) -> Store:
-    return SCHEMES[uri.partition("://")[0]](uri) if is_remote(uri) else disk.Disk(absolute(uri))
+    if not is_remote(uri):
+        return disk.Disk(absolute(uri))
+    return (SCHEMES | READ_ONLY).get(scheme_of(uri), _remote)(uri)
 
 
 def filesystem(uri: str) -> "tuple[pyarrow.fs.FileSystem, str]":
@@ -97,6 +111,21 @@ def read_bytes(uri: str, sha256: str | None = None) -> bytes:
         if sha256 is None or digest(data) == sha256:
             return data
     raise _corrupt(uri, f"its sha256 is {digest(data)}, not {sha256}")
+
+
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes start to stop; their number is checked, their content needs a digest."""
+    return _store(uri).read_range(start, stop) if stop > start else b""
+
+
+def size(uri: str) -> int:
+    """Bytes of a file; NotFound if there is none."""
+    return _store(uri).size_and_digest()[0]
+
+
+def opened(uri: str) -> BinaryIO:
+    """The content as a stream that takes little memory; Corrupt at its end if it is damaged."""
+    return _store(uri).open()
 
 
 def read_with_etag(uri: str) -> tuple[bytes, str]:
@@ -148,9 +177,39 @@ def exists(uri: str) -> bool:
     return _store(uri).exists()
 
 
-def list_files(uri: str) -> list[FileInfo]:
+def list_files(uri: str) -> "FileList":
     """All files below the directory `uri`, sorted by relative path; empty where there is none."""
-    return sorted(_store(uri).files(), key=lambda info: info.path)
+    known = _known_lists.get()
+    if known is None:
+        return _list(uri)
+    uri = absolute(uri)
+    for root, files in known.items():
+        below = uri.removeprefix(root + "/") if uri != root else ""
+        if below != uri and not any(part.startswith(".") for part in below.split("/")):
+            return files.below(below)
+    known[uri] = _list(uri)
+    return known[uri]
+
+
+def _list(uri: str) -> "FileList":
+    from .file_list import FileList
+
+    skipped: list[Skipped] = []
+    return FileList.of(_store(uri).files(skipped), skipped)
+
+
+@contextmanager
+def listed_once() -> Iterator[dict[str, "FileList"]]:
+    """Within the block, and the blocks in it, `list_files` asks for a directory and all below it once.
+
+    Yields the lists by the URIs that were asked for.
+    """
+    known = _known_lists.get()
+    token = _known_lists.set({} if known is None else known)
+    try:
+        yield _known_lists.get()
+    finally:
+        _known_lists.reset(token)
 
 
 def delete(uri: str) -> None:

@@ -5,12 +5,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..errors import AlreadyExists, NotFound, StorageError
 from . import activity
@@ -28,6 +29,20 @@ class FileInfo:
     num_bytes: int
     mark: str
     """Changes when the file does: modification time locally, ETag in S3."""
+
+
+class Skipped(NamedTuple):
+    """What a listing leaves out."""
+
+    path: str
+    """Relative to the listed directory; bytes that are no UTF-8 as escapes."""
+    reason: str
+    is_directory: bool
+    """Whether it is a directory, and nobody knows what lies in it."""
+
+
+class Denied(StorageError):
+    """A path that this user may not read."""
 
 
 class DiskFull(StorageError):
@@ -52,8 +67,8 @@ def explained(error: OSError, path: str) -> StorageError:
     if error.errno == errno.ENOENT:
         return NotFound(path, "there is nothing here", "check the path")
     problem, remedy = _REMEDIES.get(error.errno, (error.strerror or str(error), "check the path and its disk"))
-    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
-    return kind(path, problem, remedy)
+    kinds = {errno.ENOSPC: DiskFull, errno.EDQUOT: DiskFull, errno.EACCES: Denied, errno.EPERM: Denied}
+    return kinds.get(error.errno, StorageError)(path, problem, remedy)
 
 
 def write_failure(error: Exception, directory: str, num_bytes: int) -> StorageError:
@@ -124,6 +139,11 @@ class Disk:
         with self._translated_errors(), open(self.path, "rb") as file:
             return os.pread(file.fileno(), stop - start, start)
 
+    def open(self) -> BinaryIO:
+        """The open file."""
+        with self._translated_errors():
+            return open(self.path, "rb")
+
     def size_and_digest(self) -> tuple[int, str | None]:
         """Bytes of the file; its digest is not recorded anywhere."""
         with self._translated_errors():
@@ -131,19 +151,32 @@ class Disk:
 
     def exists(self) -> bool:
         """Whether there is a file, or a directory that holds one."""
-        return self.path.is_file() or next(self.files(), None) is not None
+        return self.path.is_file() or next(self.files([]), None) is not None
 
-    def files(self) -> Iterator[FileInfo]:
-        """Files below this directory, without hidden ones."""
-        root = str(self.path)
-        for directory, subdirectories, names in os.walk(root, followlinks=True):
-            subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
-            for name in names:
-                path = os.path.join(directory, name)
-                if not name.startswith(".") and os.path.exists(path):
-                    stat = os.stat(path)
-                    yield FileInfo(os.path.relpath(path, root).replace(os.sep, "/"), stat.st_size,
-                                   str(stat.st_mtime_ns))
+    def files(self, skipped: list[Skipped]) -> Iterator[FileInfo]:
+        """Files below this directory, without hidden ones; links are followed, but not in a circle."""
+        waiting = [(str(self.path), "", ())]
+        while waiting:
+            directory, prefix, above = waiting.pop()
+            try:
+                status = os.stat(directory)
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    skipped.append(Skipped(_readable(prefix[:-1]), "link to a directory above it", False))
+                    continue
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        if entry.name.startswith("."):
+                            continue
+                        if _is_directory(entry):
+                            waiting.append((entry.path, f"{prefix}{entry.name}/", (*above, identity)))
+                        elif found := _listed(entry, prefix + entry.name, skipped):
+                            yield found
+            except OSError as error:
+                if prefix:
+                    skipped.append(Skipped(_readable(prefix[:-1]), explained(error, "").problem, True))
+                elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    raise explained(error, directory) from error
 
     def write(self, data: bytes) -> None:
         """Write or replace."""
@@ -214,3 +247,39 @@ class Disk:
                 shutil.rmtree(self.path, ignore_errors=False)
             else:
                 self.path.unlink(missing_ok=True)
+
+
+def _listed(entry: os.DirEntry, path: str, skipped: list[Skipped]) -> FileInfo | None:
+    """A file of a directory; None, and why, if it is none that can be read or named."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        reason = "link to nothing" if error.errno == errno.ENOENT else explained(error, "").problem
+        skipped.append(Skipped(_readable(path), reason, False))
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        skipped.append(Skipped(_readable(path), "neither file nor directory", False))
+    elif not _is_text(path):
+        skipped.append(Skipped(_readable(path), "name that is not UTF-8", False))
+    else:
+        return FileInfo(path, status.st_size, str(status.st_mtime_ns))
+    return None
+
+
+def _is_directory(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _readable(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -65,28 +65,39 @@ def place() -> str:
 
 
 def _with_retries(uri: str, attempt: Callable[[], T], retry_for_s: float | None) -> T:
+    def answered() -> T:
+        result = attempt()
+        _reached_endpoints.add(endpoint())
+        return result
+
+    return repeated(place(), answered, (faults.BotoCoreError, faults.ClientError, ResponseParserError,
+                                        urllib3.exceptions.HTTPError, ConnectionError),
+                    lambda error: _retry_limit_s(error, retry_for_s), lambda error: _explained(error, uri))
+
+
+def repeated(where: str, attempt: Callable[[], T], caught: tuple[type[Exception], ...],
+             limit_s: Callable[[Exception], float], explained: Callable[[Exception], StorageError]) -> T:
+    """`attempt()` until it succeeds; ``limit_s`` is for how long after an error, which is then ``explained``."""
     started, attempts = time.monotonic(), 0
     while True:
         attempt_started = time.monotonic()
         try:
             result = attempt()
-            _reached_endpoints.add(endpoint())
             activity.moved()
             return result
-        except (faults.BotoCoreError, faults.ClientError, ResponseParserError, urllib3.exceptions.HTTPError,
-                ConnectionError) as error:
-            if isinstance(error, faults.ClientError):
-                _reached_endpoints.add(endpoint())
+        except caught as error:
             attempts += 1
             pause_s = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2**attempts)
-            if time.monotonic() + pause_s > started + _retry_limit_s(error, retry_for_s):
-                raise _explained(error, uri) from error
-            activity.silent(place(), attempt_started)
+            if time.monotonic() + pause_s > started + limit_s(error):
+                raise explained(error) from error
+            activity.silent(where, attempt_started)
             time.sleep(pause_s)
 
 
 def _retry_limit_s(error: Exception, retry_for_s: float | None) -> float:
     """How long this error is retried; 0 if it is permanent."""
+    if isinstance(error, faults.ClientError):
+        _reached_endpoints.add(endpoint())
     patience_s = float(os.environ.get(PATIENCE, 0))
     limit_s = (patience_s or RETRY_FOR_S) if retry_for_s is None else retry_for_s
     if isinstance(error, _UNREACHABLE):

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.exceptions as faults
@@ -25,8 +25,9 @@ from botocore.config import Config
 
 from ..errors import AlreadyExists, Corrupt, NotFound, StorageError
 from . import activity, retry
-from .disk import FileInfo, digest, explained
+from .disk import FileInfo, Skipped, digest, explained
 from .retry import BrokenBody, endpoint, with_retries
+from .stream import Ranges
 
 # Ceph and older servers answer 411 to the trailing checksums that new clients send by default; this is read by
 # boto3 and by pyarrow, in this process and its children. Uploads carry Content-MD5 and their sha256.
@@ -40,7 +41,11 @@ PARALLEL_DELETES = 16
 ATTEMPTS = 3
 """Reads of an object before a wrong digest counts as corruption; uploads that the server may forget."""
 CHUNK_BYTES = 1 << 20
+PAGE_KEYS = 1000
+"""Of a listing; servers give no more."""
 
+_streamed: dict[tuple[str, str], str] = {}
+"""URI and ETag of objects whose stream had another digest -> that digest."""
 _CONDITION_FAILED = {"PreconditionFailed", "412"}
 
 
@@ -92,8 +97,11 @@ class S3:
             if digest(data) == recorded or recorded is None and (_fits_etag(data, reply) or data == earlier):
                 return data, etag
             earlier = data
-        raise Corrupt(self.uri, f"is corrupt: {len(data)} bytes come, and their digest is not {recorded or etag}",
-                      "write it again from its source, or restore it from a backup")
+        raise self._corrupt(len(data), recorded or etag)
+
+    def _corrupt(self, num_bytes: int, digest: str) -> Corrupt:
+        return Corrupt(self.uri, f"is corrupt: {num_bytes} bytes come, and their digest is not {digest}",
+                       "write it again from its source, or restore it from a backup")
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start to stop; their number is checked, their content needs a digest."""
@@ -111,6 +119,26 @@ class S3:
 
         return with_retries(self.uri, get)
 
+    def open(self) -> BinaryIO:
+        """The object in ranges, all of one version; verified at its end as by `read`."""
+        head = self._call("head_object", Key=self.key)
+        etag, recorded = head["ETag"].strip('"'), head["Metadata"].get("sha256")
+
+        def fetch(start: int, stop: int) -> bytes:
+            data, reply = self._get(start, stop)
+            if reply["ETag"].strip('"') != etag:
+                raise StorageError(self.uri, "changed while it was read", "start again when it is complete")
+            return data
+
+        def check(digest: str) -> None:
+            if digest == (recorded or etag) or recorded is None and not _is_md5(head):
+                return
+            earlier, _streamed[self.uri, etag] = _streamed.get((self.uri, etag)), digest
+            if recorded or earlier != digest:
+                raise self._corrupt(head["ContentLength"], recorded or etag)
+
+        return Ranges.opened(head["ContentLength"], fetch, "sha256" if recorded else "md5", check)
+
     def size_and_digest(self) -> tuple[int, str | None]:
         """Bytes of the object, and the sha256 recorded on writing (None: written by another program)."""
         head = self._call("head_object", Key=self.key)
@@ -122,10 +150,10 @@ class S3:
             self.size_and_digest()
             return True
         except NotFound:
-            return next(self.files(), None) is not None
+            return next(self.files([]), None) is not None
 
-    def files(self) -> Iterator[FileInfo]:
-        """Objects below this prefix, without hidden ones."""
+    def files(self, skipped: list[Skipped]) -> Iterator[FileInfo]:
+        """Objects below this prefix, without hidden ones, a page at a time."""
         prefix = f"{self.key}/" if self.key else ""
         for entry in self._entries(prefix):
             path = entry["Key"].removeprefix(prefix)
@@ -135,7 +163,7 @@ class S3:
     def _entries(self, prefix: str) -> Iterator[dict]:
         token: dict[str, str] = {}
         while True:
-            page = self._call("list_objects_v2", Prefix=prefix, **token)
+            page = self._call("list_objects_v2", Prefix=prefix, MaxKeys=PAGE_KEYS, **token)
             yield from page.get("Contents", ())
             if not page.get("IsTruncated"):
                 return
@@ -262,10 +290,13 @@ def _body(reply: dict) -> bytes:
 
 def _fits_etag(data: bytes, reply: dict) -> bool:
     """Whether `data` can be the object: False if the ETag looks like an MD5 and differs."""
+    return not _is_md5(reply) or hashlib.md5(data, usedforsecurity=False).hexdigest() == reply["ETag"].strip('"')
+
+
+def _is_md5(reply: dict) -> bool:
+    """Whether an ETag looks like an MD5."""
     etag = reply["ETag"].strip('"')
-    if not re.fullmatch("[0-9a-f]{32}", etag) or reply.get("ServerSideEncryption", "AES256") != "AES256":
-        return True
-    return hashlib.md5(data, usedforsecurity=False).hexdigest() == etag
+    return bool(re.fullmatch("[0-9a-f]{32}", etag)) and reply.get("ServerSideEncryption", "AES256") == "AES256"
 
 
 def _md5(data: bytes) -> str:

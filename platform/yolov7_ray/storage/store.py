@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .disk import FileInfo
+from .disk import FileInfo, Skipped
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
@@ -34,8 +34,11 @@ class Store(Protocol):
     def exists(self) -> bool:
         """Whether there is a file, or a directory that holds one."""
 
-    def files(self) -> Iterator[FileInfo]:
-        """Files below this directory, without hidden ones."""
+    def open(self) -> BinaryIO:
+        """The content as a stream, verified at its end where its digest is known."""
+
+    def files(self, skipped: list[Skipped]) -> Iterator[FileInfo]:
+        """Files below this directory, without hidden ones, in any order; what is left out is added to `skipped`."""
 
     def write(self, data: bytes) -> None:
         """Write or replace."""

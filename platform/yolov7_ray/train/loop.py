@@ -29,6 +29,7 @@ from .checkpoints import Checkpoints
 from .progress import Reporter
 from .report import RunLog
 from .spec import TrainSpec
+from .starting_point import dataset_of
 from .watchdog import StorageWaits, Watchdog
 
 EarlyStop = Callable[[int, float | None], str | None]
@@ -67,7 +68,8 @@ class TrainingRun:
         self.early_stop: EarlyStop | None = config["early_stop"]
         self.stopped = False
         reporter.log(f"waiting for the dataset {spec.dataset}")
-        train_set, self.val_set = open_splits(spec.dataset, spec.data, spec.data.train_split, spec.data.val_split)
+        dataset = dataset_of(spec, config["run"])
+        train_set, self.val_set = open_splits(dataset, spec.data, spec.data.train_split, spec.data.val_split)
         if (num_chosen := spec.data.num_chosen(len(train_set))) < len(train_set):
             train_set = ChosenSamples(train_set, num_chosen)
         self.state = build_state(spec, train_set, worker.device)

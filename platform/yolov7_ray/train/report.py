@@ -1,5 +1,6 @@
 """Output of a run for its users: results.json, TensorBoard events, plots and a page that shows them."""
 
+import html
 import json
 import socket
 import struct
@@ -10,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
+from yolov7.architectures.published import Published, neighbours
 from yolov7.evaluation.metrics import Metrics
 from yolov7.training.state import TrainState
 
@@ -56,8 +58,23 @@ class RunLog:
             write_plots(pictures, metrics, state.classes, samples, state.history)
             facts = {key: results[key] for key in ("architecture", "dataset", "dataset_fingerprint", "best_checkpoint")}
             facts |= {key: f"{value:.3f}" for key, value in results["best"].items() if key in ("ap", "ap50", "epoch")}
-            write_page(pictures, storage_name(self.run), facts, metrics)
+            size_px = self.spec.data.image_size_px
+            write_page(pictures, storage_name(self.run), facts, metrics, among_published(results, size_px))
             storage.publish(directory, uri)
+
+
+def among_published(results: dict, size_px: int) -> str:
+    """The run between models of its size that the paper publishes, as HTML."""
+    parameters_m, best = results["parameters"] / 1e6, results["best"]
+    ours = Published(f"this run ({results['architecture']})", None, size_px, parameters_m, results["gflops"],
+                     100 * (best.get("ap") or 0.0), 100 * (best.get("ap50") or 0.0))
+    rows = sorted([*neighbours(parameters_m, size_px), ours], key=lambda row: row.parameters_m)
+    cells = "".join(
+        f"<tr><th>{html.escape(row.model)}<td>{row.image_size_px}<td>{row.parameters_m:.1f}<td>{row.flops_g:.1f}"
+        f"<td>{row.ap:.1f}<td>{'–' if row.ap50 is None else format(row.ap50, '.1f')}" for row in rows)
+    return ("<h2>Among published models</h2><p>Theirs as published in arXiv:2207.02696, on COCO val2017; this run's on the "
+            f"validation split of {html.escape(results['dataset'])}, so only their cost compares unless that is COCO.</p>"
+            f"<table><tr><th>model<th>px<th>params M<th>GFLOPs<th>AP<th>AP50{cells}</table>")
 
 
 def record(event: Event) -> bytes:

@@ -11,7 +11,7 @@ from yolov7.model.detector import build_model
 from yolov7.training.state import fitting_weights
 
 from .. import storage
-from ..data.manifest import Manifest, load_manifest
+from ..data.manifest import Manifest, dataset_root, kept_fingerprints, load_manifest, pinned
 from ..data.reading.box_sizes import read_box_sizes
 from ..errors import JobError, NotFound
 from ..jobs.resumption import Change, changes, refuse, resolved
@@ -141,6 +141,15 @@ def record_start(spec: TrainSpec, run: str, manifest: Manifest) -> None:
     storage.write_json(storage.join(run, "spec.json"), spec.model_dump(mode="json"))
 
 
+def dataset_of(spec: TrainSpec, run: str) -> str:
+    """The dataset with the content that the run has begun with, also when it has grown since."""
+    try:
+        fingerprint = storage.read_json(storage.join(run, DATA_RECORD))["fingerprint"]
+    except NotFound:
+        return spec.dataset
+    return pinned(storage.absolute(spec.dataset), fingerprint)
+
+
 def check_resumed(spec: TrainSpec, run: str) -> list[str]:
     """What the job changes of the run, as ``key: before -> now``, and whether it begins anew.
 
@@ -184,8 +193,12 @@ def _check_data(spec: TrainSpec, run: str, dataset: str) -> None:
         raise JobError(f"run {run}", f"was trained on {dataset}, which is gone, and whether {spec.dataset} has the "
                        "same content cannot be told", "give that dataset, or start a new run")
     if before not in (None, now):
+        root = dataset_root(spec.dataset)
+        is_kept = before in [*kept_fingerprints(root), load_manifest(root).fingerprint]
         raise JobError(f"run {run}", f"was trained on data with fingerprint {before[:12]}, {spec.dataset} has "
                        f"{now[:12]}",
+                       f"the dataset has changed since; go on with what it was: --set dataset={root}@{before[:12]}, or "
+                       f"start a new run from its weights: --set model.weights={run}" if is_kept else
                        "give that dataset, or start a new run")
 
 

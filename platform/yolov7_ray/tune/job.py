@@ -40,7 +40,7 @@ class Tune(JobKind[TuneSpec]):
         require_dataset(spec.train.dataset, upcoming)
 
     def check_resume(self, spec: TuneSpec, run_name: str) -> list[str]:
-        from ..data.manifest import load_manifest
+        from ..data.manifest import dataset_root, load_manifest
 
         run = self.run_directory(spec, run_name)
         try:
@@ -51,8 +51,10 @@ class Tune(JobKind[TuneSpec]):
         kept = [change for change in found if not change.within(MAY_CHANGE)]
         refuse(f"run {run}", "searches with", kept, "give that, or start a new search")
         if load_manifest(spec.train.dataset).fingerprint != earlier["fingerprint"]:
+            kept = f"{dataset_root(spec.train.dataset)}@{earlier['fingerprint'][:12]}"
             raise JobError(f"run {run}", f"searches on other data than {spec.train.dataset} holds now",
-                           "give the dataset of that run, or start a new search")
+                           "give the dataset of that run (where it has grown and its earlier content is kept: --set "
+                           f"train.dataset={kept}), or start a new search")
         return [str(change) for change in found]
 
     def dry_run(self, spec: TuneSpec, upcoming: Upcoming) -> list[Line]:

@@ -1,7 +1,9 @@
 """Jobs on a real Ray cluster of two nodes, with token authentication; and unusable clusters."""
 
 import http.server
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -195,3 +197,53 @@ def test_credentials_are_not_sent_unless_requested(monkeypatch):
 
 def test_both_packages_are_sent():
     assert [Path(path).name for path in jobs_api.code()] == ["yolov7", "yolov7_ray"]
+
+
+STOP_ENDPOINT = """
+import os, sys
+os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+import ray
+from ray import serve
+from yolov7_ray.cluster.jobs_api import Cluster
+from yolov7_ray.errors import JobError
+
+dashboard_port, port, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+ray.init(num_cpus=2, dashboard_host="127.0.0.1", dashboard_port=dashboard_port, include_dashboard=True,
+         log_to_driver=False, object_store_memory=100 << 20, _temp_dir=directory)
+cluster = Cluster(f"http://127.0.0.1:{dashboard_port}")
+
+def stop():
+    try:
+        print(cluster.stop_endpoint(), flush=True)
+    except JobError as error:
+        print(error.problem, flush=True)
+
+@serve.deployment
+class Page:
+    def __call__(self, request):
+        return "page"
+
+stop()
+serve.start(http_options={"host": "127.0.0.1", "port": port})
+serve.run(Page.bind(), name="other", route_prefix="/other")
+stop()
+serve.delete("other")
+serve.run(Page.bind(), name="yolov7")
+stop()
+stop()
+ray.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_endpoint_is_removed_unless_others_are_served_beside_it(tmp_path_factory):
+    dashboard_port, port = free_ports(2)
+    done = subprocess.run([sys.executable, "-c", STOP_ENDPOINT, str(dashboard_port), str(port),
+                           str(tmp_path_factory.mktemp("r"))], capture_output=True, text=True, timeout=600,
+                          env=os.environ | {"PYTHONPATH": str(ROOT / "platform")})
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if "(raylet)" not in line]
+    assert said == ["has no endpoint", "also serves other", "endpoint: removed", "has no endpoint"]
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=60)

@@ -23,6 +23,7 @@ from yolov7_ray.data.ingest.rows import CLIPPED, LEFT_OUT
 from yolov7_ray.data.ingest.shards import plan_shards, write_shard
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.data.manifest import ARROW_SCHEMA, DROPPED, load_manifest
+from yolov7_ray.data.reading.columns import read_columns
 from yolov7_ray.data.sources.item import Item
 from yolov7_ray.data.sources.spec import CocoSource, ShapesSource, VocSource, YoloSource
 from yolov7_ray.errors import AlreadyExists, JobError
@@ -40,8 +41,7 @@ def files(uri: str) -> dict[str, bytes]:
 
 
 def rows(uri: str, split: str = "train") -> list[dict]:
-    tables = [pa.ipc.open_file(storage.read_bytes(storage.join(uri, shard.path))).read_all()
-              for shard in load_manifest(uri).split(split).shards]
+    tables = [read_columns(uri, shard, ARROW_SCHEMA.names) for shard in load_manifest(uri).split(split).shards]
     return pa.concat_tables(tables).to_pylist()
 
 
@@ -240,8 +240,10 @@ def test_changed_input_is_noticed(tmp_path):
     root, uri = make_coco(tmp_path / "raw"), str(tmp_path / "d")
     ingest_here(coco_source(root), uri)
     (root / "train/0000.jpg").write_bytes(jpeg(77))
+    ingest_here(coco_source(root), uri)
+    assert {row["file_name"]: row["image"] for row in rows(uri)}["0000.jpg"] == jpeg(77)  # see test_growth
     with pytest.raises(AlreadyExists):
-        ingest_here(coco_source(root), uri)
+        ingest_here(coco_source(root), uri, classes=["dog"])
 
 
 def test_a_damaged_dataset_is_completed(place):

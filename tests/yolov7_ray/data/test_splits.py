@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import ingest_here, make_coco, make_voc, make_yolo
 from yolov7_ray.data.ingest.dry_run import ingest_lines
-from yolov7_ray.data.ingest.splits import assigned, group_numbers, with_splits
+from yolov7_ray.data.ingest.splits import Labels, assigned, group_numbers, with_splits
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.data.sources.read import read_source
@@ -13,6 +13,10 @@ from yolov7_ray.data.sources.spec import CocoSource, VocSource, YoloSource
 from yolov7_ray.errors import JobError
 
 RATIOS = [0.8, 0.1, 0.1]
+
+
+def columns(labels: list[np.ndarray]) -> Labels:
+    return Labels(np.array([len(one) for one in labels]), np.concatenate(labels))
 
 
 def one_split(root, num_images: int = 40) -> CocoSource:
@@ -24,7 +28,7 @@ def one_split(root, num_images: int = 40) -> CocoSource:
 def test_strata_are_within_two_percent(seed):
     rng = np.random.default_rng(seed)
     labels = [np.full(rng.integers(1, 4), label) for label in rng.choice(3, 2000, p=[0.6, 0.3, 0.1])]
-    found = assigned(np.arange(2000), rng.random(2000), labels, RATIOS, 3)
+    found = assigned(np.arange(2000), rng.random(2000), columns(labels), RATIOS, 3)
     for label in range(3):
         weights = [sum(len(one) for one, split in zip(labels, found) if split == number and one[0] == label)
                    for number in range(3)]
@@ -38,8 +42,8 @@ def test_without_labels_the_hash_alone_decides():
 def test_images_stay_when_others_come():
     rng = np.random.default_rng(0)
     hashes, labels = rng.random(40_000), [np.array([0])] * 40_000
-    before = assigned(np.arange(30_000), hashes[:30_000], labels[:30_000], RATIOS, 1)
-    after = assigned(np.arange(40_000), hashes, labels, RATIOS, 1)
+    before = assigned(np.arange(30_000), hashes[:30_000], columns(labels[:30_000]), RATIOS, 1)
+    after = assigned(np.arange(40_000), hashes, columns(labels), RATIOS, 1)
     assert (before == after[:30_000]).all()
 
 
@@ -75,7 +79,7 @@ def test_an_ingest_with_ratios(tmp_path):
     splits = load_manifest(str(tmp_path / "d")).splits
     assert {name: (split.num_rows, split.objects_per_class) for name, split in splits.items()} == {
         "train": (32, (32, 32)), "val": (8, (8, 8))}
-    made = with_splits(read_source(source), {"train": 0.8, "val": 0.2}).splits
+    made = with_splits(read_source(source), {"train": 0.8, "val": 0.2})[0].splits
     known = {item.file_name: item.fetch() for item in before}
     for item in [*made["train"], *made["val"]]:
         raw, wanted = item.fetch(), known.pop(item.file_name)
@@ -116,4 +120,4 @@ def test_classes_are_merged_and_renamed(tmp_path):
 
 def test_classes_of_a_single_group_go_by_the_hash():
     labels = [np.array([label]) for label in range(4)]
-    assert assigned(np.arange(4), np.array([0.95, 0.1, 0.79, 0.85]), labels, RATIOS, 4).tolist() == [2, 0, 0, 1]
+    assert assigned(np.arange(4), np.array([0.95, 0.1, 0.79, 0.85]), columns(labels), RATIOS, 4).tolist() == [2, 0, 0, 1]

@@ -427,6 +427,24 @@ def test_invalid_jobs(registry, settings, error, message):
 
 
 @pytest.mark.ray
+def test_address_for_people(ray_session):
+    from yolov7_ray.serve.app import _head_ip, _url
+
+    head = _head_ip()
+    assert socket.inet_aton(head)
+    assert _url("0.0.0.0", 8000) == _url("::", 8000) == f"http://{head}:8000"
+    assert _url("127.0.0.1", 8000) == "http://127.0.0.1:8000" and _url("::1", 80) == "http://[::1]:80"
+
+
+@pytest.mark.ray
+def test_another_address_of_a_running_endpoint_is_refused(endpoint, registry):
+    from yolov7_ray.serve.app import serve
+
+    with pytest.raises(JobError, match=r"^0\.0\.0\.0:0: cannot be listened on: Ray Serve already listens at 127\.0\.0\.1"):
+        serve(endpoint_spec(registry, host="0.0.0.0"), "test")
+
+
+@pytest.mark.ray
 def test_port_in_use(ray_session, registry):
     from ray import serve as ray_serve
 
@@ -482,6 +500,34 @@ def test_upgrade_fails_no_request_then_token_and_overload(ray_session, registry,
         assert refused.headers["retry-after"] == "1"
         assert refused.json["error"] == {"where": "model 'shapes'", "problem": "has too many requests waiting",
                                          "remedy": "try again in 1 s"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_moved_alias_is_told_and_full_endpoint_refuses_at_once(ray_session, tmp_path):
+    """Resolved once for all replicas: what the alias points to later is told, and not served unasked.
+
+    What is above the queue is refused in JSON while the replica works on, and health is answered beside it.
+    """
+    registry = str(tmp_path / "registry")
+    for name in ("shapes", "cars"):
+        register_blind_model(registry, tmp_path, name)
+    models = {"shapes": {"model": "shapes@latest", "image_size_px": 960}, "cars": {"model": "cars:1"}}
+    with deployed(registry, models=models, max_batch_size=2, max_queued_requests=4) as url:
+        for name in ("shapes", "cars"):
+            register_blind_model(registry, tmp_path, name, label=0)
+        told = ask(f"{url}/v1/models").json["models"]
+        assert [(model["ref"], model["newer"]) for model in told] == [("shapes:1", "shapes:2"), ("cars:1", None)]
+
+        with ThreadPoolExecutor(64) as pool:
+            flood = [pool.submit(ask, f"{url}/v1/detect", picture()) for _ in range(64)]
+            assert ask(f"{url}/healthz").status == 200
+            answers = [answer.result() for answer in flood]
+    assert {answer.status for answer in answers} == {200, 503}
+    assert sum(answer.status == 200 for answer in answers) >= 4 + 2 * 2
+    assert {answer.json["version"] for answer in answers if answer.status == 200} == {"1"}
+    assert all(answer.json["error"]["problem"] == "has too many requests waiting" and answer.headers["retry-after"]
+               for answer in answers if answer.status == 503)
 
 
 SERVE_UNTIL_STOPPED = """

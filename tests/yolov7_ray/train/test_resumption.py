@@ -5,19 +5,19 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ingest_here
+from conftest import ingest_here, make_yolo
 from training_jobs import train_job
 from yolov7.training.schedule import Schedule
 from yolov7.training.state import TrainState
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.data.reading.dataset import open_splits, train_loader
-from yolov7_ray.data.sources.spec import ShapesSource
+from yolov7_ray.data.sources.spec import ShapesSource, YoloSource
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs import execution
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.train.checkpoints import Checkpoints
 from yolov7_ray.train.spec import BETWEEN_EPOCHS, MAY_CHANGE, TrainSpec
-from yolov7_ray.train.starting_point import record_start
+from yolov7_ray.train.starting_point import dataset_of, record_start
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +200,23 @@ def test_every_key_that_may_change_exists():
         for name in key.split("."):
             assert name in section, key
             section = section[name]
+
+
+def test_a_run_goes_on_with_the_content_that_its_dataset_had(run, tmp_path):
+    root, uri = make_yolo(tmp_path / "raw", 8), str(tmp_path / "grown")
+    source = YoloSource(format="yolo", uri=str(root))
+    first = ingest_here(source, uri)["fingerprint"]
+    grown = Run((uri, run.other), tmp_path / "grown-runs")
+    grown.save(0, 3)
+    (root / "labels/train/1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    second = ingest_here(source, uri)["fingerprint"]
+    assert grown.resume({}) == (
+        f"run {grown.directory}: was trained on data with fingerprint {first[:12]}, {uri} has {second[:12]}; the dataset "
+        f"has changed since; go on with what it was: --set dataset={uri}@{first[:12]}, or start a new run from its "
+        f"weights: --set model.weights={grown.directory}")
+    assert grown.resume({"dataset": f"{uri}@{first[:12]}"}) == ""
+    assert dataset_of(grown.spec, str(grown.directory)) == f"{uri}@{first}", "as a worker that starts again reads it"
+    [train] = open_splits(dataset_of(grown.spec, str(grown.directory)), grown.spec.data, "train")
+    assert train.fingerprint == first
+    ingest_here(source, uri, overwrite=True)
+    assert "give that dataset, or start a new run" in grown.resume({})

@@ -16,7 +16,7 @@ from ... import storage
 from ...errors import JobError
 from ...jobs.progress_line import ProgressLine
 from ..ingest.losses import recorded
-from ..manifest import Manifest, load_manifest
+from ..manifest import Manifest, dataset_root, load_manifest
 from .finding import Findings
 from .near_duplicates import find_copies
 from .object_checks import DetectorShape, Statistics
@@ -75,11 +75,11 @@ def common_classes(manifest: Manifest) -> tuple[int, ...]:
 
 def plan_tasks(uri: str, manifest: Manifest, shape: DetectorShape) -> list[ShardTask]:
     """One task per shard, in the order of the dataset."""
-    tasks, common = [], common_classes(manifest)
+    tasks, common, root = [], common_classes(manifest), dataset_root(uri)
     for name, split in manifest.splits.items():
         first = 0
         for number, shard in enumerate(split.shards):
-            tasks.append(ShardTask(uri, name, number, first, shard, shape, common))
+            tasks.append(ShardTask(root, name, number, first, shard, shape, common))
             first += shard.num_rows
     return tasks
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ... import storage
 from ...errors import Corrupt, NotFound
-from ..manifest import ARROW_SCHEMA, Shard
+from ..manifest import ARROW_SCHEMA, Shard, dataset_root
 from ..reading.cache import NodeCache
 from ..reading.mapped_shard import MappedShard
 from .finding import Case, Findings
@@ -64,7 +64,7 @@ def open_shard(dataset: str, shard: Shard) -> MappedShard:
     pa.ArrowException if it is not an Arrow file with the expected columns, or if these are inconsistent.
     """
     uri = storage.join(dataset, shard.path)
-    mapped = MappedShard(NodeCache().path(dataset, shard) if storage.is_remote(uri) else uri)
+    mapped = MappedShard(NodeCache().path(dataset, shard) if storage.is_remote(uri) else uri, shard.removed)
     if not mapped.batches:
         raise pa.ArrowInvalid("there are no rows")
     for batch in mapped.batches:
@@ -77,7 +77,7 @@ def open_shard(dataset: str, shard: Shard) -> MappedShard:
 
 def compare_files(dataset: str, tasks: list[ShardTask], findings: Findings) -> list[ShardTask]:
     """The shards that exist with the size in the manifest; the others become findings."""
-    sizes = {info.path: info.num_bytes for info in storage.list_files(dataset)}
+    sizes = {info.path: info.num_bytes for info in storage.list_files(dataset_root(dataset))}
     intact = []
     for task in tasks:
         size = sizes.get(task.shard.path)

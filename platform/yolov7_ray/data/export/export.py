@@ -16,7 +16,7 @@ import numpy as np
 from ... import storage
 from ...errors import JobError, NotFound
 from ..ingest.ingest import SOURCE_IDS
-from ..manifest import Manifest, load_manifest
+from ..manifest import Manifest, dataset_root, load_manifest
 from ..reading.dataset import ArrowDataset
 from ..reading.mapped_shard import MappedShard
 
@@ -78,7 +78,7 @@ class _Writer:
         stems: set[int] = set()
         for number, shard in enumerate(dataset.split.shards):
             with dataset.cache.held(dataset.uri, shard) as file:
-                mapped = MappedShard(file)
+                mapped = MappedShard(file, shard.removed)
             for row in range(shard.num_rows):
                 values = mapped.values(row)
                 name = values["file_name"]
@@ -207,9 +207,9 @@ class _Voc(_Writer):
 def _source_ids(dataset: str) -> dict[tuple[str, int], object]:
     """(split, image id), or ("", class id), in the dataset -> the source's id where that is no number."""
     try:
-        lines = storage.read_bytes(storage.join(dataset, SOURCE_IDS)).splitlines()
+        lines = storage.read_bytes(storage.join(dataset_root(dataset), SOURCE_IDS)).splitlines()
     except NotFound:
         return {}
-    records = map(json.loads, lines)
+    records = [record for record in map(json.loads, lines) if "source" not in record]  # of several: may repeat
     return {(record.get("split", ""), record.get("image_id", record.get("class_id"))): record["source_id"]
             for record in records}

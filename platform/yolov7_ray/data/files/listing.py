@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from ... import storage
-from ...storage.disk import FileInfo
+from ...storage.file_list import FileMap
 from .text import NotText, decode, decode_xml
 
 HEAD_BYTES = 1 << 16
@@ -19,9 +19,14 @@ class Listing:
         self._starts: dict[str, str] = {}
 
     @cached_property
-    def files(self) -> dict[str, FileInfo]:
+    def files(self) -> FileMap:
         """Path relative to the URI -> file."""
-        return {info.path: info for info in storage.list_files(self.uri)}
+        return storage.list_files(self.uri).by_path
+
+    def left_out(self) -> str:
+        """What the listing left out, in words: empty, or with a semicolon before it."""
+        skipped = self.files.files.skipped
+        return f"; {len(skipped):,} left out, e.g. {skipped[0].path} ({skipped[0].reason})" if skipped else ""
 
     def probes(self, *suffixes: str) -> list[str]:
         """A few files with one of these endings, in lower case: those nearest to the root."""
@@ -35,17 +40,10 @@ class Listing:
         return self._starts[path]
 
     def _read_start(self, path: str) -> str:
-        head = self._head(storage.join(self.uri, path))
+        head = storage.read_range(storage.join(self.uri, path), 0, min(HEAD_BYTES, self.files[path].num_bytes))
         for cut in range(4):
             try:
                 return (decode_xml if path.lower().endswith(".xml") else decode)(head[:len(head) - cut], path)
             except NotText:
                 continue
         return ""
-
-    @staticmethod
-    def _head(where: str) -> bytes:
-        if storage.is_remote(where):
-            return storage.read_bytes(where)[:HEAD_BYTES]
-        with open(storage.absolute(where), "rb") as file:
-            return file.read(HEAD_BYTES)

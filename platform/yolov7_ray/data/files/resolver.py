@@ -9,13 +9,14 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 
 from ...errors import JobError
-from ...storage.disk import FileInfo, digest
+from ...storage.disk import FileInfo
+from ...storage.file_list import FileList, FileMap
 
 _DRIVE = re.compile(r"^[A-Za-z]:[/\\]|^[a-z0-9+.-]+://[^/]*/|^[/\\]")
 """What an absolute name begins with: a drive, a URL's host, or a slash."""
@@ -25,22 +26,23 @@ _GRADES = ("another directory", "URL encoding", "another composition of accents"
 ABSOLUTE_OVERLAP = 2
 """Trailing parts of an absolute name that must agree with a file's: its root lies on another machine."""
 
+PIECE = 1 << 20
+
 
 class Resolver:
-    """Index of the files of one folder, built at the first name that is not found as written: 16 bytes a file."""
+    """Index of the files of one folder, built at the first name that is not found as written: 8 bytes a file."""
 
-    def __init__(self, files: dict[str, FileInfo], where: str, suffixes: tuple[str, ...]):
+    def __init__(self, files: Mapping[str, FileInfo], where: str, suffixes: tuple[str, ...]):
         self.files, self.where, self.suffixes = files, where, suffixes
         self.bent: Counter[str] = Counter()
         """What had to be bent -> how many names."""
         self.examples: dict[str, str] = {}
-        self._paths: list[str] = []
-        self._hashes = self._order = np.zeros(0, np.int64)
+        self._buckets: _Buckets | None = None
 
     def find(self, name: str) -> FileInfo | None:
         """The file that a name means, None if there is none; JobError if it means several alike."""
-        if name in self.files:
-            return self.files[name]
+        if found := self.files.get(name):
+            return found
         path, how = self._match(name)
         if path is None:
             return None
@@ -67,25 +69,22 @@ class Resolver:
         grade = max(best[1:3]) if best[1:3] > (0, 0) else 0
         return found[0], _GRADES[grade] if grade else _bent(name, plain, is_absolute, found[0].split("/"))
 
-    def _candidates(self, base: str) -> Iterable[str]:
+    def _candidates(self, base: str) -> Sequence[str]:
         """All files whose last part reads the same but for case, accents, URL encoding and a known extension."""
-        if not self._paths and self.files:
-            self._paths = list(self.files)
-            hashes = np.fromiter((_hash(self._key(path.rpartition("/")[2])) for path in self._paths), np.int64,
-                                 len(self._paths))
-            self._order = np.argsort(hashes, kind="stable")
-            self._hashes = hashes[self._order]
+        if self._buckets is None:
+            listed = self.files.files if isinstance(self.files, FileMap) else FileList.named(self.files)
+            self._buckets = _Buckets(listed, self._key)
         key = self._key(base)
-        first, last = (np.searchsorted(self._hashes, _hash(key), side) for side in ("left", "right"))
-        found = (self._paths[position] for position in self._order[first:last].tolist())
-        return [path for path in found if self._key(path.rpartition("/")[2]) == key]
+        return [path for path in self._buckets.of(key) if self._key(path.rpartition("/")[2]) == key]
 
     def _key(self, base: str) -> str:
         return self._split(_folded(base))[0]
 
     def _split(self, base: str) -> tuple[str, str]:
-        suffix = next((suffix for suffix in self.suffixes if base.lower().endswith(suffix)), "")
-        return (base[:-len(suffix)], base[-len(suffix):]) if suffix else (base, "")
+        if not base.lower().endswith(self.suffixes):
+            return base, ""
+        suffix = next(suffix for suffix in self.suffixes if base.lower().endswith(suffix))
+        return base[:-len(suffix)], base[-len(suffix):]
 
     def _rank(self, name: list[str], path: list[str], is_absolute: bool) -> tuple | None:
         """How far a path is from a name, None if it is another file; smaller is closer."""
@@ -105,6 +104,27 @@ class Resolver:
         if common < min(len(name), len(path)) and not (is_absolute and common >= ABSOLUTE_OVERLAP):
             return None
         return (-common, grade, suffix_grade, len(path))
+
+
+class _Buckets:
+    """Files by the hash of their key, in as many buckets as there are files."""
+
+    def __init__(self, files: FileList, key: Callable[[str], str]):
+        self.files, count = files, max(len(files), 1)
+        bucket = np.fromiter((hash(key(path.rpartition("/")[2])) % count for path in files.paths()), np.uint32,
+                             len(files))
+        self._order = np.argsort(bucket, kind="stable").astype(np.uint32)
+        bucket = bucket[self._order]
+        self._ends = np.empty(count, np.uint32)
+        for first in range(0, count, PIECE):  # the places that NumPy finds take twice the room of those kept
+            numbers = np.arange(first, min(first + PIECE, count), dtype=np.uint32)
+            self._ends[first:first + PIECE] = np.searchsorted(bucket, numbers, "right")
+
+    def of(self, key: str) -> list[str]:
+        """The paths of one bucket."""
+        bucket = hash(key) % len(self._ends)
+        first, last = self._ends[bucket - 1] if bucket else 0, self._ends[bucket]
+        return [self.files.path_at(position) for position in self._order[first:last].tolist()]
 
 
 def plain_parts(name: str) -> tuple[list[str], bool]:
@@ -140,6 +160,8 @@ def _grade(one: str, other: str) -> int | None:
 
 
 def _folded(base: str) -> str:
+    if base.isascii() and "%" not in base:
+        return base.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", _unquoted(base)).casefold())
 
 
@@ -152,7 +174,3 @@ def _unquoted(part: str) -> str:
     except UnicodeDecodeError:
         return part
     return unquote(part)
-
-
-def _hash(key: str) -> int:
-    return int(digest(key.encode("utf-8", "surrogatepass"))[:15], 16)

@@ -10,62 +10,78 @@ import hashlib
 import itertools
 import json
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from ... import storage
-from ...errors import AlreadyExists, JobError, NotFound
+from ...errors import JobError
 from ...jobs.progress_line import ProgressLine
-from ..manifest import DROPPED, MANIFEST, VERSION, Manifest, Shard, Split, load_manifest
+from ..history.versions import RECEIPTS, follow, kept_manifests, remove_unnamed
+from ..manifest import DROPPED, KEPT_MANIFESTS, MANIFEST, VERSION, Manifest, Shard, Split
 from ..sources.item import RawSource
-from ..sources.read import described, read_source, resolved
-from .losses import Loss, check_losses, losses, table, totals
+from ..sources.read import read_all
+from .growth import Earlier, SplitPlan, carried, earlier, earlier_problems, save_state, split_plan, stable_classes
+from .losses import Loss, check_losses, class_notes, losses, table, totals
 from .shards import ShardTask, plan_shards, strict_error, write_shard
 from .splits import with_splits
 
-RECEIPTS = ".ingest"
 SOURCE_IDS = "source-ids.jsonl"
 """The source's ids where they are no numbers, and the numbers that stand for them in the dataset."""
 REFUSED = "refused.jsonl"
 """The list of all losses of a job that failed for them."""
-_SHARD_NAME = re.compile(r"^[^/]+/\d{5,}-[0-9a-f]{12}\.arrow$")
 
 
 def ingest(spec, run_name: str) -> dict:
     """Run the ingest job `spec`; returns the dataset's URI and fingerprint.
 
-    A dataset made from the same input is kept; another one at this URI is an error unless `overwrite`. JobError for
-    errors that the user can fix.
+    A dataset made from the same input is kept, one made by this job from an earlier state of its source grows (see
+    `growth`); another one at this URI is an error unless `overwrite`. JobError for errors that the user can fix.
     """
     uri = storage.absolute(spec.dataset)
     storage.check_access(uri, write=True)
     started = time.monotonic()
-    asked, spec = spec.source.format, spec.model_copy(update={"source": resolved(spec.source)})
-    source = read_source(spec.source)
-    if asked != spec.source.format:
-        print(f"{run_name}: {described(spec.source, source)}")
+    source, understood = read_all(spec)
+    for line in understood if spec.sources or spec.source.format == "auto" else ():
+        print(f"{run_name}: {line}")
     known = [*itertools.chain(*source.problems.values())]
     if spec.strict and (first := next((record for record in known if record["dropped"]), None)):
         raise strict_error(first)
     _check_losses(spec, uri, known, {"image": sum(map(len, source.splits.values()))})
-    source = with_splits(source, spec.splits, spec.group_by)
+    source, made = with_splits(source, spec.splits, spec.group_by, spec.pool)
+    if made:
+        print(f"{run_name}: splits made: {made}")
     classes, class_ids, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
-    if not spec.overwrite and (existing := _existing(uri, digest)):
-        print(f"{run_name}: {uri} is up to date: {_summary(existing)}")
-        return {"dataset": spec.dataset, "fingerprint": existing.fingerprint}
-    receipts = _write_shards(_plan(spec, uri, source, class_map, len(classes), digest))
-    manifest, problems = _assemble(spec, uri, source, classes, class_ids, digest, receipts)
+    before = None if spec.overwrite else earlier(spec, uri, digest)
+    if before and before.is_whole(digest):
+        if storage.exists(storage.join(uri, RECEIPTS)):  # left by an interrupted ingest of what the source was then
+            _remove_obsolete(uri, before.manifest, True)
+        print(f"{run_name}: {uri} is up to date: {before.manifest.summary()}")
+        return {"dataset": spec.dataset, "fingerprint": before.manifest.fingerprint}
+    if before and spec.classes is None:
+        classes, class_ids, class_map = stable_classes(spec, before.manifest, source)
+    old_problems = earlier_problems(uri) if before else []
+    plans = {split: split_plan(spec, uri, split, items, class_map, len(classes), before, old_problems)
+             for split, items in source.splits.items()}
+    storage.write_bytes(storage.join(uri, RECEIPTS, "started"), run_name.encode())  # `prune` waits
+    receipts = _write_shards(_plan(spec, uri, plans, class_map, len(classes), _receipts_name(digest, before)))
+    manifest, problems = _assemble(spec, uri, source, classes, class_ids, digest, receipts, plans,
+                                   carried(old_problems, plans))
+    save_state(spec, uri, manifest, plans, receipts, class_map)
+    if before:
+        follow(uri, manifest, before.manifest)
     storage.write_bytes(storage.join(uri, DROPPED), _listed(problems))
     if source.original_ids:
         storage.write_bytes(storage.join(uri, SOURCE_IDS), _listed(source.original_ids))
     storage.write_json(storage.join(uri, MANIFEST), manifest.to_json())
-    _remove_obsolete(uri, manifest)
+    _remove_obsolete(uri, manifest, before is not None)
     image_bytes = sum(receipt["image_bytes"] for receipt in receipts)
     _report(run_name, uri, manifest, losses(problems), image_bytes, time.monotonic() - started)
+    if before:
+        print(f"  {sum(len(plan.stay) for plan in plans.values()):,} images stay where they were; what has changed: "
+              f"python submit.py diff {uri}")
     return {"dataset": spec.dataset, "fingerprint": manifest.fingerprint}
 
 
@@ -95,40 +111,31 @@ def _select_classes(source: RawSource, wanted: list[str] | dict[str, list[str]] 
 def _input_digest(spec, source: RawSource) -> str:
     """Digest of everything that determines the dataset's content, without reading the images."""
     digest = hashlib.sha256()
-    chosen = [VERSION, spec.source.format, spec.classes, spec.shard_mb, source.classes, source.class_ids,
+    chosen = [VERSION, source.origin["format"], spec.classes, spec.shard_mb, source.classes, source.class_ids,
               source.inputs, list(source.splits)]
     digest.update(json.dumps(chosen).encode())
     for items in source.splits.values():
         digest.update(b"split")
         for item in items:
             digest.update(f"{item.image_id}|{item.file_name}|{item.num_bytes}|{item.mark}\n".encode())
-    if spec.source.format == "shapes":
+    if source.origin["format"] == "shapes":
         digest.update(str(spec.source.seed).encode())
     return digest.hexdigest()
-
-
-def _existing(uri: str, digest: str) -> Manifest | None:
-    """The dataset at `uri` if it is complete and made from this input, else None; AlreadyExists for another."""
-    try:
-        manifest = load_manifest(uri)
-    except NotFound:
-        return None
-    if manifest.source.get("digest") != digest:
-        raise AlreadyExists(uri, f"holds another dataset already ({_summary(manifest)})",
-                            "choose another `dataset`, or set `overwrite: true` to replace it")
-    sizes = {info.path: info.num_bytes for info in storage.list_files(uri)}
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    return manifest if all(sizes.get(shard.path) == shard.num_bytes for shard in shards) else None
 
 
 # --- shards ---------------------------------------------------------------------------------------------
 
 
-def _plan(spec, uri: str, source: RawSource, class_map: tuple, num_classes: int, digest: str) -> list[ShardTask]:
-    receipts = storage.join(uri, RECEIPTS, digest[:16])
+def _receipts_name(digest: str, before: Earlier | None) -> str:
+    return digest[:16] + (f"-{before.manifest.fingerprint[:16]}" if before else "")
+
+
+def _plan(spec, uri: str, plans: dict[str, SplitPlan], class_map: tuple, num_classes: int,
+          name: str) -> list[ShardTask]:
+    receipts = storage.join(uri, RECEIPTS, name)
     return [ShardTask(uri, split, number, items, class_map, num_classes, receipts, spec.strict)
-            for split, all_items in source.splits.items()
-            for number, items in enumerate(plan_shards(all_items, spec.shard_mb * 1e6))]
+            for split, plan in plans.items()
+            for number, items in enumerate(plan_shards(plan.items, spec.shard_mb * 1e6), plan.first)]
 
 
 def _write_shards(tasks: list[ShardTask]) -> list[dict]:
@@ -155,7 +162,7 @@ def _finished(tasks: list[ShardTask]) -> dict[str, dict]:
     receipts = [storage.read_json(storage.join(tasks[0].receipts, info.path))
                 for info in storage.list_files(tasks[0].receipts)]
     return {f"{receipt['split']}/{receipt['number']:05d}": receipt for receipt in receipts
-            if receipt["path"] is None or sizes.get(receipt["path"]) == receipt["num_bytes"]}
+            if "lost" in receipt and (receipt["path"] is None or sizes.get(receipt["path"]) == receipt["num_bytes"])}
 
 
 def _run(tasks: list[ShardTask]) -> Iterator[dict]:
@@ -190,13 +197,17 @@ def _write_row(row: dict, references: list) -> dict:
 
 
 def _assemble(spec, uri: str, source: RawSource, classes: tuple, class_ids: tuple, digest: str,
-              receipts: list[dict]) -> tuple[Manifest, list[dict]]:
+              receipts: list[dict], plans: dict[str, SplitPlan], kept_problems: list[dict],
+              ) -> tuple[Manifest, list[dict]]:
     problems = [record for split in dict.fromkeys([*source.splits, *source.problems])
                 for record in [*source.problems.get(split, ()),
+                               *(record for record in kept_problems if record["split"] == split),
                                *(record for r in receipts if r["split"] == split for record in r["problems"])]]
-    splits = {split: _split(split, [receipt for receipt in receipts if receipt["split"] == split], len(classes),
+    splits = {split: _split(split, plan, [receipt for receipt in receipts if receipt["split"] == split], len(classes),
                             [record for record in problems if record["split"] == split])
-              for split in source.splits}
+              for split, plan in plans.items()}
+    per_class = [sum(counts) for counts in zip(*(split.objects_per_class for split in splits.values()), strict=True)]
+    problems += class_notes(spec.classes, per_class)
     kept = {"image": sum(split.num_rows for split in splits.values()),
             "object": sum(split.num_objects for split in splits.values())}
     _check_losses(spec, uri, problems, kept)
@@ -204,7 +215,7 @@ def _assemble(spec, uri: str, source: RawSource, classes: tuple, class_ids: tupl
     dropped: Counter[str] = Counter()
     for loss in found:
         dropped[loss.reason] += loss.count
-    origin = {"format": spec.source.format, "uri": getattr(spec.source, "uri", None), "digest": digest}
+    origin = {**source.origin, "digest": digest}
     return Manifest(classes, class_ids, splits, origin, dict(sorted(dropped.items())),
                     tuple(asdict(loss) for loss in found)), problems
 
@@ -223,34 +234,30 @@ def _check_losses(spec, uri: str, problems: list[dict], kept: dict[str, int]) ->
         raise
 
 
-def _split(name: str, receipts: list[dict], num_classes: int, problems: list[dict]) -> Split:
-    shards = tuple(Shard(r["path"], r["num_rows"], r["num_bytes"], r["sha256"]) for r in receipts if r["path"])
+def _split(name: str, plan: SplitPlan, receipts: list[dict], num_classes: int, problems: list[dict]) -> Split:
+    shards = plan.shards + tuple(Shard(r["path"], r["num_rows"], r["num_bytes"], r["sha256"])
+                                 for r in receipts if r["path"])
     if not shards:
         lost = losses(record for record in problems if record["dropped"])
         raise JobError(f"source.splits.{name}", f"every image is lost: {lost[0]}" if lost else "holds no images",
                        "mend the source, check source.uri and source.splits, or leave this split out")
-    per_class = tuple(sum(r["objects_per_class"][label] for r in receipts) for label in range(num_classes))
+    stay = plan.counts.sum(0).tolist() if len(plan.shards) else [0] * num_classes
+    per_class = tuple(sum((r["objects_per_class"][label] for r in receipts), stay[label])
+                      for label in range(num_classes))
     return Split(shards, sum(shard.num_rows for shard in shards), sum(per_class), per_class)
 
 
-def _remove_obsolete(uri: str, manifest: Manifest) -> None:
+def _remove_obsolete(uri: str, manifest: Manifest, has_grown: bool) -> None:
     """Remove receipts and shards of replaced or interrupted datasets, and no other files."""
+    if not has_grown:
+        storage.delete(storage.join(uri, KEPT_MANIFESTS))
     storage.delete(storage.join(uri, RECEIPTS))
     storage.delete(storage.join(uri, REFUSED))
-    current = {shard.path for split in manifest.splits.values() for shard in split.shards}
-    for info in storage.list_files(uri):
-        if _SHARD_NAME.match(info.path) and info.path not in current:
-            storage.delete(storage.join(uri, info.path))
-
-
-def _summary(manifest: Manifest) -> str:
-    splits = (f"{name} {split.num_rows:,} images, {split.num_objects:,} objects"
-              for name, split in manifest.splits.items())
-    return f"{'; '.join(splits)}; {len(manifest.classes)} classes"
+    remove_unnamed(uri, [manifest, *kept_manifests(uri)])
 
 
 def _report(run_name: str, uri: str, manifest: Manifest, found: list[Loss], image_bytes: int, elapsed_s: float) -> None:
-    print(f"{run_name}: {_summary(manifest)}; {image_bytes / 1e6:,.1f} MB in {elapsed_s:.1f} s -> {uri}")
+    print(f"{run_name}: {manifest.summary()}; {image_bytes / 1e6:,.1f} MB in {elapsed_s:.1f} s -> {uri}")
     for line in table(found):
         print(f"  {line}")
     if found:

@@ -29,9 +29,12 @@ class Ingest(JobKind[IngestSpec]):
 
     def datasets_made(self, spec: IngestSpec) -> list[ExpectedDataset]:
         source = spec.source
+        if source is None:
+            return [ExpectedDataset(spec.dataset, tuple(spec.splits or ()), {}, tuple(spec.classes or ()) or None)]
         generated = source.format == "shapes"
         classes = spec.classes or getattr(source, "classes", None) or (SHAPE_CLASSES if generated else None)
-        return [ExpectedDataset(spec.dataset, tuple(spec.splits or source.splits or ()), dict(source.splits) if generated and not spec.splits else {},
+        splits = spec.splits or getattr(source, "splits", None) or ()
+        return [ExpectedDataset(spec.dataset, tuple(splits), dict(splits) if generated and not spec.splits else {},
                                 tuple(classes) if classes else None)]
 
 

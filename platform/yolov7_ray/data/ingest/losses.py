@@ -1,11 +1,12 @@
 """What an ingest lost or had to change: counted by reason, worst first, with an example, and bounded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ... import storage
 from ...errors import JobError
 from ..manifest import DROPPED, Manifest
+from ..sources.item import note
 
 EXAMPLE_CHARACTERS = 160
 WITH_IMAGE = "object of an image lost to: "
@@ -46,6 +47,15 @@ def losses(records: Iterable[dict]) -> list[Loss]:
         if record.get("objects"):
             add((f"{WITH_IMAGE}{record['reason']}", "object"), record["objects"], record)
     return sorted(found.values(), key=lambda loss: (("image", "object", None).index(loss.dropped), -loss.count))
+
+
+def class_notes(wanted: list[str] | dict[str, list[str]] | None, num_objects: Sequence[int]) -> list[dict]:
+    """A record for each class that `classes` of the job renames or merges, with the objects that the dataset has."""
+    if not isinstance(wanted, dict):
+        return []
+    return [note("", f"classes merged: {', '.join(names)} -> {name}" if len(names) > 1 else
+                 f"class renamed: {names[0]} -> {name}", count, "") | {"detail": ""}
+            for (name, names), count in zip(wanted.items(), num_objects, strict=True) if names != [name]]
 
 
 def recorded(manifest: Manifest) -> list[Loss]:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..manifest import ARROW_SCHEMA
-from ..sources.item import Item, Raw
+from ..sources.item import CHANGED, Item, Raw
 from ..sources.objects import UNUSABLE, Objects, Problem
 from .declared_size import DIFFERS, SCALED, TURNED, in_displayed_frame
 from .image_header import image_size_hw
@@ -18,7 +18,7 @@ TOLERANCE_PX = 0.05
 
 CLIPPED = "box clipped to the image"
 LEFT_OUT = "object of a class that `classes` leaves out"
-KEPT = {CLIPPED, TURNED, SCALED, LEFT_OUT}
+KEPT = {CLIPPED, TURNED, SCALED, LEFT_OUT, CHANGED}
 """Problems for which nothing is dropped, or only what the job asked for."""
 
 

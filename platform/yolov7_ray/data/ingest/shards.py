@@ -17,7 +17,7 @@ import pyarrow as pa
 from ... import storage
 from ...errors import JobError
 from ..manifest import ARROW_SCHEMA
-from ..sources.item import Item, Raw, problem_record
+from ..sources.item import Item, Raw, changes, fetched, problem_record
 from ..sources.objects import Problem
 from .rows import KEPT, LEFT_OUT, Row, build_row, record_batch
 
@@ -61,13 +61,15 @@ def plan_shards(items: Sequence[Item], shard_bytes: float) -> Iterator[Sequence[
 
 
 def write_shard(task: ShardTask) -> dict:
-    """Write one shard and its receipt, which is returned: path, sizes, digest, counts and problems.
+    """Write one shard and its receipt, which is returned: path, sizes, digest, counts, problems and
+    the positions of the items that are lost.
 
     The file is named by its content, so writing it again changes nothing. With `strict` the first problem that
     drops something is a JobError. A shard whose images are all bad has `path` None.
     """
     receipt = {"split": task.split, "number": task.number, "path": None, "num_rows": 0, "num_bytes": 0,
-               "sha256": "", "objects_per_class": [0] * task.num_classes, "problems": [], "image_bytes": 0}
+               "sha256": "", "objects_per_class": [0] * task.num_classes, "problems": [], "image_bytes": 0,
+               "num_items": len(task.items), "lost": []}
     with storage.staged(None if storage.is_remote(task.dataset) else task.receipts) as (file, path):
         sink = _HashingFile(file)
         _write_rows(task, sink, receipt)
@@ -112,10 +114,11 @@ def _write_rows(task: ShardTask, file: BinaryIO, receipt: dict) -> None:
     pending: list[Row] = []
     pending_bytes = 0
     with pa.ipc.new_file(file, ARROW_SCHEMA) as writer:
-        for item, raw in _fetched(task.items):
+        for number, (item, raw) in enumerate(_fetched(task.items)):
             row, problems = build_row(item, raw, task.class_map)
-            _record_problems(task, item, problems, receipt)
+            _record_problems(task, item, changes(item, raw) + problems, receipt)
             if row is None:
+                receipt["lost"].append(number)
                 continue
             if pending and pending_bytes + len(row.image) > BATCH_BYTES:
                 writer.write_batch(record_batch(pending))
@@ -135,7 +138,7 @@ def _fetched(items: Sequence[Item]) -> Iterator[tuple[Item, Raw]]:
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[list[tuple[Item, Raw]]]] = deque()
         for group in plan_shards(items, READ_BYTES):
-            ahead.append(pool.submit(lambda group: [(item, item.fetch()) for item in group], group))
+            ahead.append(pool.submit(lambda group: [(item, fetched(item)) for item in group], group))
             if len(ahead) > READERS:
                 yield from ahead.popleft().result()
         for future in ahead:

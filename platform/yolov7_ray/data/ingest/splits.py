@@ -1,61 +1,70 @@
-"""Splits made by the product: every group of images is assigned by a hash of its name, stratified by class.
+"""Splits made by the product: every group of images is assigned by a hash of its name, balanced by class.
 
-The hash alone decides where it can, so that an image stays where it is when others come. A group moves only if a share
-of its stratum, the groups whose rarest class is the same, would otherwise be off by more than `TOLERANCE`; then those
-nearest to the limit move.
+The hash alone decides where it can, so that most images stay where they are when others come; see `stratification`.
 """
 
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 
 from ...errors import JobError
 from ..sources.item import Item, RawSource
+from ..sources.several.joined import pooled, taken
+from .stratification import ENOUGH_OBJECTS, Entries, balanced
 
-TOLERANCE = 0.02
-"""Most that the share of a stratum's objects in a split may differ from the wanted one, where counts allow."""
 PARALLEL_READS = 16
+READ_TOGETHER = 256
+"""Images whose labels one task of a thread reads."""
 DIRECTORY = "directory"
 """`group_by`: images of one directory stay together."""
 
 
-def with_splits(source: RawSource, ratios: dict[str, float] | None, group_by: str | None = None) -> RawSource:
-    """The source with its one split cut into those of `ratios`; the source itself without them.
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """The labels of n images as columns."""
 
-    JobError if the source has several splits, the pattern matches no file name, or a split would be empty.
+    counts: np.ndarray
+    """(n,) objects of each image, unusable ones included."""
+    flat: np.ndarray
+    """Class of each object, image by image; negative: unusable."""
+
+
+def with_splits(source: RawSource, ratios: dict[str, float] | None, group_by: str | None = None,
+                pool: bool = False) -> tuple[RawSource, str]:
+    """The source with its one split cut into those of `ratios`, and that in words; the source itself without them.
+
+    JobError if the source has several splits and `pool` is false, the pattern matches no file name, or a split would
+    be empty.
     """
     if not ratios:
-        return source
-    if len(source.splits) > 1:
-        raise JobError("splits", f"the source has splits already: {', '.join(source.splits)}",
-                       "leave `splits` out, or name one folder in source.splits")
+        return source, ""
+    names = ", ".join(source.splits)
+    if len(source.splits) > 1 and not pool:
+        raise JobError("splits", f"the source has splits already: {names}",
+                       "leave `splits` out to keep them, set `pool: true` to cut all their images anew, or name one "
+                       "folder in source.splits")
+    source = pooled(source) if len(source.splits) > 1 else source
     [items] = source.splits.values()
     groups = group_numbers([item.file_name for item in items], group_by)
-    names = [items[first].file_name for first in np.unique(groups, return_index=True)[1]]
-    hashes = np.array([_hash(group_of(name, group_by)) for name in names])
-    chosen = assigned(groups, hashes, _labels(items), list(ratios.values()), len(source.classes))
-    splits = {}
+    hashes = np.array([_hash(group_of(items[first].file_name, group_by))
+                       for first in np.unique(groups, return_index=True)[1].tolist()])
+    labels = _labels(items)
+    chosen = assigned(groups, hashes, labels, list(ratios.values()), len(source.classes))
+    splits, texts = {}, []
     for number, split in enumerate(ratios):
         indices = np.flatnonzero(chosen == number)
         if not len(indices):
             raise JobError(f"splits.{split}", f"would be empty: {len(hashes):,} groups of {len(items):,} images",
                            "give it a larger share, leave it out, or use a finer group_by")
-        splits[split] = items.take(indices) if hasattr(items, "take") else [items[i] for i in indices.tolist()]
-    return replace(source, splits=splits, original_ids=_original_ids(source, items, chosen, list(ratios)))
-
-
-def in_words(source: RawSource) -> str:
-    """Images and, where the format tells them in advance, objects of each split."""
-    texts = []
-    for split, items in source.splits.items():
-        labels = _labels(items)
-        objects = "" if labels is None else f", {sum(int((of_image >= 0).sum()) for of_image in labels):,} objects"
-        texts.append(f"{split} {len(items):,} images{objects}")
-    return "; ".join(texts)
+        splits[split] = taken(items, indices)
+        objects = "" if labels is None else f", {_num_objects(labels, chosen == number):,} objects"
+        texts.append(f"{split} {len(indices):,} images{objects}")
+    words = "; ".join(texts) + (f" (pooled: {names})" if pool and "," in names else "")
+    return replace(source, splits=splits, original_ids=_original_ids(source, items, chosen, list(ratios))), words
 
 
 def group_of(name: str, group_by: str | None) -> str:
@@ -75,54 +84,43 @@ def group_numbers(names: Sequence[str], group_by: str | None) -> np.ndarray:
     return np.fromiter((known.setdefault(group_of(name, group_by), len(known)) for name in names), np.int64, len(names))
 
 
-def assigned(groups: np.ndarray, hashes: np.ndarray, labels: Sequence[np.ndarray] | None, ratios: Sequence[float],
+def assigned(groups: np.ndarray, hashes: np.ndarray, labels: Labels | None, ratios: Sequence[float],
              num_classes: int) -> np.ndarray:
-    """(n,) split of each of n images, from their groups, the groups' hashes in [0, 1) and the images' labels."""
-    strata, weights = _strata(groups, len(hashes), labels, num_classes)
-    limits = np.cumsum(ratios)[:-1]
-    of_group = np.zeros(len(hashes), np.int64)
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        members = members[np.argsort(hashes[members], kind="stable")]
-        share = np.concatenate([[0], np.cumsum(weights[members]) / weights[members].sum()])
-        cuts = np.searchsorted(hashes[members], limits)
-        if labels is not None:
-            cuts = [_within(cut, share, limit) for cut, limit in zip(cuts.tolist(), limits, strict=True)]
-        of_group[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
-    return of_group[groups]
+    """(n,) split of each of n images, from their groups, the groups' hashes in [0, 1) and the images' labels.
 
-
-def _within(cut: int, share: np.ndarray, limit: float) -> int:
-    """The cut, moved as little as needed until its share is right; each split has two, so half the tolerance each."""
-    good = np.flatnonzero(np.abs(share - limit) <= TOLERANCE / 2)
-    if not len(good):  # too few groups: the closest cut, or the hash's where that would always be an end
-        ends = (len(share) - 1) * min(limit, 1 - limit) < 1
-        return cut if ends else int(np.abs(share - limit).argmin())
-    return int(good[np.abs(good - cut).argmin()])
-
-
-def _strata(groups: np.ndarray, num_groups: int, labels: Sequence[np.ndarray] | None,
-            num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(g,) rarest class of each group, `num_classes` without objects, and its number of objects (or of images)."""
-    strata, weights = np.full(num_groups, num_classes), np.bincount(groups, minlength=num_groups)
+    Images without objects are balanced as if they had a class of their own, and the images altogether as another.
+    """
     if labels is None:
-        return strata, weights
-    flat = np.concatenate([np.zeros(0, np.int64), *labels]).astype(np.int64)
-    of_group = np.repeat(groups, [len(of_image) for of_image in labels])
-    of_group, flat = of_group[flat >= 0], flat[flat >= 0]
-    totals = np.bincount(flat, minlength=num_classes)
-    for label in np.argsort(-totals, kind="stable"):  # the rarest comes last and wins
-        counts = np.bincount(of_group[flat == label], minlength=num_groups)
-        strata[counts > 0], weights[counts > 0] = label, counts[counts > 0]
-    return strata, weights
+        of_group = np.searchsorted(np.cumsum(ratios)[:-1], hashes, side="right")
+        return of_group[groups]
+    usable = labels.flat >= 0
+    of_image = np.repeat(np.arange(len(groups)), labels.counts)[usable]
+    empty = np.flatnonzero(np.bincount(of_image, minlength=len(groups)) == 0)
+    every = np.arange(len(groups) if len(groups) >= ENOUGH_OBJECTS else 0)
+    images = np.concatenate([of_image, empty, every])
+    classes = np.concatenate([labels.flat[usable], np.full(len(empty), num_classes),
+                              np.full(len(every), num_classes + 1)])
+    return balanced(hashes, Entries.of(groups[images], classes, num_classes + 2), np.asarray(ratios))[groups]
 
 
-def _labels(items: Sequence[Item]) -> list[np.ndarray] | None:
+def _labels(items: Sequence[Item]) -> Labels | None:
     """The labels of each image, read without the images; None if the format does not tell."""
-    if not len(items) or items[0].labels() is None:
+
+    def read(first: int) -> Labels | None:
+        found = [item.labels() for item in items[first:first + READ_TOGETHER]]
+        return None if not found or any(of_image is None for of_image in found) else Labels(
+            np.array([len(of_image) for of_image in found], np.int32), np.concatenate(found).astype(np.int32))
+
+    if (first := read(0)) is None:
         return None
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        return list(pool.map(lambda item: item.labels(), items))
+        pieces = [first, *pool.map(read, range(READ_TOGETHER, len(items), READ_TOGETHER))]
+    return None if None in pieces else Labels(np.concatenate([piece.counts for piece in pieces]),
+                                              np.concatenate([piece.flat for piece in pieces]))
+
+
+def _num_objects(labels: Labels, wanted: np.ndarray) -> int:
+    return int((np.repeat(wanted, labels.counts) & (labels.flat >= 0)).sum())
 
 
 def _hash(name: str) -> float:

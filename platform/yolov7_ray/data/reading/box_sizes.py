@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from ... import storage
-from ...errors import Corrupt, NotFound
-from ..manifest import ARROW_SCHEMA, Manifest, Shard
+from ..manifest import Manifest, dataset_root
+from .columns import read_columns
 
 COLUMNS = ("height_px", "width_px", "boxes_xyxy", "iscrowd")
 PARALLEL_READS = 8
@@ -18,25 +17,10 @@ def read_box_sizes(dataset_uri: str, manifest: Manifest, split: str) -> np.ndarr
 
     Of each shard, in S3 too, only these columns are read: a thousandth of its bytes.
     """
-    shards = manifest.split(split).shards
+    shards, root = manifest.split(split).shards, dataset_root(dataset_uri)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        sizes = list(pool.map(lambda shard: _sizes(_columns(dataset_uri, shard)), shards))
+        sizes = list(pool.map(lambda shard: _sizes(read_columns(root, shard, COLUMNS)), shards))
     return np.concatenate([np.zeros((0, 2)), *sizes])
-
-
-def _columns(dataset_uri: str, shard: Shard) -> pa.Table:
-    uri = storage.join(dataset_uri, shard.path)
-    options = pa.ipc.IpcReadOptions(included_fields=[ARROW_SCHEMA.get_field_index(name) for name in COLUMNS])
-    filesystem, path = storage.filesystem(uri)
-    try:
-        with filesystem.open_input_file(path) as file:
-            return pa.ipc.open_file(file, options=options).read_all()
-    except FileNotFoundError:
-        raise NotFound(uri, "a shard of the dataset is missing",
-                       "run the ingest job again: it completes the dataset") from None
-    except pa.ArrowInvalid as error:
-        raise Corrupt(uri, f"the shard is damaged ({error})",
-                      "run the ingest job again with `overwrite: true`") from None
 
 
 def _sizes(table: pa.Table) -> np.ndarray:

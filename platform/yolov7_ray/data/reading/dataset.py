@@ -21,7 +21,7 @@ from yolov7.training.stage_clock import Clock
 from ... import storage
 from ...errors import Corrupt
 from ...jobs.spec import Reading
-from ..manifest import Manifest, load_manifest
+from ..manifest import Manifest, dataset_root, load_manifest
 from .cache import NodeCache
 from .decoded_images import DecodedSamples
 from .epoch_plan import EpochPlan, Stream, epoch_plan
@@ -38,8 +38,9 @@ class ArrowDataset:
     """One split, as a sequence of samples; cheap to pickle, since shards are mapped when they are read."""
 
     def __init__(self, uri: str, split: str, cache: NodeCache | None = None):
-        self.uri, self.split_name, self.cache = storage.absolute(uri), split, cache or NodeCache()
-        self.manifest: Manifest = load_manifest(self.uri)
+        self.manifest: Manifest = load_manifest(storage.absolute(uri))
+        self.uri, self.split_name = dataset_root(storage.absolute(uri)), split
+        self.cache = cache or NodeCache()
         self.split = self.manifest.split(split)
         self.clock = Clock()
         """Seconds spent on `shard` (waiting until it is on this node's disk) and `decode`."""
@@ -115,8 +116,9 @@ class ArrowDataset:
     def _shard(self, number: int) -> MappedShard:
         if number not in self._open:
             self._open = {n: shard for n, shard in self._open.items() if shard.path.exists()}  # evicted: free the disk
-            with self.clock("shard"), self.cache.held(self.uri, self.split.shards[number]) as path:
-                self._open[number] = MappedShard(path)
+            shard = self.split.shards[number]
+            with self.clock("shard"), self.cache.held(self.uri, shard) as path:
+                self._open[number] = MappedShard(path, shard.removed)
         return self._open[number]
 
     def _shards(self) -> Iterator[MappedShard]:

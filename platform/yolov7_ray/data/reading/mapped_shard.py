@@ -1,6 +1,7 @@
 """A memory-mapped shard with random access; data are copied only on access."""
 
 import os
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from yolov7.images.sample import Polygons
 
 
 class MappedShard:
-    """The rows of one mapped Arrow file."""
+    """The rows of one mapped Arrow file, but for those `removed`."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, removed: Sequence[int] = ()):
         self.path = Path(path)
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self.batches = list(_without(batches, removed)) if len(removed) else batches
         self.ends = np.cumsum([batch.num_rows for batch in self.batches])
 
     def _cell(self, row: int, column: str) -> pa.Scalar:
@@ -65,3 +67,14 @@ class MappedShard:
         of_ring, xy = rings.offsets.to_numpy(), rings.values.to_numpy()
         return [[xy[of_ring[ring]:of_ring[ring + 1]].reshape(-1, 2) for ring in range(first, last)]
                 for first, last in zip(of_object[:-1], of_object[1:], strict=True)]
+
+
+def _without(batches: Sequence[pa.RecordBatch], removed: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """What lies between the removed rows, ascending, as slices that are not copied."""
+    first = 0
+    for batch in batches:
+        inside = [row - first for row in removed if first <= row < first + batch.num_rows]
+        for start, end in zip([0, *(row + 1 for row in inside)], [*inside, batch.num_rows], strict=True):
+            if end > start:
+                yield batch.slice(start, end - start)
+        first += batch.num_rows

@@ -2,14 +2,18 @@
 
 import itertools
 import posixpath
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileColumns, FileMap
+from ..files.place import image_uri, images_below
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .instances import MAX_ID, Instances, read_instances
@@ -23,15 +27,20 @@ class CocoItem(Item):
 
     siblings: "CocoItems"
     index: int
+    is_file: ClassVar[bool] = True
 
     def fetch(self) -> Raw:
         """Read the file."""
-        return Raw(storage.read_bytes(storage.join(self.siblings.images_uri, self.file_name)),
+        return Raw(storage.read_bytes(image_uri(self.siblings.images_uri, self.file_name)),
                    self.siblings.objects_of(self.index), declared_hw=self.siblings.declared_hw(self.index))
 
     def labels(self) -> np.ndarray:
         """Of the objects in the columns."""
         return self.siblings.objects_of(self.index).labels
+
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects in the columns."""
+        return self.siblings.objects_of(self.index), self.siblings.declared_hw(self.index), False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +49,7 @@ class CocoItems(Sequence[CocoItem]):
 
     images_uri: str
     image_ids: np.ndarray
-    files: list[FileInfo]
+    files: Sequence[FileInfo]
     sizes_hw: np.ndarray
     """(images, 2) as declared, 0 where they are not."""
     objects: Objects
@@ -65,9 +74,9 @@ class CocoItems(Sequence[CocoItem]):
         first, last = self.ends[chosen, 0], self.ends[chosen + 1, 0]
         counts = last - first
         positions = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        objects = self.objects.take(positions)
-        return CocoItems(self.images_uri, self.image_ids[chosen], [self.files[index] for index in chosen.tolist()],
-                         self.sizes_hw[chosen], objects, objects.ends(counts))
+        objects, files = self.objects.take(positions), FileColumns(self.files[index] for index in chosen.tolist())
+        return CocoItems(self.images_uri, self.image_ids[chosen], files, self.sizes_hw[chosen], objects,
+                         objects.ends(counts))
 
     def objects_of(self, index: int) -> Objects:
         """The objects of one image."""
@@ -89,21 +98,23 @@ def read(spec) -> RawSource:
     roots = _roots(instances, names)
     names = {code: name for code, name in names.items() if code not in roots}
     class_codes = tuple(sorted(names))  # codes of ids that are no numbers are negative, and come first
-    items, problems, listed, named = {}, {}, set(), {posixpath.normpath(s.annotations) for s in spec.splits.values()}
+    items, problems, below = {}, {}, {}
     originals = [{"class_id": number, "source_id": unusual[-MAX_ID - code]}
                  for code, number in zip(class_codes, _numbered(class_codes), strict=True) if code <= -MAX_ID]
     for split, place in spec.splits.items():
         images = storage.join(spec.uri, place.images)
-        present = {info.path: info for info in storage.list_files(images)}
-        items[split], problems[split], codes, taken = _read_split(split, images, present, instances.pop(split),
-                                                                  class_codes)
-        listed.update(posixpath.normpath(posixpath.join(place.images, path)) for path in present.keys() - taken)
-        named.update(posixpath.normpath(posixpath.join(place.images, path)) for path in taken)
+        directory = posixpath.normpath(place.images)
+        if directory not in below:
+            files = images_below(images)
+            below[directory] = files, bytearray(len(files))
+        items[split], problems[split], codes = _read_split(split, images, *below[directory], instances.pop(split),
+                                                           class_codes)
         originals += [{"split": split, "image_id": number, "source_id": unusual[-MAX_ID - code]}
                       for code, number in zip(codes, items[split].image_ids.tolist(), strict=True) if code <= -MAX_ID]
         problems[split] += [note(split, "category that only groups others is no class", 1, f"'{name}'")
                             for name in roots.values()]
-    problems[split] += left_aside(listed - named)
+    annotations = {posixpath.normpath(place.annotations) for place in spec.splits.values()}
+    problems[split] += left_aside(_unused(below) - annotations)
     return RawSource(tuple(names[code] for code in class_codes), _numbered(class_codes), items, problems, inputs,
                      tuple(originals))
 
@@ -140,24 +151,32 @@ def _numbered(codes: Sequence[int]) -> tuple[int, ...]:
     return tuple(code if code > -MAX_ID else next(free) for code in codes)
 
 
-def _read_split(split: str, images_uri: str, present: dict[str, FileInfo], instances: Instances,
-                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int], set[str]]:
-    """The items, records of what is not in them, the codes of the items' ids, and the paths that are named."""
-    if not present:
-        raise JobError(images_uri, "there are no images here", "check source.uri and source.splits")
+def _unused(below: dict[str, tuple[FileMap, bytearray]]) -> set[str]:
+    """The files that no split names, from directory -> its files, and whether each of them is named."""
+    def paths(named: bool) -> Iterator[str]:
+        return (posixpath.normpath(posixpath.join(directory, path)) for directory, (files, used) in below.items()
+                for path, is_used in zip(files, used, strict=True) if is_used == named)
+
+    return set(paths(False)).difference(paths(True))  # directories may lie in one another
+
+
+def _read_split(split: str, images_uri: str, present: FileMap, used: bytearray, instances: Instances,
+                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
+    """The items, records of what is not in them, and the codes of the items' ids; files that are named get `used`."""
     resolver = Resolver(present, images_uri, IMAGE_SUFFIXES)
     objects, problems = _objects(split, instances, class_ids)
-    files: dict[int, tuple[FileInfo, int]] = {}  # with the position in the file
-    taken: set[str] = set()
+    files, positions, rows = FileColumns(), array("q"), {}  # files, their positions in the file; image -> row of both
     lost: dict[int, dict] = {}
     for position, (image_id, name) in enumerate(zip(instances.image_ids, instances.file_names, strict=True)):
         found = resolver.find(name)
-        taken.update([found.path] if found else ())
-        if image_id in files and found == files[image_id][0]:
+        listed = present.files.position(found.path) if found else None
+        if listed is not None:  # on the web nothing is listed
+            used[listed] = True
+        if image_id in rows and found == files[rows[image_id]]:
             problems.append(note(split, "image listed twice", 1, name))
             continue
         problem = None
-        if image_id in files:
+        if image_id in rows:
             problem = Problem("duplicate image id", "the first image with this id stays", is_image=True)
         elif found is None:
             problem = Problem("missing image file", f"no file {name} below {images_uri}", is_image=True)
@@ -167,16 +186,18 @@ def _read_split(split: str, images_uri: str, present: dict[str, FileInfo], insta
             problems.append(problem_record(split, problem, name, instances.identity(image_id)))
             lost.setdefault(image_id, problems[-1])
         else:
-            files[image_id] = found, position
-    _count_objects({code: record for code, record in lost.items() if code not in files}, instances)
-    sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[[position for _, position in files.values()]]
-    codes = np.fromiter(files, np.int64, len(files))
+            rows[image_id] = len(files)
+            files.append(found)
+            positions.append(position)
+    _count_objects({code: record for code, record in lost.items() if code not in rows}, instances)
+    sizes_hw = np.asarray(instances.sizes_hw).reshape(-1, 2)[np.asarray(positions)]
+    codes = np.fromiter(rows, np.int64, len(rows))
     objects, ends = _by_image(codes, objects, np.asarray(instances.of_image))
     problems += [*bends(split, resolver), *(note(split, what, count, images_uri) for what, count
                                             in instances.notes.items())]
     image_ids = np.array(_numbered(codes.tolist()), np.int64)
-    items = CocoItems(images_uri, image_ids, [file for file, _ in files.values()], sizes_hw, objects, ends)
-    return items, problems, list(files), taken
+    items = CocoItems(images_uri, image_ids, files, sizes_hw, objects, ends)
+    return items, problems, list(rows)
 
 
 def _count_objects(lost: dict[int, dict], instances: Instances) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ...errors import JobError
-from ...storage.disk import FileInfo
+from ...storage.file_list import FileMap
 from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES
 from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
+from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
 from .yolo_folder import SPLITS, YoloFolder, label_candidates
 
 _COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
@@ -40,13 +41,15 @@ def detected(spec: AutoSource) -> Source:
     """The source section that reads the folder; JobError where several formats fit, or none."""
     listing = Listing(spec.uri)
     if not listing.files:
-        raise JobError("source.uri", f"there are no files at {spec.uri}", "set it to the root of the data")
+        raise JobError("source.uri", f"there are no files at {spec.uri}{listing.left_out()}",
+                       "set it to the root of the data")
     found = {name: evidence for name, known in FORMATS.items() if (evidence := known.evidence(listing))}
     if not found:
         kinds = Counter(f".{path.rpartition('.')[2].lower()}" for path in listing.files).most_common(6)
         titles = [known.title for known in FORMATS.values()]
         raise JobError("source.uri", f"{spec.uri} is no dataset of a known format: it holds "
-                                     f"{', '.join(f'{count:,} {suffix}' for suffix, count in kinds)}",
+                                     f"{', '.join(f'{count:,} {suffix}' for suffix, count in kinds)}"
+                                     f"{listing.left_out()}",
                        f"give the root of {', '.join(titles[:-1])} or {titles[-1]} annotations, or set source.format")
     if len(found) > 1:
         readings = " or ".join(f"{name} ({next(iter(evidence))})" for name, evidence in found.items())
@@ -96,17 +99,16 @@ def _split_of(path: str) -> str:
     return "train"
 
 
-def _images_of(split: str, path: str, name: str, files: dict[str, FileInfo]) -> str:
+def _images_of(split: str, path: str, name: str, files: FileMap) -> str:
     """The directory below which the first image of an annotation file lies: beside it, or called like the split."""
-    images = [image for image in files if image.lower().endswith(IMAGE_SUFFIXES)]
+    images = files.where(lambda image: image.lower().endswith(IMAGE_SUFFIXES))
     directories = {image.rpartition("/")[0] for image in images}
     beside, stem = path.rpartition("/")[0], path.rpartition("/")[2].rpartition(".")[0]
     called = [directory for directory in sorted(directories, key=len) if directory
               and (_split_of(directory) == split and any(word in directory.lower() for word in SPLITS[split])
                    or directory.rpartition("/")[2] in stem)]
     for directory in (*called, beside, "images", "."):
-        prefix = "" if directory in (".", "") else directory + "/"
-        inside = {image.removeprefix(prefix): files[image] for image in images if image.startswith(prefix)}
+        inside = images.below(directory.strip("."))
         try:
             if inside and Resolver(inside, directory, IMAGE_SUFFIXES).find(name):
                 return directory or "."
@@ -146,11 +148,16 @@ def _voc_evidence(listing: Listing) -> list[str]:
 
 FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
+    "csv": Format("CSV", csv_boxes.evidence),
     "cvat": Format("CVAT XML", cvat.evidence),
+    "huggingface": Format("Hugging Face", huggingface.evidence),
     "kitti": Format("KITTI text", kitti.evidence),
     "labelme": Format("LabelMe JSON", labelme.evidence),
     "labelstudio": Format("Label Studio JSON", labelstudio.evidence),
+    "openimages": Format("OpenImages CSV", openimages.evidence),
+    "parquet": Format("Parquet", parquet.evidence),
     "voc": Format("Pascal VOC XML", _voc_evidence),
+    "webdataset": Format("WebDataset", webdataset.evidence),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),
 }
 """`format` of a source section -> how it is recognised; `read.py` has the table of readers."""

@@ -4,7 +4,6 @@ n annotations · r rings of polygons · v coordinates
 """
 
 import hashlib
-import io
 from array import array
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ... import storage
-from ...errors import JobError, NotFound
+from ...errors import Corrupt, JobError, NotFound
 from ...storage.disk import explained
 from ..files.json_stream import JsonObject, NotJson
 from ..files.text import MARK_BYTES, decode_chunks, encoding_of
@@ -44,6 +43,10 @@ class Instances:
         self.notes: dict[str, int] = {}
         """What was read in another way than the plain one -> how many annotations."""
         self._unusual, self._codes = unusual, codes  # of all files of a source, so that their codes agree
+
+    def emptied(self) -> "Instances":
+        """Empty columns that know the same ids."""
+        return Instances(self._unusual, self._codes)
 
     def add_all(self, key: str, entries: Iterator[dict]) -> None:
         """The entries of the list `key`; KeyError, ValueError or similar if one is not COCO's."""
@@ -152,19 +155,31 @@ def _size_hw(entry: dict) -> tuple[int, int]:
 
 
 def read_instances(uri: str, instances: Instances) -> Instances:
-    """Read the file at `uri` into empty `instances`; JobError if it is missing or not COCO's."""
-    try:
-        with _opened(uri) as file:
+    """Read the file at `uri`, with the ids known to empty `instances`; JobError if it is missing or not COCO's.
+
+    It is streamed: where it arrives damaged it is read again.
+    """
+    for attempt in reversed(range(storage.FETCH_ATTEMPTS)):
+        try:
+            return _read(uri, instances.emptied())
+        except NotFound:
+            raise NotFound(uri, "there is no such file", "check source.uri and source.splits") from None
+        except Corrupt:
+            if not attempt:
+                raise
+        except OSError as error:
+            raise explained(error, uri) from error
+    raise AssertionError
+
+
+def _read(uri: str, instances: Instances) -> Instances:
+    with storage.opened(uri) as file:
+        try:
             return _parse(file, uri, instances)
-    except (FileNotFoundError, NotFound):
-        raise NotFound(uri, "there is no such file", "check source.uri and source.splits") from None
-    except OSError as error:
-        raise explained(error, uri) from error
-
-
-def _opened(uri: str) -> BinaryIO:
-    """The open file, or its content in memory: in S3 only a whole object can be verified."""
-    return io.BytesIO(storage.read_bytes(uri)) if storage.is_remote(uri) else open(storage.absolute(uri), "rb")
+        except JobError:
+            while file.read(CHUNK_BYTES):  # Corrupt, if damage is the cause
+                pass
+            raise
 
 
 def _parse(file: BinaryIO, uri: str, instances: Instances) -> Instances:
@@ -192,12 +207,14 @@ def _parse(file: BinaryIO, uri: str, instances: Instances) -> Instances:
 
 def _text_chunks(file: BinaryIO, content: "hashlib._Hash", uri: str) -> Iterator[str]:
     """The text in chunks; updates the digest `content`, without a byte order mark."""
-    encoding, skipped = encoding_of(file.read(MARK_BYTES))
-    file.seek(skipped)
+    start = file.read(MARK_BYTES)
+    encoding, skipped = encoding_of(start)
 
     def chunks() -> Iterator[bytes]:
-        while chunk := file.read(CHUNK_BYTES):
+        chunk = start[skipped:] + file.read(CHUNK_BYTES)
+        while chunk:
             content.update(chunk)
             yield chunk
+            chunk = file.read(CHUNK_BYTES)
 
     return decode_chunks(chunks(), encoding, skipped, uri)

@@ -4,18 +4,27 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from ... import storage
+from ...errors import Corrupt, NotFound
+from ...storage.disk import Denied
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .objects import Objects, Problem
 
 LEFT_ASIDE = "file of another kind left aside"
 NO_SPLIT = "picture that belongs to no split, left aside"
+GONE = "file gone since it was listed"
+DAMAGED = "file that arrives damaged"
+DENIED = "file that may not be read"
+CHANGED = "file changed since it was listed"
 UNDECODABLE = "annotations that cannot be decoded"
 LISTED = "image of a format that cannot be read"
+UNREADABLE = (NotFound, Corrupt, Denied)
+"""Errors of a file alone, not of the place where it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,9 @@ class Item:
     num_bytes: int
     """Size of the encoded image, exact or estimated; used to plan shards."""
     mark: str
-    """Changes when the input does."""
+    """Changes when the input does; empty: nobody knows."""
+    is_file: ClassVar[bool] = False
+    """Whether the image is a file whose size was listed."""
 
     def fetch(self) -> Raw:
         """Read or make the image; called in parallel, also on other machines."""
@@ -48,6 +59,11 @@ class Item:
 
     def labels(self) -> np.ndarray | None:
         """Class of each object, negative if unusable, told without reading the image; None: it cannot be told."""
+        return None
+
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool] | None:
+        """Objects, declared size and whether they are relative; None: they are read with the image, and `mark` covers
+        them."""
         return None
 
 
@@ -59,6 +75,7 @@ class FileItem(Item):
     objects: Objects
     declared_hw: tuple[int, int] | None = None
     relative: bool = False
+    is_file: ClassVar[bool] = True
 
     def fetch(self) -> Raw:
         """Read the file."""
@@ -67,6 +84,26 @@ class FileItem(Item):
     def labels(self) -> np.ndarray:
         """Of the objects that are known already."""
         return self.objects.labels
+
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects as they are."""
+        return self.objects, self.declared_hw, self.relative
+
+
+def fetched(item: Item) -> Raw:
+    """The item's image and annotations; a file that is gone, damaged or not to be read is a problem."""
+    try:
+        return item.fetch()
+    except UNREADABLE as error:
+        reason = GONE if isinstance(error, NotFound) else DAMAGED if isinstance(error, Corrupt) else DENIED
+        return Raw(b"", Objects.of([]), problem=Problem(reason, str(error), is_image=True))
+
+
+def changes(item: Item, raw: Raw) -> list[Problem]:
+    """That the image is another file now than was listed, by its size."""
+    if not item.is_file or not item.mark or raw.problem or len(raw.image) == item.num_bytes:
+        return []
+    return [Problem(CHANGED, f"{item.num_bytes:,} bytes then, {len(raw.image):,} bytes now")]
 
 
 @dataclass(frozen=True)
@@ -82,7 +119,11 @@ class RawSource:
     inputs: tuple[str, ...] = ()
     """Digests of the files read for this that no item's mark covers."""
     original_ids: tuple[dict, ...] = ()
-    """Ids that are no 64-bit integers, and the numbers that stand for them: `split` and `image_id`, or `class_id`."""
+    """Ids that are no 64-bit integers, and the numbers that stand for them: `split` and `image_id`, or `class_id`.
+
+    Of several sources, those of their images and classes that have another id among all (`several/joined.py`)."""
+    origin: dict = field(default_factory=dict)
+    """`format` and `uri`, for the manifest."""
 
 
 def problem_record(split: str, problem: Problem, file_name: str = "", image_id: int | None = None) -> dict:

@@ -4,21 +4,37 @@ from typing import Annotated, Literal, Union
 
 from pydantic import Field
 
-from ...jobs.spec import URI, ImageSize, Name, Part, Positive, Seed
+from ...jobs.spec import ImageSize, Name, Part, Positive, Seed
+from ...jobs.spec import RawURI as URI
 
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
-class AutoSource(Part):
+class _Source(Part):
+    name: Name | None = None
+    """In `sources`: what file names of it begin with; default: the last directory of its uri."""
+
+
+class AutoSource(_Source):
     """A folder whose format is found out."""
 
     format: Literal["auto"]
     uri: URI
-    """Root of the data."""
+    """Root of the data, an archive of it (.zip, .tar), or an annotation file, which is then all that counts."""
     splits: None = None
     """As found; set the format to name them yourself."""
     classes: list[str] | None = None
     """Class names in index order, for formats whose files do not tell."""
+
+
+class BackgroundSource(_Source):
+    """Images without objects, to go with other sources: every one is a negative."""
+
+    format: Literal["background"]
+    uri: URI
+    """Root of the images."""
+    split: Name | None = None
+    """The split of all of them; default: by directories called train, val or test, else train."""
 
 
 class CocoSplit(Part):
@@ -28,7 +44,7 @@ class CocoSplit(Part):
     """COCO instances JSON, relative to the source's uri."""
 
 
-class CocoSource(Part):
+class CocoSource(_Source):
     """COCO JSON annotations."""
 
     format: Literal["coco"]
@@ -41,7 +57,7 @@ class CocoSource(Part):
     """Split name -> images and annotations."""
 
 
-class YoloSource(Part):
+class YoloSource(_Source):
     """YOLO text labels: images/…/x.jpg beside labels/…/x.txt (class cx cy w h, normalised; polygons too)."""
 
     format: Literal["yolo"]
@@ -51,9 +67,11 @@ class YoloSource(Part):
     """Split name -> directory of images, .txt list of images, or several; default: those of data.yaml, or as found."""
     classes: list[str] | None = None
     """Class names in index order; default: `names` of data.yaml, or obj.names or classes.txt, under uri."""
+    settings: URI | None = None
+    """The data.yaml that counts; default: the one under uri, if there is one."""
 
 
-class VocSource(Part):
+class VocSource(_Source):
     """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt; or images and XML in one directory."""
 
     format: Literal["voc"]
@@ -65,7 +83,7 @@ class VocSource(Part):
     """Class names in index order; default: all that occur, sorted."""
 
 
-class _ToolSource(Part):
+class _ToolSource(_Source):
     """Annotations of a tool, beside the images or wherever they say."""
 
     uri: URI
@@ -100,7 +118,71 @@ class LabelStudioSource(_ToolSource):
     format: Literal["labelstudio"]
 
 
-class ShapesSource(Part):
+class _TableSource(_Source):
+    """Tables of boxes, and images below the same root."""
+
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, str] | None = None
+    """Split name -> table, relative to uri; default: as found."""
+    classes: list[str] | None = None
+    """Class names in index order; default: all that occur, sorted (CSV: or those of the class file)."""
+
+
+class CsvSource(_TableSource):
+    """CSV of boxes: image, class, xmin, ymin, xmax, ymax; or bbox [x, y, width, height]."""
+
+    format: Literal["csv"]
+    coordinates: Literal["pixels", "fractions"] | None = None
+    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
+
+
+class OpenImagesSource(_TableSource):
+    """OpenImages CSV of boxes, with class-descriptions*.csv."""
+
+    format: Literal["openimages"]
+
+
+class _RecordSource(_TableSource):
+    """Records of images with nested objects."""
+
+    splits: dict[Name, str] | None = None
+    """Split name -> directory, file, or pattern of files, relative to uri; default: as they are called."""
+    classes: list[str] | None = None
+    """Class names in order of number; default: those of the files, or all that occur, sorted."""
+    objects: str | None = None
+    """Column or key that holds boxes and classes; default: as found."""
+    boxes: str | None = None
+    """Column or key of boxes; default: as found."""
+    labels: str | None = None
+    """Column or key of classes, names or numbers; default: as found."""
+    box: Literal["xywh", "xyxy"] | None = None
+    """[x, y, width, height] or [x1, y1, x2, y2]; default: by the name of the boxes, where that tells."""
+    coordinates: Literal["pixels", "fractions"] | None = None
+    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
+
+
+class HuggingFaceSource(_RecordSource):
+    """Hugging Face: metadata.jsonl or metadata.csv beside images, or Parquet of the `datasets` library."""
+
+    format: Literal["huggingface"]
+
+
+class ParquetSource(_RecordSource):
+    """Parquet: a row for each image."""
+
+    format: Literal["parquet"]
+    image: str | None = None
+    """Column of the images: bytes, paths, or structs of bytes and path; default: as found."""
+
+
+class WebDatasetSource(_RecordSource):
+    """WebDataset: tar shards of images, each with a .json of the same name."""
+
+    format: Literal["webdataset"]
+
+
+class ShapesSource(_Source):
     """Generated detection data: coloured, rotated, overlapping shapes on textured ground."""
 
     format: Literal["shapes"]
@@ -112,5 +194,6 @@ class ShapesSource(Part):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, CocoSource, CvatSource, KittiSource, LabelmeSource, LabelStudioSource, YoloSource,
-                         VocSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource, LabelmeSource,
+                         LabelStudioSource, OpenImagesSource, ParquetSource, YoloSource, VocSource, WebDatasetSource,
+                         ShapesSource], Field(discriminator="format")]

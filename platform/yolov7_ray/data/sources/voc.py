@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileMap
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, decode_xml, read_text
@@ -50,7 +51,7 @@ class _Folder:
 
     def __init__(self, uri: str):
         self.uri = uri
-        self.files = {info.path: info for info in storage.list_files(uri)}
+        self.files = storage.list_files(uri).by_path
         self.image_root, images = _below("JPEGImages", self.files, IMAGE_SUFFIXES + OTHER_PICTURES)
         self.xml_root, annotations = _below("Annotations", self.files, (".xml",))
         if not images:
@@ -94,8 +95,8 @@ class _Folder:
     def annotation_of(self, image: FileInfo) -> FileInfo | None:
         """The XML of an image: beside it, or of the same name below Annotations."""
         stem = image.path.rpartition(".")[0]
-        if stem + ".xml" in self.files:
-            return self.files[stem + ".xml"]
+        if beside := self.files.get(stem + ".xml"):
+            return beside
         parts = self.name(image).rpartition(".")[0].split("/")
         names = ["/".join(parts), *(["/".join(parts[1:])] if len(parts) > 1 else [])]
         names += [parts[-1]] if self.is_flat else []
@@ -125,9 +126,9 @@ class _Folder:
         return found
 
 
-def _below(root: str, files: dict[str, FileInfo], suffixes: tuple[str, ...]) -> tuple[str, dict[str, FileInfo]]:
+def _below(root: str, files: FileMap, suffixes: tuple[str, ...]) -> tuple[str, dict[str, FileInfo]]:
     """The root, empty where no file lies below it, and the files with these suffixes by their name below it."""
-    chosen = {path: info for path, info in sorted(files.items()) if path.lower().endswith(suffixes)}
+    chosen = {path: info for path, info in files.items() if path.lower().endswith(suffixes)}
     inside = {path.partition(root + "/")[2]: info for path, info in chosen.items() if f"/{root}/" in f"/{path}"}
     return (root + "/", inside) if inside else ("", {path: info for path, info in chosen.items()
                                                      if "Segmentation" not in path})

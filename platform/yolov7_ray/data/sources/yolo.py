@@ -4,24 +4,29 @@ All coordinates are fractions of the image's width and height. An image without 
 in which no image has one is an error. With `kpt_shape`, a line goes on with keypoints, which are left aside.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileColumns, FileMap
 from ..files.resolver import Resolver, plain_parts
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
-from .item import UNDECODABLE, Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
+from .item import UNDECODABLE, UNREADABLE, Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
 from .objects import Annotation, Objects, Problem
 from .yolo_folder import NAME_FILES, SPLITS, YoloFolder, label_candidates
 
 PARALLEL_READS = 16
 CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
+_COMPANIONS = (".yaml", ".yml", ".names", ".data", ".md", ".cache")
+"""Endings of files that belong to a YOLO folder."""
 _NO_LABELS = {*NAME_FILES, "classes.txt", *(f"{word}.txt" for words in SPLITS.values() for word in words)}
 
 
@@ -33,6 +38,7 @@ class YoloItem(Item):
     labels_uri: str | None
     num_classes: int
     num_keypoint_values: int = 0
+    is_file: ClassVar[bool] = True
 
     def fetch(self) -> Raw:
         """Read the image and its labels."""
@@ -45,17 +51,55 @@ class YoloItem(Item):
         return Raw(image, Objects.of(annotations), relative=True)
 
     def labels(self) -> np.ndarray:
-        """Read from the label file alone; none where it is no text."""
+        """Read from the label file alone; none where it cannot be read."""
         try:
             text = read_text(self.labels_uri) if self.labels_uri else ""
-        except NotText:
+        except (NotText, *UNREADABLE):
             text = ""
         return Objects.of(parse_labels(text, self.num_classes, self.num_keypoint_values)).labels
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class YoloItems(Sequence[YoloItem]):
+    """Images of a split and their label files in columns; a slice holds only its own."""
+
+    folder: str
+    beside: str | None
+    """Directory of label files outside of the folder, which are named by their URIs."""
+    image_ids: range | np.ndarray
+    images: FileColumns
+    labels: FileColumns
+    """The label file of each image; without a path where it has none."""
+    num_classes: int
+    num_keypoint_values: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int | slice) -> "YoloItem | YoloItems":
+        if isinstance(index, slice):
+            return replace(self, image_ids=self.image_ids[index], images=self.images[index], labels=self.labels[index])
+        image, label = self.images[index], self.labels[index]
+        mark = f"{label.mark} {label.num_bytes}" if label.path else "None None"
+        return YoloItem(image_id=int(self.image_ids[index]), file_name=image.path, num_bytes=image.num_bytes,
+                        mark=f"{image.mark} {mark}", uri=storage.join(self.folder, image.path),
+                        labels_uri=self.labels_uri(label.path), num_classes=self.num_classes,
+                        num_keypoint_values=self.num_keypoint_values)
+
+    def take(self, chosen: np.ndarray) -> "YoloItems":
+        """The images at the positions `chosen`, in that order, with their ids."""
+        images, labels = (FileColumns(files[row] for row in chosen.tolist()) for files in (self.images, self.labels))
+        return replace(self, image_ids=np.asarray(self.image_ids)[chosen], images=images, labels=labels)
+
+    def labels_uri(self, path: str) -> str | None:
+        """Where a label file lies; None without a path."""
+        is_uri = self.beside is not None and path.startswith(self.beside + "/")
+        return (path if is_uri else storage.join(self.folder, path)) if path else None
+
+
 def read(spec) -> RawSource:
     """Read class names and the lists of files; label files are read with the images."""
-    folder = YoloFolder.at(spec.uri)
+    folder = YoloFolder.at(spec.uri, spec.settings)
     classes = tuple(spec.classes or folder.class_names())
     labels = _Labels(folder)
     items, problems = {}, {}
@@ -64,72 +108,79 @@ def read(spec) -> RawSource:
         items[split], problems[split] = _read_split(folder, labels, split, places, len(classes))
     for split, records in problems.items():
         records += labels.orphans(split, items[split])
-    problems[split] += left_aside(_unused(folder, labels, spec, items, problems))
+    problems[split] += left_aside(_unused(labels))
     return RawSource(classes, tuple(range(len(classes))), items, problems)
 
 
-def _unused(folder: YoloFolder, labels: "_Labels", spec, items: dict, problems: dict) -> set[str]:
+def _unused(labels: "_Labels") -> set[str]:
     """The files that are neither read nor told of, nor labels of such a picture, nor what a folder has to have."""
-    used = {item.file_name for split_items in items.values() for item in split_items} | labels.used
-    used |= {record["file_name"] for records in problems.values() for record in records}
-    places = [place for places in (spec.splits or folder.split_places()).values()
-              for place in ([places] if isinstance(places, str) else places)]
-    used |= {folder.place(place) for place in places if place.endswith(".txt")}
-    left = {path for path in folder.files.keys() - used
-            if not path.lower().endswith((".yaml", ".yml", ".names", ".data", ".md", ".cache"))
-            and path.rpartition("/")[2] not in _NO_LABELS
-            and not path.rpartition("/")[2].lower().startswith("readme")}
-    return left - {candidate for path in left if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
-                   for candidate in label_candidates(path)}
+    left = {path for path in labels.unused() if not path.lower().endswith(_COMPANIONS)}
+    return left.difference(candidate for path in left if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
+                           for candidate in label_candidates(path))
 
 
 class _Labels:
     """The label files of a folder, and those beside it where the folder is itself the images directory."""
 
     def __init__(self, folder: YoloFolder):
-        self.folder, self.used = folder, set()
+        self.folder, self.files = folder, folder.files.files
+        self.used = bytearray(len(self.files))
+        """For each file of the folder, whether it has been read or told of."""
         head, _, tail = (storage.absolute(folder.uri) + "/").rpartition("/images/")
         self.beside_uri = storage.join(head, "labels", tail) if head else None
-        self.beside: dict[str, FileInfo] | None = None
+        self.beside: FileMap | None = None
 
-    def of(self, path: str) -> tuple[FileInfo, str] | None:
-        """The label file of an image and its URI, None if there is none."""
+    def use(self, path: str) -> None:
+        """Mark a file, if it is one of the folder."""
+        position = self.files.position(path)
+        if position is not None:
+            self.used[position] = True
+
+    def unused(self) -> Iterator[str]:
+        """The files that are not marked, without those that list names or explain."""
+        for path, used in zip(self.files.paths(), self.used, strict=True):
+            base = path.rpartition("/")[2]
+            if not used and base not in _NO_LABELS and not base.lower().startswith("readme"):
+                yield path
+
+    def of(self, path: str) -> FileInfo | None:
+        """The label file of an image, its path a URI where it lies outside of the folder; None if there is none."""
         for candidate in label_candidates(path):
-            if candidate in self.folder.files:
-                self.used.add(candidate)
-                return self.folder.files[candidate], storage.join(self.folder.uri, candidate)
+            position = self.files.position(candidate)
+            if position is not None:
+                self.used[position] = True
+                return self.files[position]
         if self.beside_uri is None:
             return None
         if self.beside is None:
-            self.beside = {info.path: info for info in storage.list_files(self.beside_uri)}
-        name = path.rpartition(".")[0] + ".txt"
-        return (self.beside[name], storage.join(self.beside_uri, name)) if name in self.beside else None
+            self.beside = storage.list_files(self.beside_uri).by_path
+        found = self.beside.get(path.rpartition(".")[0] + ".txt")
+        return found and replace(found, path=storage.join(self.beside_uri, found.path))
 
     def lost_with(self, images: list[str]) -> list[int]:
         """Objects in the label files of images that cannot be used."""
         found = [next((path for name in _shortened(image) for path in label_candidates(name)
                        if path in self.folder.files), None) for image in images]
-        self.used.update(filter(None, found))
+        for path in (*images, *filter(None, found)):
+            self.use(path)
         return self.count(found)
 
     def count(self, paths: Sequence[str | None]) -> list[int]:
-        """Objects in label files of the folder, 0 where there is none or it is no text."""
+        """Objects in label files of the folder, 0 where there is none or it cannot be read."""
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
             return list(pool.map(lambda path: _num_lines(storage.join(self.folder.uri, path)) if path else 0, paths))
 
-    def orphans(self, split: str, items: list[YoloItem]) -> list[dict]:
+    def orphans(self, split: str, items: YoloItems) -> list[dict]:
         """Records of label files beside those of the items that belong to no image of the folder."""
-        directories = {item.labels_uri.rpartition("/")[0] for item in items if item.labels_uri}
-        left = [path for path in self.folder.files if path.endswith(".txt") and path not in self.used
-                and storage.join(self.folder.uri, path).rpartition("/")[0] in directories
-                and path.rpartition("/")[2] not in _NO_LABELS
-                and not path.rpartition("/")[2].lower().startswith("readme")]
+        directories = {label.path.rpartition("/")[0] for label in items.labels if label.path}
+        left = {path for path in self.unused() if path.endswith(".txt") and path.rpartition("/")[0] in directories}
         if not left:
             return []
-        belonging = {candidate for path in self.folder.files if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
-                     for candidate in label_candidates(path)}
-        orphans = sorted(set(left) - belonging)
-        self.used |= set(orphans)  # told once
+        orphans = sorted(left.difference(
+            candidate for path in self.files.paths() if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
+            for candidate in label_candidates(path)))
+        for path in orphans:
+            self.use(path)  # told once
         return [problem_record(split, Problem("label file without an image", path, is_image=True,
                                               num_objects=count), path)
                 for path, count in zip(orphans, self.count(orphans), strict=True)]
@@ -144,25 +195,22 @@ def _shortened(path: str) -> Iterator[str]:
 def _num_lines(uri: str) -> int:
     try:
         return sum(bool(line.strip()) for line in read_text(uri).splitlines())
-    except NotText:
+    except (NotText, *UNREADABLE):
         return 0
 
 
 def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[str],
-                num_classes: int) -> tuple[list[YoloItem], list[dict]]:
-    items: list[YoloItem] = []
-    infos, problems = _images(folder, labels, split, places)
-    bare: list[str] = []
-    for info in infos:
-        found = labels.of(info.path)
-        if found is None:
-            bare.append(info.path)
-        label, labels_uri = found or (None, None)
-        items.append(YoloItem(
-            image_id=len(items), file_name=info.path, num_bytes=info.num_bytes,
-            mark=f"{info.mark} {label and label.mark} {label and label.num_bytes}",
-            uri=storage.join(folder.uri, info.path), labels_uri=labels_uri, num_classes=num_classes,
-            num_keypoint_values=folder.keypoints()))
+                num_classes: int) -> tuple[YoloItems, list[dict]]:
+    images, problems = _images(labels, split, places)
+    found, bare, outside = FileColumns(), [], []
+    for image in images:
+        label = labels.of(image.path)
+        found.append(label or FileInfo("", 0, ""))
+        if label is None:
+            bare.append(image.path)
+        elif labels.beside_uri and label.path.startswith(labels.beside_uri + "/"):
+            outside.append(label.path)
+    items = YoloItems(folder.uri, labels.beside_uri, range(len(images)), images, found, num_classes, folder.keypoints())
     if not items and not problems:
         raise JobError(storage.join(folder.uri, *places), "there are no images here",
                        "check source.uri and source.splits")
@@ -174,18 +222,15 @@ def _read_split(folder: YoloFolder, labels: _Labels, split: str, places: list[st
         problems.append(note(split, "image without a label file, taken as one without objects", len(bare), bare[0]))
     if folder.keypoints() and items:
         problems.append(note(split, "keypoints left aside, the box taken", 1, "kpt_shape of data.yaml"))
-    outside = [item for item in items if labels.beside and item.labels_uri
-               and not item.labels_uri.startswith(folder.uri.rstrip("/") + "/")]
     if outside:
-        problems.append(note(split, "label file found beside source.uri", len(outside), outside[0].labels_uri))
+        problems.append(note(split, "label file found beside source.uri", len(outside), outside[0]))
     return items, problems
 
 
-def _images(folder: YoloFolder, labels: _Labels, split: str,
-            places: list[str]) -> tuple[list[FileInfo], list[dict]]:
+def _images(labels: _Labels, split: str, places: list[str]) -> tuple[FileColumns, list[dict]]:
     """The images in directories, sorted, and in list files, in their order; records of the others."""
-    found: dict[str, FileInfo] = {}
-    problems: list[dict] = []
+    folder, files, images, problems = labels.folder, labels.files, FileColumns(), []
+    taken = bytearray(len(files))
     for name in places:
         place = folder.place(name)
         if place is None and name.endswith(".txt"):
@@ -193,55 +238,66 @@ def _images(folder: YoloFolder, labels: _Labels, split: str,
         if place is None:
             raise JobError(storage.join(folder.uri, name), "there are no images here",
                            "check source.uri and source.splits")
-        if place in folder.files:
-            listed, records = _listed(folder, labels, split, place)
-        else:
-            listed, records = _in_directory(folder, labels, split, place)
-        repeated = [info.path for info in listed if info.path in found]
-        if repeated:
-            records.append(note(split, "image listed twice", len(repeated), repeated[0]))
-        found |= {info.path: info for info in listed}
+        labels.use(place)
+        listed, records = (_listed if place in folder.files else _in_directory)(labels, split, place)
         problems += records
-    return list(found.values()), problems
+        repeated = [position for position in listed if taken[position]]
+        if repeated:
+            problems.append(note(split, "image listed twice", len(repeated), files[repeated[0]].path))
+        for position in listed:
+            if not taken[position]:
+                taken[position] = labels.used[position] = True
+                images.append(files[position])
+    return images, problems
 
 
-def _listed(folder: YoloFolder, labels: _Labels, split: str, place: str) -> tuple[list[FileInfo], list[dict]]:
-    uri = storage.join(folder.uri, place)
-    resolver = Resolver({path: info for path, info in folder.files.items()
-                         if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)}, uri, IMAGE_SUFFIXES)
-    missing: list[str] = []
-    seen = 0
-    names = [line.strip() for line in read_text(uri).splitlines() if line.strip()]
-    found: dict[str, FileInfo] = {}
-    for name in names:
+def _listed(labels: _Labels, split: str, place: str) -> tuple[Sequence[int], list[dict]]:
+    """Positions in the folder's list of the images that a list file names, once each, and records of the others."""
+    folder, files, uri = labels.folder, labels.files, storage.join(labels.folder.uri, place)
+    resolver = Resolver(folder.files.where(lambda path: path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)), uri,
+                        IMAGE_SUFFIXES)
+    listed, others, missing, repeated = array("q"), [], [], 0
+    taken = bytearray(len(files))
+    for name in (line.strip() for line in read_text(uri).splitlines() if line.strip()):
         name = name.removeprefix(storage.absolute(folder.uri) + "/").removeprefix(folder.uri.rstrip("/") + "/")
         info = resolver.find(name)
         if info is None:
             missing.append(name)
-        elif info.path in found:
-            seen += 1
+            continue
+        position = files.position(info.path)
+        if taken[position]:
+            repeated += 1
+        elif info.path.lower().endswith(IMAGE_SUFFIXES):
+            listed.append(position)
         else:
-            found[info.path] = info
-    listed = [info for path, info in found.items() if path.lower().endswith(IMAGE_SUFFIXES)]
+            others.append(info.path)
+        taken[position] = True
     counts = labels.lost_with(["/".join(plain_parts(name)[0]) for name in missing])
     problems = [problem_record(split, Problem("missing image file", f"no file {name} below {folder.uri}",
                                               is_image=True, num_objects=count), name)
                 for name, count in zip(missing, counts, strict=True)]
-    if seen:
-        problems.append(note(split, "image listed twice", seen, place))
-    return listed, problems + bends(split, resolver) + _unreadable(labels, split, list(found))
+    if repeated:
+        problems.append(note(split, "image listed twice", repeated, place))
+    return listed, problems + bends(split, resolver) + _unreadable(labels, split, others)
 
 
-def _in_directory(folder: YoloFolder, labels: _Labels, split: str,
-                  place: str) -> tuple[list[FileInfo], list[dict]]:
-    inside = [path for path in sorted(folder.files) if place == "." or path.startswith(place + "/")]
-    images = [folder.files[path] for path in inside if path.lower().endswith(IMAGE_SUFFIXES)]
-    return images, _unreadable(labels, split, inside)
+def _in_directory(labels: _Labels, split: str, place: str) -> tuple[Sequence[int], list[dict]]:
+    """Positions in the folder's list of the images below a directory, and records of pictures that cannot be read."""
+    listed, pictures = array("q"), []
+    prefix = "" if place == "." else place + "/"
+    for position, path in enumerate(labels.files.paths()):
+        if path.startswith(prefix):
+            lower = path.lower()
+            if lower.endswith(IMAGE_SUFFIXES):
+                listed.append(position)
+            elif lower.endswith(OTHER_PICTURES):
+                pictures.append(path)
+    return listed, _unreadable(labels, split, pictures)
 
 
-def _unreadable(labels: _Labels, split: str, paths: list[str]) -> list[dict]:
-    """Records of the pictures among `paths` that no decoder reads."""
-    pictures = sorted(path for path in paths if path.lower().endswith(OTHER_PICTURES))
+def _unreadable(labels: _Labels, split: str, pictures: list[str]) -> list[dict]:
+    """Records of pictures that no decoder reads."""
+    pictures = sorted(pictures)
     return [problem_record(split, unreadable(path, count), path)
             for path, count in zip(pictures, labels.lost_with(pictures), strict=True)]
 

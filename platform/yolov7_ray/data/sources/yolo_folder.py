@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from ... import storage
 from ...errors import JobError
 from ...storage.disk import FileInfo
+from ...storage.file_list import FileMap
 from ..files.resolver import Resolver, plain_parts
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
@@ -30,35 +32,29 @@ class YoloFolder:
     """The files of a folder and what its data.yaml says."""
 
     uri: str
-    files: dict[str, FileInfo]
+    files: FileMap
     settings: dict
     """Of data.yaml, all values as text; empty without one."""
-    settings_path: str
+    settings_uri: str
+    """Where data.yaml lies; empty without one."""
 
     @classmethod
-    def at(cls, uri: str) -> "YoloFolder":
-        """List the folder and read its data.yaml; JobError if that is no YAML."""
-        files = {info.path: info for info in storage.list_files(uri)}
-        others = sorted(path for path in files if "/" not in path and path.endswith((".yaml", ".yml")))
-        path = next((path for path in (*_SETTINGS, *others) if path in files), None)
-        if path is None:
-            return cls(uri, files, {}, "data.yaml")
-        where = storage.join(uri, path)
-        text = decode(read_bytes(where), where)
-        try:
-            settings = yaml.load(text, Loader=_Text)
-        except yaml.YAMLError as error:
-            raise _unusable(where, error) from None
-        return cls(uri, files, settings if isinstance(settings, dict) else {}, path)
+    def at(cls, uri: str, settings_uri: str | None = None) -> "YoloFolder":
+        """List the folder and read its data.yaml, or the one that is given; JobError if that is no YAML."""
+        files = storage.list_files(uri).by_path
+        if settings_uri is None:
+            others = [path for path in files if "/" not in path and path.endswith((".yaml", ".yml"))]
+            path = next((path for path in (*_SETTINGS, *others) if path in files), None)
+            settings_uri = storage.join(uri, path) if path else ""
+        return cls(uri, files, read_settings(settings_uri) if settings_uri else {}, settings_uri)
 
     def class_names(self) -> list[str]:
         """The class names in order of index; JobError if they are nowhere, or no names."""
-        where = storage.join(self.uri, self.settings_path)
-        if self.settings_path in self.files:
+        if self.settings_uri:
             try:
                 return names_of(self.settings)
             except ValueError as error:
-                raise _unusable(where, error) from None
+                raise _unusable(self.settings_uri, error) from None
         path = next((path for path in NAME_FILES if path in self.files), None)
         if path is None:
             raise JobError(self.uri, "there is neither data.yaml nor classes.txt", "set source.classes")
@@ -70,7 +66,7 @@ class YoloFolder:
         try:
             points, values = map(int, self.settings.get("kpt_shape") or (0, 0))
         except (TypeError, ValueError):
-            raise JobError(storage.join(self.uri, self.settings_path), f"kpt_shape is {self.settings['kpt_shape']!r}",
+            raise JobError(self.settings_uri, f"kpt_shape is {self.settings['kpt_shape']!r}",
                            "it is [points, values per point]") from None
         return points * values
 
@@ -83,7 +79,7 @@ class YoloFolder:
                        if all(self.place(place) is not None for place in places)}
             if not present:
                 split, places = next(iter(named.items()))
-                raise JobError(storage.join(self.uri, self.settings_path), f"{split}: {', '.join(places)} is not below "
+                raise JobError(self.settings_uri, f"{split}: {', '.join(places)} is not below "
                                f"{self.uri}", "set source.uri to the root of the data, or source.splits")
             return present
         return {split: [found] for split, words in SPLITS.items() if (found := self._found(words)) is not None} or (
@@ -91,7 +87,7 @@ class YoloFolder:
             {"train": ["images/train"]})
 
     def _found(self, words: tuple[str, ...]) -> str | None:
-        known = self.directories().files
+        known = self.directories.files
         return next((place for word in words for place in (f"images/{word}", f"{word}/images", word, f"{word}.txt")
                      if place in known or place in self.files), None)
 
@@ -101,17 +97,19 @@ class YoloFolder:
         if not parts:
             return "."
         root = plain_parts(str(self.settings.get("path") or ""))[0]
-        for index in (self.lists(), self.directories()):
+        for index in (self.lists, self.directories):
             for candidate in ("/".join([*root, *parts]), name):
                 if found := index.find(candidate):
                     return found.path
         return None
 
+    @cached_property
     def lists(self) -> Resolver:
         """The .txt files directly in the folder or in data/."""
-        return Resolver({path: info for path, info in self.files.items() if path.endswith(".txt")
-                         and (path.count("/") == 0 or "labels" not in path)}, self.uri, ())
+        return Resolver(self.files.where(lambda path: path.endswith(".txt") and (
+            path.count("/") == 0 or "labels" not in path)), self.uri, ())
 
+    @cached_property
     def directories(self) -> Resolver:
         """All directories with images below them."""
         found: dict[str, FileInfo] = {}
@@ -123,6 +121,16 @@ class YoloFolder:
                 found[directory] = FileInfo(directory, 0, "")
                 directory = directory.rpartition("/")[0]
         return Resolver(found, self.uri, ())
+
+
+def read_settings(where: str) -> dict:
+    """What a data.yaml says, all values as text; JobError if it is no YAML."""
+    text = decode(read_bytes(where), where)
+    try:
+        settings = yaml.load(text, Loader=_Text)
+    except yaml.YAMLError as error:
+        raise _unusable(where, error) from None
+    return settings if isinstance(settings, dict) else {}
 
 
 def _unusable(where: str, error: Exception) -> JobError:

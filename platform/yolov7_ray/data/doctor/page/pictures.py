@@ -11,7 +11,7 @@ import pyarrow as pa
 from yolov7.images.draw import draw_truth
 
 from ....errors import JobError
-from ...manifest import Manifest
+from ...manifest import Manifest, dataset_root
 from ...reading.mapped_shard import MappedShard
 from ..finding import Case
 from ..image_checks import decode
@@ -31,7 +31,7 @@ class Pictures:
     """Thumbnails of the cases of a dataset."""
 
     def __init__(self, uri: str, manifest: Manifest, max_bytes: int = MAX_BYTES):
-        self.uri, self.manifest, self.left = uri, manifest, max_bytes
+        self.uri, self.manifest, self.left = dataset_root(uri), manifest, max_bytes
         self._open = cache(self._open_shard)
 
     def of(self, case: Case, side_px: int = THUMBNAIL_PX, crop: bool = False) -> str:

@@ -1,0 +1,1 @@
+"""Formats that are tables or records: rows that name or hold their image."""

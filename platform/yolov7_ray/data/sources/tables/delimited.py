@@ -1,0 +1,44 @@
+"""Delimited text: rows with their line numbers, and what the columns are called."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+DELIMITERS = ",;\t"
+OPEN_IMAGES = ("imageid", "labelname", "xmin", "ymin", "xmax", "ymax")
+"""Columns of OpenImages' boxes, beside IsGroupOf or Confidence."""
+
+
+def delimiter_of(text: str) -> str:
+    """The delimiter that occurs most in the first line outside quotes; a comma where there is none."""
+    line = re.sub(r'"[^"]*"', "", next((line for line in text.splitlines() if line.strip()), ""))
+    return max(DELIMITERS, key=line.count)
+
+
+def rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and stripped cells of every row that is not empty."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if any(cells):
+            yield reader.line_num, cells
+
+
+def plain(name: str) -> str:
+    """A column's name in small letters and digits: `x_min`, `XMin` and `xmin` are one."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def first_cells(text: str) -> list[str]:
+    """Cells of the first row of the beginning of a file; none where it is no delimited text."""
+    try:
+        return next(rows(text), (0, []))[1]
+    except csv.Error:
+        return []
+
+
+def is_open_images(cells: list[str]) -> bool:
+    """Whether this is the header of a table of boxes of OpenImages."""
+    names = set(map(plain, cells))
+    return set(OPEN_IMAGES) <= names and bool({"isgroupof", "confidence"} & names)

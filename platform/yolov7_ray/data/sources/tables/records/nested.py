@@ -1,0 +1,124 @@
+"""Objects in nested Arrow columns, as columns: no Python object for each of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .....errors import JobError
+from ...objects import UNUSABLE, Problem
+from ..boxes import Boxes
+from .labels import Labels
+from .layout import Layout
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists, of any kind."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+@dataclass(frozen=True)
+class NestedObjects:
+    """The objects of the rows of a table."""
+
+    counts: np.ndarray
+    """(rows,) boxes of each."""
+    is_even: np.ndarray
+    """(rows,) whether there are as many classes as boxes."""
+    boxes: tuple[pa.Array, ...]
+    """Lists of numbers for each row: one array of lists of lists, or four of lists."""
+    labels: pa.Array | None
+    iscrowd: pa.Array | None
+    is_xywh: bool
+
+    @classmethod
+    def of(cls, table: pa.Table, layout: Layout, where: str) -> "NestedObjects":
+        """Find them by their names; JobError if a column is of another type."""
+        if layout.objects is None:
+            parts = {name: _one(table[name]) for name in table.column_names}
+        else:
+            parts = _members(_one(table[layout.objects]))
+        boxes = tuple(parts[name] for name in layout.boxes)
+        for name, values in zip(layout.boxes, boxes):
+            inner = values.type.value_type if is_list(values.type) else None
+            if inner is None or is_list(inner) != (len(boxes) == 1):
+                raise JobError(where, f"{name} is {values.type}, not a list of boxes for each image",
+                               "write a row for each image, with lists of four numbers")
+        labels, crowd = (parts[name] if name else None for name in (layout.labels, layout.iscrowd))
+        if labels is not None and not is_list(labels.type):
+            raise JobError(where, f"{layout.labels} is {labels.type}, not a list of classes for each image",
+                           "set source.labels to one that is")
+        counts = _lengths(boxes[0])
+        is_even = np.logical_and.reduce([_lengths(part) == counts for part in (*boxes[1:], labels) if part is not None]
+                                        or [np.ones(len(counts), np.bool_)])
+        if crowd is not None and (not is_list(crowd.type) or (_lengths(crowd) != counts).any()):
+            crowd = None
+        return cls(counts, is_even, boxes, labels, crowd, layout.order == "xywh")
+
+    def add(self, rows: np.ndarray, numbers: np.ndarray, boxes: Boxes, labels: Labels, names: list[str], spec,
+            where: str) -> None:
+        """Add the objects of these rows to `boxes`, for the images with these numbers."""
+        images = np.repeat(numbers, self.counts[rows])
+        xyxy, is_box = self._xyxy(rows)
+        crowd = np.zeros(len(images), np.bool_)
+        if self.iscrowd is not None:
+            flags = pc.list_flatten(self.iscrowd.take(pa.array(rows)))
+            crowd = flags.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) == 1
+        if self.labels is None:
+            found, told = np.full(len(images), labels.of(spec.classes[0]), np.int32), None
+        else:
+            told = pc.list_flatten(self.labels.take(pa.array(rows))).dictionary_encode()
+            known = [labels.of(value, names) for value in told.dictionary.to_pylist()]
+            codes = told.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
+            found = np.array([*known, UNUSABLE], np.int32)[codes]
+        problems = {position: Problem("unknown class", f"none in {where}")
+                    for position in np.flatnonzero(found == UNUSABLE).tolist()}
+        problems |= {position: Problem("box is no four numbers", where) for position in np.flatnonzero(~is_box).tolist()}
+        boxes.extend(images, np.where(is_box, found, UNUSABLE), crowd, xyxy, problems, where)
+
+    def _xyxy(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 4) corners, and whether they are four numbers."""
+        parts = [_flat(part.take(pa.array(rows))) for part in self.boxes]
+        if len(parts) == 4:
+            values = np.column_stack([_floats(part) for part in parts])
+            is_box = np.ones(len(values), np.bool_)
+        else:
+            [lists] = parts
+            is_box = _lengths(lists) == 4
+            values = np.zeros((len(lists), 4))
+            values[is_box] = _floats(_flat(lists.filter(pa.array(is_box)))).reshape(-1, 4)
+        is_box &= ~np.isnan(values).any(1)
+        values[~is_box] = 0
+        if self.is_xywh:
+            values[:, 2:] += values[:, :2]
+        return values, is_box
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else (
+        pa.array([], column.type))
+
+
+def _members(values: pa.Array) -> dict[str, pa.Array]:
+    """Name -> a list for each row, of a struct of lists or a list of structs."""
+    kind = values.type
+    if pa.types.is_struct(kind):
+        return {kind.field(number).name: pc.struct_field(values, [number]) for number in range(kind.num_fields)}
+    flat = _flat(values)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(_lengths(values))]).astype(np.int64))
+    return {flat.type.field(number).name: pa.LargeListArray.from_arrays(offsets, pc.struct_field(flat, [number]))
+            for number in range(flat.type.num_fields)}
+
+
+def _flat(values: pa.Array) -> pa.Array:
+    """All entries of the lists that are not null."""
+    return pc.list_flatten(values)
+
+
+def _lengths(values: pa.Array) -> np.ndarray:
+    return pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _floats(values: pa.Array) -> np.ndarray:
+    return values.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
