@@ -75,7 +75,7 @@ def test_tables_adds_what_runs_measured(tmp_path, capsys):
 
 
 def test_a_model_stands_among_the_published_ones_of_its_size():
-    assert [row.model for row in neighbours(37.0, 640, 2)] == ["YOLOv5-M6 (r6.1)", "YOLOv7", "YOLOR-P6", "YOLOv5-L (r6.1)"]
+    assert [row.model for row in neighbours(37.0, 640, 2)] == ["YOLOv5-M6 (r6.1)", "YOLOv7", "YOLOR-P6", "YOLOR-u5 (r6.1)"]
     assert [(row.model, row.image_size_px) for row in neighbours(1.0, 320, 4)][-1] == ("YOLOv7-tiny", 320)
 
 
