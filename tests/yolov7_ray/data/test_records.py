@@ -227,7 +227,7 @@ def test_a_slice_of_items_holds_its_own_objects_alone(tmp_path):
     items = auto(write(tmp_path, HUB_FILES)).splits["train"]
     part = items[3:]
     assert [item.file_name for item in part] == ["d.jpg"] and len(part.files) == 1
-    assert part[0].objects.boxes_xyxy.tolist() == [[1, 2, 4, 6.5]] and len(part.objects) == 1
+    assert part[0].known()[0].boxes_xyxy.tolist() == [[1, 2, 4, 6.5]] and len(part.objects) == 1
     assert part[0].mark == items[3].mark and part[0].image_id == 3
 
 

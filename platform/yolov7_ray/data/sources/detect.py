@@ -13,11 +13,12 @@ from ...errors import JobError
 from ...storage.file_list import FileMap
 from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
+from ..files.split_names import split_on_path
 from ..files.suffixes import IMAGE_SUFFIXES
 from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
 from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
-from .yolo_folder import SPLITS, YoloFolder, label_candidates
+from .yolo_folder import YoloFolder, label_candidates
 
 _COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
 _CATEGORIES = re.compile(r'^\s*\{.*"categories"\s*:\s*\[', re.DOTALL)
@@ -80,7 +81,7 @@ def _coco_files(listing: Listing) -> dict[str, str]:
 def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, str]) -> CocoSource:
     chosen: dict[str, str] = {}
     for path in annotations:
-        split = _split_of(path)
+        split = split_on_path(path) or "train"
         if split in chosen:
             raise JobError("source.splits", f"{chosen[split]} and {path} may both be split '{split}'",
                            "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
@@ -90,23 +91,13 @@ def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, str
     return CocoSource(format="coco", uri=spec.uri, splits=splits)
 
 
-def _split_of(path: str) -> str:
-    """The split by the words in a file's name, else in its directory's; train where there are none."""
-    for part in reversed(path.lower().split("/")):
-        found = [split for split, words in SPLITS.items() if any(word in part for word in words)]
-        if len(found) == 1:
-            return found[0]
-    return "train"
-
-
 def _images_of(split: str, path: str, name: str, files: FileMap) -> str:
     """The directory below which the first image of an annotation file lies: beside it, or called like the split."""
     images = files.where(lambda image: image.lower().endswith(IMAGE_SUFFIXES))
     directories = {image.rpartition("/")[0] for image in images}
     beside, stem = path.rpartition("/")[0], path.rpartition("/")[2].rpartition(".")[0]
     called = [directory for directory in sorted(directories, key=len) if directory
-              and (_split_of(directory) == split and any(word in directory.lower() for word in SPLITS[split])
-                   or directory.rpartition("/")[2] in stem)]
+              and (split_on_path(directory) == split or directory.rpartition("/")[2] in stem)]
     for directory in (*called, beside, "images", "."):
         inside = images.below(directory.strip("."))
         try:
