@@ -18,6 +18,7 @@ from ..files.suffixes import IMAGE_SUFFIXES
 from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
 from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
+from .tables.splits import by_split
 from .yolo_folder import YoloFolder, label_candidates
 
 _COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
@@ -58,8 +59,18 @@ def detected(spec: AutoSource) -> Source:
                        f"set source.format to {' or '.join(found)}")
     [(name, evidence)] = found.items()
     if section := FORMATS[name].section:
-        return section(spec, listing, evidence)
-    return TypeAdapter(Source).validate_python({"format": name, "uri": spec.uri, "classes": spec.classes})
+        return _told(section(spec, listing, evidence), spec)
+    return _told(TypeAdapter(Source).validate_python({"format": name, "uri": spec.uri, "classes": spec.classes}), spec)
+
+
+def _told(section: Source, spec: AutoSource) -> Source:
+    """The section with what the job tells of its boxes; JobError where the format itself says that."""
+    told = {key: value for key in ("box", "coordinates") if (value := getattr(spec, key)) is not None}
+    for key in told:
+        if key not in type(section).model_fields:
+            raise JobError(f"source.{key}", f"{spec.uri} is read as {section.format}, which says that itself",
+                           "leave it out")
+    return section.model_copy(update=told)
 
 
 # --- COCO -----------------------------------------------------------------------------------------------
@@ -79,13 +90,7 @@ def _coco_files(listing: Listing) -> dict[str, str]:
 
 
 def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, str]) -> CocoSource:
-    chosen: dict[str, str] = {}
-    for path in annotations:
-        split = split_on_path(path) or "train"
-        if split in chosen:
-            raise JobError("source.splits", f"{chosen[split]} and {path} may both be split '{split}'",
-                           "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
-        chosen[split] = path
+    chosen = by_split(annotations, "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
     splits = {split: CocoSplit(images=_images_of(split, path, annotations[path], listing.files), annotations=path)
               for split, path in chosen.items()}
     return CocoSource(format="coco", uri=spec.uri, splits=splits)

@@ -7,6 +7,8 @@ from pydantic import Field
 from ...jobs.spec import ImageSize, Name, Part, Positive, Seed
 from ...jobs.spec import RawURI as URI
 
+Box = Literal["xywh", "xyxy"]
+Unit = Literal["pixels", "fractions"]
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
@@ -25,6 +27,10 @@ class AutoSource(_Source):
     """As found; set the format to name them yourself."""
     classes: list[str] | None = None
     """Class names in index order, for formats whose files do not tell."""
+    box: Box | None = None
+    """For Parquet, Hugging Face and WebDataset: [x, y, width, height] or [x1, y1, x2, y2], where no name tells."""
+    coordinates: Unit | None = None
+    """For tables: unit of the boxes, where they may be of either."""
 
 
 class BackgroundSource(_Source):
@@ -119,7 +125,7 @@ class OpenImagesSource(_FolderSource):
 
 
 class _UnitSource(_FolderSource):
-    coordinates: Literal["pixels", "fractions"] | None = None
+    coordinates: Unit | None = None
     """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
 
 
@@ -142,7 +148,7 @@ class _RecordSource(_UnitSource):
     """Column or key of boxes; default: as found."""
     labels: str | None = None
     """Column or key of classes, names or numbers; default: as found."""
-    box: Literal["xywh", "xyxy"] | None = None
+    box: Box | None = None
     """[x, y, width, height] or [x1, y1, x2, y2]; default: by the name of the boxes, where that tells."""
 
 

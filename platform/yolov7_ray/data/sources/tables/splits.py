@@ -11,14 +11,15 @@ _NUMBERED = re.compile(r"(.+?)-\d{5}-of-\d{5}\b")
 """How Hugging Face calls the files of a split."""
 
 
-def by_split(paths: Iterable[str]) -> dict[str, str]:
-    """Split -> table; JobError where two may be the same."""
+def by_split(paths: Iterable[str], remedy: str = "name the table of each split: source.splits: {train: …, val: …}",
+             ) -> dict[str, str]:
+    """Split -> annotation file; JobError where two may be the same."""
     chosen: dict[str, str] = {}
     for path in paths:
         split = split_on_path(path) or "train"
         if split in chosen:
             raise JobError("source.splits", f"{chosen[split]} and {path} may both be split '{split}'",
-                           "name the table of each split: source.splits: {train: …, val: …}")
+                           remedy)
         chosen[split] = path
     return chosen
 
