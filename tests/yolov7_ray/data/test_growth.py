@@ -409,17 +409,17 @@ def test_diff_says_what_came_went_moved_and_changed(tmp_path, capsys):
         f"{uri}@{first[:12]} ({first[:12]}) -> {uri} ({second[:12]})",
         "  before: train 20 images, 40 objects; val 20 images, 40 objects; 2 classes",
         "  now:    train 19 images, 37 objects; val 21 images, 42 objects; 2 classes",
-        "  1 images came to train, e.g. new.jpg",
-        "  1 images came to val, e.g. moved.jpg",
-        "  1 images have other labels, e.g. 0001.jpg",
+        "  1 image came to train, e.g. new.jpg",
+        "  1 image came to val, e.g. moved.jpg",
+        "  1 image with other labels, e.g. 0001.jpg",
         "  2 images went from train, e.g. 0000.jpg, 0004.jpg",
-        "  1 images were replaced or written again, with the same labels, e.g. 0002.jpg"]
+        "  1 image replaced or written again, with the same labels, e.g. 0002.jpg"]
     assert diff(uri) == expected
     assert submit.main(["diff", f"{uri}@{first[:12]}", uri]) == 0
     assert capsys.readouterr().out.endswith("\n".join(expected) + "\n")
     back = diff(uri, f"{uri}@{first[:12]}")
     assert "  2 images came to train, e.g. 0000.jpg, 0004.jpg" in back
-    assert "  1 images went from val, e.g. moved.jpg" in back
+    assert "  1 image went from val, e.g. moved.jpg" in back
     assert diff(uri, uri)[3:] == ["  no image and no label changed"]
     with pytest.raises(JobError, match="has no content before .* that is kept"):
         diff(f"{uri}@{first[:12]}")
@@ -443,11 +443,11 @@ def test_diff_of_two_datasets_and_of_splits_made_anew(tmp_path):
     for kind, suffix in (("images", "jpg"), ("labels", "txt")):
         os.replace(root / f"{kind}/val/moved.{suffix}", root / f"{kind}/train/moved.{suffix}")
     ingest_here(source, one)
-    assert diff(one)[3:] == ["  1 images moved from val to train, e.g. images/train/moved.jpg"]
+    assert diff(one)[3:] == ["  1 image moved from val to train, e.g. images/train/moved.jpg"]
     (root / "labels/val/0.txt").write_text("1 0.5 0.5 0.25 0.5\n")
     ingest_here(source, str(tmp_path / "three"))
     assert diff(one, str(tmp_path / "three"))[3:] == [
-        "  1 images have other labels, e.g. images/val/0.jpg", "    objects of cat: -1"], "and moved.jpg is as it was"
+        "  1 image with other labels, e.g. images/val/0.jpg", "    objects of cat: -1"], "and moved.jpg is as it was"
 
 
 def test_prune_removes_what_no_kept_manifest_names(place, tmp_path, capsys):
