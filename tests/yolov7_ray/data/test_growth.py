@@ -411,9 +411,9 @@ def test_diff_says_what_came_went_moved_and_changed(tmp_path, capsys):
         "  now:    train 19 images, 37 objects; val 21 images, 42 objects; 2 classes",
         "  1 image came to train, e.g. new.jpg",
         "  1 image came to val, e.g. moved.jpg",
-        "  1 image with other labels, e.g. 0001.jpg",
+        "  1 image replaced or written again, with the same labels, e.g. 0002.jpg",
         "  2 images went from train, e.g. 0000.jpg, 0004.jpg",
-        "  1 image replaced or written again, with the same labels, e.g. 0002.jpg"]
+        "  1 image with other labels, e.g. 0001.jpg"]
     assert diff(uri) == expected
     assert submit.main(["diff", f"{uri}@{first[:12]}", uri]) == 0
     assert capsys.readouterr().out.endswith("\n".join(expected) + "\n")
