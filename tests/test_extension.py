@@ -133,7 +133,7 @@ def test_a_dataset_format_and_a_kind_of_job_run_in_a_pipeline(with_toy_kind):
     (sources / "bare.py").write_text(TOY_SOURCE)
     spec = (sources / "spec.py").read_text()
     (sources / "spec.py").write_text(spec.replace("ShapesSource]", "ShapesSource, BareSource]"))
-    add_line(sources / "spec.py", "Source =", '''class BareSource(Part):
+    add_line(sources / "spec.py", "Source =", '''class BareSource(_Source):
     """A directory of images."""
 
     format: Literal["bare"]

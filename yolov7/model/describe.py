@@ -131,6 +131,7 @@ def comparison(runs: Sequence[str] = ()) -> str:
     ``runs``, directories of trainings on this machine, add a table of what was measured: AP of the best epoch on their
     own validation split, and the speed of training. ValueError for one without results.json.
     """
+    measured = [*map(_measured, runs)]
     lines = ["AP (%), parameters and FLOPs as published in arXiv:2207.02696, not measured here: COCO val2017, speed in",
              "images/s on a V100, one at a time. Ours: the folded model of the same name, counted here. The paper",
              "counts YOLOv7-D6 with its auxiliary head."]
@@ -146,10 +147,10 @@ def comparison(runs: Sequence[str] = ()) -> str:
                 parameters, flops = count_parameters(model), count_flops(model, row.image_size_px)
                 own = f"  {row.own:<17}{parameters / 1e6:>9.1f}{flops / 1e9:>8.1f}"
             lines.append(f"{row.model:<18}{row.image_size_px:>8}{figures}{own}".rstrip())
-    if runs:
+    if measured:
         lines += ["", "Runs (measured on their own validation split; speed: images/s while training)",
                   f"{'run':<18}{'size px':>8}{'AP':>6}{'AP50':>6}{'AP75':>6}{'speed':>7}{'params M':>10}{'GFLOPs':>8}"
-                  "  architecture, dataset", *map(_measured, runs)]
+                  "  architecture, dataset", *measured]
     return "\n".join(lines)
 
 

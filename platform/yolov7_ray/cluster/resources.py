@@ -51,4 +51,4 @@ def in_words(amounts: Amounts) -> str:
 
 def plural(count: int, noun: str) -> str:
     """``1 worker``, ``2 workers``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

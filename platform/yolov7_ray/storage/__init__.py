@@ -5,6 +5,7 @@ a `compare_and_swap`. Every failure is a `StorageError` with a remedy, after a b
 each request). Names that start with a dot are working files, which listings leave out.
 """
 
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from . import activity, disk
 from .disk import DiskFull, FileInfo, Skipped, digest, write_at, write_failure
 from .location import ARCHIVES, absolute, is_remote, is_shared, join, plain, scheme_of, shown
 from .store import Store
+from .stream import Ranges
 
 if TYPE_CHECKING:  # importing pyarrow takes a tenth of a second
     import pyarrow.fs
@@ -126,6 +128,13 @@ def size(uri: str) -> int:
 def opened(uri: str) -> BinaryIO:
     """The content as a stream that takes little memory; Corrupt at its end if it is damaged."""
     return _store(uri).open()
+
+
+def in_ranges(uri: str, num_bytes: int, piece_bytes: int) -> BinaryIO:
+    """The content as a file to seek in, of which no more is read than asked for, or `piece_bytes` at a time."""
+    if not is_remote(uri):
+        return _store(uri).open()
+    return io.BufferedReader(Ranges(num_bytes, _store(uri).read_range, piece_bytes=piece_bytes))
 
 
 def read_with_etag(uri: str) -> tuple[bytes, str]:

@@ -9,11 +9,15 @@ PIECE_BYTES = 8 << 20
 
 
 class Ranges(io.RawIOBase):
-    """A file of `num_bytes` that `fetch(start, stop)` reads; what is read in order is given to `check` as a digest."""
+    """A file of `num_bytes` that `fetch(start, stop)` reads, at least `piece_bytes` (`PIECE_BYTES`) at a time.
+
+    What is read in order is given to `check` as a digest.
+    """
 
     def __init__(self, num_bytes: int, fetch: Callable[[int, int], bytes], algorithm: str = "md5",
-                 check: Callable[[str], None] | None = None):
+                 check: Callable[[str], None] | None = None, piece_bytes: int | None = None):
         self.num_bytes, self.fetch, self.check = num_bytes, fetch, check
+        self.piece_bytes = PIECE_BYTES if piece_bytes is None else piece_bytes
         self._position, self._piece, self._piece_start = 0, b"", 0
         self._hash, self._hashed_bytes = hashlib.new(algorithm, usedforsecurity=False), 0
 
@@ -39,7 +43,7 @@ class Ranges(io.RawIOBase):
         if self._position >= self.num_bytes:
             return 0
         if not self._piece_start <= self._position < self._piece_start + len(self._piece):
-            stop = min(self._position + max(PIECE_BYTES, len(target)), self.num_bytes)
+            stop = min(self._position + max(self.piece_bytes, len(target)), self.num_bytes)
             self._piece, self._piece_start = self.fetch(self._position, stop), self._position
             self._digest(stop)
         start = self._position - self._piece_start

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import ray
 from ray.actor import ActorHandle
@@ -26,6 +28,21 @@ WAITING_LEASE_S = 10.0
 """For how long a rank that said it waits for storage is taken at its word."""
 
 
+class Line(NamedTuple):
+    """A line to print."""
+
+    writer: str
+    number: int
+    text: str
+
+
+def in_order(lines: list[Line]) -> list[str]:
+    """The texts as they came, but each writer's by number: calls of an asyncio actor may overtake each other."""
+    of_writer = {writer: iter(sorted(line for line in lines if line.writer == writer))
+                 for writer in {line.writer for line in lines} - {""}}
+    return [next(of_writer[line.writer]).text if line.writer else line.text for line in lines]
+
+
 @ray.remote(num_cpus=0)
 class ProgressActor:
     """Buffers progress lines until they are fetched; passes save requests to the workers and their replies back.
@@ -34,7 +51,7 @@ class ProgressActor:
     """
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[Line] = []
         self._save_wanted = self._repeatedly = False
         self._training: set[str] = set()
         self._answered: set[str] = set()
@@ -80,8 +97,9 @@ class ProgressActor:
         if not self._unsaved:
             self._saved.set()
 
-    async def write(self, line: str) -> None:
-        self._lines.append(line)
+    async def write(self, text: str, writer: str = "", number: int = 0) -> None:
+        """Print a line; ``number`` counts those of a writer who needs them in order, which Ray does not keep here."""
+        self._lines.append(Line(writer, number, text))
 
     async def checkpoint_written(self, run: str, name: str) -> None:
         self._newest_checkpoint[run] = name
@@ -95,14 +113,14 @@ class ProgressActor:
         now = self._waiting[label] = time.monotonic()
         if line and now - self._said_waiting.get(label, -SAY_WAITING_EVERY_S) >= SAY_WAITING_EVERY_S:
             self._said_waiting[label] = now
-            self._lines.append(label + line)
+            self._lines.append(Line("", 0, label + line))
 
     async def is_storage_awaited(self, label: str) -> bool:
         return time.monotonic() - self._waiting.get(label, -WAITING_LEASE_S) < WAITING_LEASE_S
 
     async def take_lines(self) -> list[str]:
         lines, self._lines = self._lines, []
-        return lines
+        return in_order(lines)
 
 
 @contextmanager
@@ -149,13 +167,15 @@ class Reporter:
         self.batch_size = batch_size
         self._last = self._epoch_start = time.perf_counter()
         self._first_step, self._pending_reply, self._polled_at = 0, None, 0.0
+        self._writer, self._num_lines = uuid.uuid4().hex, 0
         if rank == 0:
             progress_actor.replaced.remote(label)
 
     def log(self, line: str) -> None:
         """Print ``line`` on the terminal of the waiting user; ignored on ranks other than 0."""
         if self.rank == 0:
-            self.progress_actor.write.remote(self.label + line)
+            self._num_lines += 1
+            self.progress_actor.write.remote(self.label + line, self._writer, self._num_lines)
 
     def log_hang(self, problem: str, stacks: str) -> None:
         """Report, from any rank, that this process hangs, and where."""

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -237,11 +238,12 @@ ray.shutdown()
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_endpoint_is_removed_unless_others_are_served_beside_it(tmp_path_factory):
+def test_endpoint_is_removed_unless_others_are_served_beside_it():
     dashboard_port, port = free_ports(2)
-    done = subprocess.run([sys.executable, "-c", STOP_ENDPOINT, str(dashboard_port), str(port),
-                           str(tmp_path_factory.mktemp("r"))], capture_output=True, text=True, timeout=600,
-                          env=os.environ | {"PYTHONPATH": str(ROOT / "platform")})
+    with tempfile.TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True) as directory:  # socket paths are short
+        done = subprocess.run([sys.executable, "-c", STOP_ENDPOINT, str(dashboard_port), str(port), directory],
+                              capture_output=True, text=True, timeout=600,
+                              env=os.environ | {"PYTHONPATH": str(ROOT / "platform")})
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if "(raylet)" not in line]
     assert said == ["has no endpoint", "also serves other", "endpoint: removed", "has no endpoint"]

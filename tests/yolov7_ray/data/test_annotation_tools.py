@@ -15,7 +15,7 @@ from yolov7_ray.data.ingest.declared_size import DIFFERS, TURNED
 from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.data.manifest import load_manifest
-from yolov7_ray.data.sources.annotation_tools.splits import split_in_name, split_named
+from yolov7_ray.data.files.split_names import split_named, split_on_path, split_within
 from yolov7_ray.data.sources.read import described, read_source, resolved
 from yolov7_ray.data.sources.spec import AutoSource, CvatSource, LabelmeSource, LabelStudioSource
 from yolov7_ray.errors import JobError
@@ -540,8 +540,9 @@ def test_words_that_name_a_split(word, split):
 
 
 def test_names_of_files_that_name_a_split():
-    assert [split_in_name(name) for name in ("a/labels-train.json", "instances_val2017.xml", "train-val.json", "x.json")] == [
-        "train", "val", "", ""]
+    names = ("labels-train", "instances_val2017", "TestImages", "valset", "train-val", "trainable", "x")
+    assert [split_within(name) for name in names] == ["train", "val", "test", "val", None, None, None]
+    assert split_on_path("train/annotations/x.json") == "train" and split_on_path("a/b") is None
 
 
 @pytest.mark.ray

@@ -24,7 +24,7 @@ from yolov7_ray.data.manifest import DROPPED, MANIFEST, Shard, kept_fingerprints
 from yolov7_ray.data.reading.box_sizes import read_box_sizes
 from yolov7_ray.data.reading.dataset import ArrowDataset, train_loader
 from yolov7_ray.data.reading.mapped_shard import MappedShard, _without
-from yolov7_ray.data.sources.spec import VocSource, YoloSource
+from yolov7_ray.data.sources.spec import AutoSource, VocSource, YoloSource
 from yolov7_ray.errors import JobError, NotFound
 
 
@@ -113,7 +113,41 @@ def grow_voc(root: Path) -> None:
         path.unlink()
 
 
-KINDS = {"yolo": (lambda root: make_yolo(root, 20), lambda root: YoloSource(format="yolo", uri=str(root)), grow_yolo),
+def table(rows: dict[str, list[str]]) -> str:
+    return "filename,class,xmin,ymin,xmax,ymax\n" + "".join(
+        f"{name},{box}\n" for name, boxes in rows.items() for box in boxes)
+
+
+def make_csv(root: Path) -> Path:
+    """20 images in two tables, which stand for the annotations of many images each."""
+    for split, first, last in (("train", 0, 16), ("val", 16, 20)):
+        (root / split).mkdir(parents=True)
+        for number in range(first, last):
+            (root / split / f"{number:02d}.jpg").write_bytes(jpeg(number))
+        rows = {f"{number:02d}.jpg": [f"cat,{number},2,60,50", "dog,5,6,40,30"] for number in range(first, last)}
+        (root / split / "_annotations.csv").write_text(table(rows))
+    return root
+
+
+def grow_csv(root: Path) -> None:
+    rows = {f"{number:02d}.jpg": [f"cat,{number},2,60,50", "dog,5,6,40,30"] for number in range(1, 16) if number != 4}
+    rows["01.jpg"] = ["dog,1,2,30,40"]
+    (root / "train/00-new.jpg").write_bytes(jpeg(50))
+    (root / "train/00.jpg").unlink()
+    (root / "train/02.jpg").write_bytes(jpeg(51))
+    os.replace(root / "train/04.jpg", root / "val/moved.jpg")
+    (root / "train/_annotations.csv").write_text(table({"00-new.jpg": ["cat,1,1,9,9"]} | rows))
+    with (root / "val/_annotations.csv").open("a") as file:
+        file.write("moved.jpg,cat,4,2,60,50\n")
+
+
+def auto(root: Path) -> AutoSource:
+    return AutoSource(format="auto", uri=str(root))
+
+
+KINDS = {"csv": (make_csv, auto, grow_csv),
+         "coco by auto": (lambda root: make_coco(root, 20), auto, grow_coco),
+         "yolo": (lambda root: make_yolo(root, 20), lambda root: YoloSource(format="yolo", uri=str(root)), grow_yolo),
          "coco": (lambda root: make_coco(root, 20), coco_source, grow_coco),
          "voc": (lambda root: make_voc(root, 20), lambda root: VocSource(format="voc", uri=str(root)), grow_voc)}
 
@@ -148,6 +182,42 @@ def test_a_grown_dataset_holds_what_a_new_one_does(changing, tmp_path, shard_mb)
     for name in (uri, f"{uri}@{first[:8]}"):
         assert sample_check(name, ("train", "val"), architecture("yolov7"), 640).findings.num_kinds("error") == 0
     assert ingest_here(source, uri, shard_mb=shard_mb)["fingerprint"] == second, "nothing to do"
+
+
+@pytest.mark.parametrize("make_source", [coco_source, auto], ids=["coco", "auto"])
+def test_ids_of_coco_stay_its_own(tmp_path, make_source):
+    root, uri = make_coco(tmp_path / "raw", 20), str(tmp_path / "d")
+    ingest_here(make_source(root), uri)
+    source_ids, before = load_manifest(uri).source_ids, ids(uri)
+    assert source_ids != tuple(range(len(source_ids))), "they tell nothing otherwise"
+    grow_coco(root)
+    ingest_here(make_source(root), uri)
+    assert load_manifest(uri).source_ids == source_ids
+    assert ids(uri)["new.jpg"] == 7 and before.items() - ids(uri).items() == {("0000.jpg", 100), ("0004.jpg", 104)}
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "csv"])
+def test_labels_mended_in_a_pooled_source_are_written_anew(tmp_path, kind):
+    make, make_source, _ = KINDS[kind]
+    root, uri = make(tmp_path / "raw"), str(tmp_path / "d")
+    settings = {"splits": {"train": 0.5, "val": 0.5}, "pool": True}
+    ingest_here(make_source(root), uri, **settings)
+    if kind == "coco":
+        document = json.loads((root / "train.json").read_text())
+        document["annotations"][0]["bbox"] = [1, 2, 3, 4]
+        (root / "train.json").write_text(json.dumps(document))
+    elif kind == "yolo":
+        (root / "labels/train/1.txt").write_text("1 0.5 0.5 0.25 0.25\n")
+    else:
+        path = root / "train/_annotations.csv"
+        path.write_text(path.read_text().replace("01.jpg,cat,1,2,60,50", "01.jpg,cat,9,2,60,50"))
+    before = arrow_files(uri)
+    ingest_here(make_source(root), uri, **settings)
+    ingest_here(make_source(root), str(tmp_path / "new"), **settings)
+    for split in settings["splits"]:
+        assert content(uri, split) == content(str(tmp_path / "new"), split)
+    new = [shard for shard in load_manifest(uri).shards() if shard.path not in before]
+    assert before.keys() <= arrow_files(uri).keys() and sum(shard.num_rows for shard in new) == 1, "only that image"
 
 
 def test_training_reads_every_image_of_a_grown_dataset_once(tmp_path):
@@ -339,17 +409,17 @@ def test_diff_says_what_came_went_moved_and_changed(tmp_path, capsys):
         f"{uri}@{first[:12]} ({first[:12]}) -> {uri} ({second[:12]})",
         "  before: train 20 images, 40 objects; val 20 images, 40 objects; 2 classes",
         "  now:    train 19 images, 37 objects; val 21 images, 42 objects; 2 classes",
-        "  1 images came to train, e.g. new.jpg",
-        "  1 images came to val, e.g. moved.jpg",
-        "  1 images have other labels, e.g. 0001.jpg",
+        "  1 image came to train, e.g. new.jpg",
+        "  1 image came to val, e.g. moved.jpg",
+        "  1 image replaced or written again, with the same labels, e.g. 0002.jpg",
         "  2 images went from train, e.g. 0000.jpg, 0004.jpg",
-        "  1 images were replaced or written again, with the same labels, e.g. 0002.jpg"]
+        "  1 image with other labels, e.g. 0001.jpg"]
     assert diff(uri) == expected
     assert submit.main(["diff", f"{uri}@{first[:12]}", uri]) == 0
     assert capsys.readouterr().out.endswith("\n".join(expected) + "\n")
     back = diff(uri, f"{uri}@{first[:12]}")
     assert "  2 images came to train, e.g. 0000.jpg, 0004.jpg" in back
-    assert "  1 images went from val, e.g. moved.jpg" in back
+    assert "  1 image went from val, e.g. moved.jpg" in back
     assert diff(uri, uri)[3:] == ["  no image and no label changed"]
     with pytest.raises(JobError, match="has no content before .* that is kept"):
         diff(f"{uri}@{first[:12]}")
@@ -373,11 +443,11 @@ def test_diff_of_two_datasets_and_of_splits_made_anew(tmp_path):
     for kind, suffix in (("images", "jpg"), ("labels", "txt")):
         os.replace(root / f"{kind}/val/moved.{suffix}", root / f"{kind}/train/moved.{suffix}")
     ingest_here(source, one)
-    assert diff(one)[3:] == ["  1 images moved from val to train, e.g. images/train/moved.jpg"]
+    assert diff(one)[3:] == ["  1 image moved from val to train, e.g. images/train/moved.jpg"]
     (root / "labels/val/0.txt").write_text("1 0.5 0.5 0.25 0.5\n")
     ingest_here(source, str(tmp_path / "three"))
     assert diff(one, str(tmp_path / "three"))[3:] == [
-        "  1 images have other labels, e.g. images/val/0.jpg", "    objects of cat: -1"], "and moved.jpg is as it was"
+        "  1 image with other labels, e.g. images/val/0.jpg", "    objects of cat: -1"], "and moved.jpg is as it was"
 
 
 def test_prune_removes_what_no_kept_manifest_names(place, tmp_path, capsys):

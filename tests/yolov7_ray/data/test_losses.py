@@ -138,7 +138,7 @@ def manifest(**more) -> Manifest:
 def test_the_dry_run_shows_what_ingest_lost(tmp_path):
     found = losses(RECORDS)
     assert table(found) == TABLE
-    assert totals(found) == "dropped 1 image and 31 objects; 1,200 things were changed or left aside"
+    assert totals(found) == "dropped 1 image and 31 objects; 1,200 things changed or left aside"
     written = manifest(losses=tuple(asdict(loss) for loss in found))
     (tmp_path / MANIFEST).write_text(json.dumps(written.to_json()))
     assert recorded(load_manifest(str(tmp_path))) == found

@@ -11,7 +11,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ingest_here, jpeg
+from conftest import ingest_here, jpeg, make_voc
 from test_folders import boxes, rows_of, told, write
 
 from yolov7_ray import storage
@@ -19,7 +19,7 @@ from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.data.sources.read import read_source, resolved
-from yolov7_ray.data.sources.spec import AutoSource, HuggingFaceSource, ParquetSource, WebDatasetSource
+from yolov7_ray.data.sources.spec import AutoSource, CsvSource, HuggingFaceSource, ParquetSource, WebDatasetSource
 from yolov7_ray.data.sources.tables.records import row_groups
 from yolov7_ray.errors import JobError
 
@@ -105,6 +105,30 @@ def auto(root, **settings):
 
 def source(kind, root, **settings):
     return read_source(SOURCES[kind](format=kind, uri=str(root), **settings))
+
+
+def test_what_two_readings_ask_for_can_be_told_to_auto(tmp_path):
+    parts = {"a.jpg": jpeg(1), "a.json": {"boxes": [[0.25, 0.25, 0.5, 0.75]], "labels": ["cat"]}}
+    root = write(tmp_path / "raw", {"train-0.tar": tar(parts)})
+    for told, key in (({}, "source.box"), ({"box": "xyxy"}, "source.coordinates")):
+        with pytest.raises(JobError) as error:
+            auto(root, **told)
+        assert key in str(error.value), "and that key can be set"
+    for place in (root, root / "train-0.tar"):
+        found = auto(place, box="xyxy", coordinates="fractions")
+        [row], _ = rows_of(found)
+        assert boxes(row) == [[0.25 * 128, 0.25 * 96, 0.5 * 128, 0.75 * 96]]
+    with pytest.raises(JobError, match="source.box: .* is read as voc, which says that itself; leave it out"):
+        resolved(AutoSource(format="auto", uri=str(make_voc(tmp_path / "voc", 2)), box="xywh"))
+
+
+def test_the_keys_of_a_format_hold_for_one_of_its_files(tmp_path):
+    table = b"filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,0.25,0.25,0.5,0.75\n"
+    root = write(tmp_path, {"train/a.jpg": jpeg(1), "train/boxes.csv": table})
+    uri = str(root / "train/boxes.csv")
+    found = read_source(resolved(CsvSource(format="csv", uri=uri, coordinates="fractions")))
+    [row], _ = rows_of(found)
+    assert boxes(row) == [[0.25 * 128, 0.25 * 96, 0.5 * 128, 0.75 * 96]]
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------------
@@ -227,7 +251,7 @@ def test_a_slice_of_items_holds_its_own_objects_alone(tmp_path):
     items = auto(write(tmp_path, HUB_FILES)).splits["train"]
     part = items[3:]
     assert [item.file_name for item in part] == ["d.jpg"] and len(part.files) == 1
-    assert part[0].objects.boxes_xyxy.tolist() == [[1, 2, 4, 6.5]] and len(part.objects) == 1
+    assert part[0].known()[0].boxes_xyxy.tolist() == [[1, 2, 4, 6.5]] and len(part.objects) == 1
     assert part[0].mark == items[3].mark and part[0].image_id == 3
 
 

@@ -130,7 +130,19 @@ def test_images_of_other_directories_are_counted(tmp_path):
     (OPEN_IMAGES_FILES, "class-descriptions-boxable.csv", "/m/1,Tortoise\n/m/2,Box\n")])
 def test_the_file_of_classes_is_an_input(tmp_path, files, name, other):
     before, again = (auto(write(tmp_path / part, files)).inputs for part in ("a", "b"))
-    assert len(before) == 1 and before == again != auto(write(tmp_path / "a", {name: other})).inputs
+    assert before == again != auto(write(tmp_path / "a", {name: other})).inputs
+
+
+@pytest.mark.parametrize("files", [OPEN_IMAGES_FILES, CSV_FILES])
+def test_objects_of_a_missing_image_are_lost_objects(tmp_path, files):
+    root = write(tmp_path / "raw", files)
+    whole = auto(root)
+    counts = {item.file_name: len(item.labels()) for items in whole.splits.values() for item in items}
+    name = max(counts, key=counts.get)
+    (root / name).unlink()
+    lost = [record for records in auto(root).problems.values() for record in records
+            if record["reason"] == "missing image file"]
+    assert [record["objects"] for record in lost] == [counts[name]] and counts[name]
 
 
 @pytest.mark.parametrize("files", [OPEN_IMAGES_FILES, CSV_FILES])

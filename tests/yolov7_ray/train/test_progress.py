@@ -1,8 +1,8 @@
-"""Save requests to the workers of several runs at a time, as the trials of a search are."""
+"""Save requests to several runs at a time, and lines in the order in which a worker wrote them."""
 
 import asyncio
 
-from yolov7_ray.train.progress import ProgressActor
+from yolov7_ray.train.progress import Line, ProgressActor, in_order
 
 
 def test_a_save_waits_for_every_run_that_trains():
@@ -37,3 +37,11 @@ def test_a_repeated_request_stays_until_the_workers_are_replaced():
         assert await actor.save_wanted("") is False
 
     asyncio.run(scenario())
+
+
+def test_lines_that_overtook_each_other_are_put_back_in_order():
+    came = [Line("a", 1, "waiting"), Line("", 0, "a node left"), Line("a", 3, "training on 2 workers"),
+            Line("b", 2, "second of b"), Line("a", 2, "resumed"), Line("", 0, "another"), Line("b", 1, "first of b")]
+    assert in_order(came) == ["waiting", "a node left", "resumed", "first of b", "training on 2 workers", "another",
+                              "second of b"]
+    assert in_order([]) == []

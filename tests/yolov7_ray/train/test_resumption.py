@@ -99,6 +99,16 @@ def test_what_changes_what_was_learnt_is_refused_in_one_sentence(run, change, me
                       f"weights: --set model.weights={run.directory}"
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_anew(run, capsys):
+    assert run.resume({"epochs": 6}) == ""
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "r: resuming (train)", "  checkpoints: none yet, so it begins with epoch 1", "  epochs: 2 -> 6"]
+    (run.directory / "spec.json").unlink()
+    assert run.resume({}) == "" and "checkpoints: none yet" in capsys.readouterr().out
+    run.save(1, 0)
+    assert run.resume({}) == "" and "checkpoints" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("change", "printed"), [
     ({"epochs": 6}, ["epochs: 2 -> 6"]),
     ({"optimizer.learning_rate": 0.001, "resources.workers": 2}, ["optimizer.learning_rate: 0.01 -> 0.001",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ... import storage
+from ...cluster.resources import plural
 from ...errors import JobError, NotFound
 from ..manifest import KEPT_MANIFESTS, Manifest, Shard, dataset_root, kept_fingerprints, load_manifest
 from ..reading.columns import read_columns
@@ -135,7 +136,7 @@ def _lines(old: dict[str, list[_Row]], new: dict[str, list[_Row]]) -> list[str]:
     for what, rows in (("came to", come), ("went from", gone)):
         for name, row in sorted((entry for entries in rows.values() for entry in entries), key=lambda entry: entry[0]):
             found.setdefault(f"{what} {row.split}", []).append(name)
-    lines = [f"  {len(names):,} images {what}, e.g. {', '.join(names[:EXAMPLES])}"
+    lines = [f"  {plural(len(names), 'image')} {what}, e.g. {', '.join(names[:EXAMPLES])}"
              for what, names in sorted(found.items())]
     lines += [f"    objects of {name}: {count:+,}" for name, count in sorted(changes.items()) if count]
     return lines or ["  no image and no label changed"]
@@ -144,8 +145,8 @@ def _lines(old: dict[str, list[_Row]], new: dict[str, list[_Row]]) -> list[str]:
 def _compare(name: str, old: _Row, new: _Row, found: dict[str, list[str]], changes: Counter,
              moved: bool = False) -> None:
     if old.annotations != new.annotations:
-        found.setdefault("have other labels", []).append(name)
+        found.setdefault("with other labels", []).append(name)
         changes.update(Counter(new.labels))
         changes.subtract(Counter(old.labels))
     elif not moved and None not in (old.made_from, new.made_from) and old.made_from != new.made_from:
-        found.setdefault("were replaced or written again, with the same labels", []).append(name)
+        found.setdefault("replaced or written again, with the same labels", []).append(name)

@@ -1,6 +1,7 @@
 """Removing the earlier contents of a dataset, and the files that only they need."""
 
 from ... import storage
+from ...cluster.resources import plural
 from ...errors import JobError
 from ..manifest import KEPT_MANIFESTS, kept_fingerprints, load_manifest
 from .versions import RECEIPTS, kept_manifests, remove_unnamed, unnamed_files
@@ -28,7 +29,7 @@ def prune(uri: str, keep: list[str], confirmed: bool) -> list[str]:
     go = [fingerprint for fingerprint in kept_fingerprints(uri) if fingerprint not in staying]
     files = unnamed_files(uri, [current, *stay])
     told = [f"{fingerprint[:12]} can be read no more" for fingerprint in go if fingerprint != current.fingerprint]
-    told.append(f"{len(files):,} files, {sum(num_bytes for _, num_bytes in files) / 1e6:,.1f} MB, "
+    told.append(f"{plural(len(files), 'file')}, {sum(num_bytes for _, num_bytes in files) / 1e6:,.1f} MB, "
                 f"{'removed' if confirmed else 'would be removed: give --yes'}; "
                 f"{', '.join(manifest.fingerprint[:12] for manifest in [current, *stay])} stays")
     if confirmed:

@@ -29,6 +29,8 @@ MAX_SMALL = 32
 """and the small ones of a split, of less than half of `shard_mb`, when there are more,"""
 MAX_EXTRA = 3
 """but at most so many bytes for each byte that changed."""
+GROWS_NOT = ("shapes", "several")
+"""Formats of sources whose dataset is made anew."""
 UNKNOWN_CLASS = "unknown class"
 PARALLEL_READS = 8
 
@@ -69,7 +71,7 @@ class Earlier:
         return self.manifest.source.get("digest") == digest and not self.missing
 
 
-def earlier(spec, uri: str, digest: str) -> Earlier | None:
+def earlier(spec, source: RawSource, uri: str, digest: str) -> Earlier | None:
     """The dataset at `uri`, None if there is none or only the rest of this very ingest.
 
     AlreadyExists if it is of another source, or none knows from what its rows were made.
@@ -91,7 +93,7 @@ def earlier(spec, uri: str, digest: str) -> Earlier | None:
     except NotFound:
         state = {"about": np.frombuffer(b"{}", np.uint8)}
     about = json.loads(state["about"].tobytes())
-    if about.get("origin") != _origin(spec) or spec.source is None or spec.source.format == "shapes":
+    if about.get("origin") != _origin(spec) or source.origin["format"] in GROWS_NOT:
         raise AlreadyExists(uri, f"holds another dataset already ({manifest.summary()})",
                             "choose another `dataset`, or set `overwrite: true` to replace it")
     return Earlier(manifest, *({split: state[f"{kind}/{split}"] for split in manifest.splits}
@@ -99,14 +101,14 @@ def earlier(spec, uri: str, digest: str) -> Earlier | None:
 
 
 def _origin(spec) -> list:
-    """What the job must have in common with the one that made the dataset; one of several sources does not grow."""
+    """What the job must have in common with the one that made the dataset."""
     source = spec.source and spec.source.model_dump(mode="json", exclude={"splits", "classes"})
     return [VERSION, source, spec.classes]
 
 
-def _is_coco(spec) -> bool:
-    """Whether the source gives images and classes ids of their own."""
-    return spec.source is not None and spec.source.format == "coco"
+def _has_own_ids(source: RawSource) -> bool:
+    """Whether the source itself gives its images and classes ids."""
+    return source.origin["format"] == "coco"
 
 
 def _state_uri(uri: str, fingerprint: str) -> str:
@@ -133,8 +135,8 @@ def save_state(spec, uri: str, manifest: Manifest, plans: dict[str, SplitPlan], 
 # --- classes ----------------------------------------------------------------------------------------------
 
 
-def stable_classes(spec, before: Manifest, source: RawSource) -> tuple[tuple[str, ...], tuple[int, ...],
-                                                                       tuple[int | None, ...]]:
+def stable_classes(source: RawSource, before: Manifest) -> tuple[tuple[str, ...], tuple[int, ...],
+                                                                 tuple[int | None, ...]]:
     """Names and source ids of the classes, and the dataset's class for each of the source's.
 
     Earlier classes keep their place, also without objects; one of a new name with the source id of one that is gone
@@ -151,7 +153,7 @@ def stable_classes(spec, before: Manifest, source: RawSource) -> tuple[tuple[str
             ids.append(source_id)
         names[place], ids[place] = name, source_id
         class_map.append(place)
-    return tuple(names), tuple(ids) if _is_coco(spec) else tuple(range(len(ids))), tuple(class_map)
+    return tuple(names), tuple(ids) if _has_own_ids(source) else tuple(range(len(ids))), tuple(class_map)
 
 
 # --- rows -------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def _digest(item: Item, name: bytes, labels: np.ndarray, own_ids: bool) -> int:
         return 0
     digest = blake2b(name, digest_size=8)
     known = item.known()
-    settings = (item.image_id if own_ids else None, item.num_bytes, item.mark, getattr(item, "num_keypoint_values", 0))
+    settings = (item.image_id if own_ids else None, item.num_bytes, item.mark)
     digest.update(repr((*settings, known and known[1:], known and known[0].problems)).encode("utf-8", "surrogatepass"))
     if known:
         objects = known[0]
@@ -189,10 +191,10 @@ def _number(digest) -> int:
 # --- plan -------------------------------------------------------------------------------------------------
 
 
-def split_plan(spec, uri: str, split: str, items: Sequence[Item], class_map: Sequence[int | None], num_classes: int,
+def split_plan(spec, uri: str, source: RawSource, split: str, class_map: Sequence[int | None], num_classes: int,
                before: Earlier | None, problems: Sequence[dict]) -> SplitPlan:
     """What stays of the split, and what is written; `problems` are the records of the earlier dataset."""
-    own_ids = _is_coco(spec)
+    items, own_ids = source.splits[split], _has_own_ids(source)
     rows = item_rows(items, class_map, own_ids)
     if before is None or split not in before.rows:
         return SplitPlan(items, rows)

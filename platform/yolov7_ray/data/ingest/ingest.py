@@ -3,7 +3,7 @@
 The driver reads the lists and annotations, cuts them into shards, and hands each shard as one row to Ray Data,
 whose tasks read the images and write the files; image bytes never pass through the driver or the object store.
 The manifest is written last. Memory is bounded by a record batch per running task, plus the annotations in the
-driver: columns (COCO), small records (YOLO, VOC) or nothing (generated shapes).
+driver: columns (COCO, YOLO, Parquet, WebDataset), small records (others) or nothing (generated shapes).
 """
 
 import hashlib
@@ -54,17 +54,17 @@ def ingest(spec, run_name: str) -> dict:
         print(f"{run_name}: splits made: {made}")
     classes, class_ids, class_map = _select_classes(source, spec.classes)
     digest = _input_digest(spec, source)
-    before = None if spec.overwrite else earlier(spec, uri, digest)
+    before = None if spec.overwrite else earlier(spec, source, uri, digest)
     if before and before.is_whole(digest):
         if storage.exists(storage.join(uri, RECEIPTS)):  # left by an interrupted ingest of what the source was then
             _remove_obsolete(uri, before.manifest, True)
         print(f"{run_name}: {uri} is up to date: {before.manifest.summary()}")
         return {"dataset": spec.dataset, "fingerprint": before.manifest.fingerprint}
     if before and spec.classes is None:
-        classes, class_ids, class_map = stable_classes(spec, before.manifest, source)
+        classes, class_ids, class_map = stable_classes(source, before.manifest)
     old_problems = earlier_problems(uri) if before else []
-    plans = {split: split_plan(spec, uri, split, items, class_map, len(classes), before, old_problems)
-             for split, items in source.splits.items()}
+    plans = {split: split_plan(spec, uri, source, split, class_map, len(classes), before, old_problems)
+             for split in source.splits}
     storage.write_bytes(storage.join(uri, RECEIPTS, "started"), run_name.encode())  # `prune` waits
     receipts = _write_shards(_plan(spec, uri, plans, class_map, len(classes), _receipts_name(digest, before)))
     manifest, problems = _assemble(spec, uri, source, classes, class_ids, digest, receipts, plans,

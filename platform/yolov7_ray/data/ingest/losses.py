@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ... import storage
+from ...cluster.resources import plural
 from ...errors import JobError
 from ..manifest import DROPPED, Manifest
 from ..sources.item import note
@@ -86,9 +87,9 @@ def totals(found: list[Loss]) -> str:
     """``dropped 3 images and 60 objects, changed or noted 2 others``."""
     count = {what: sum(loss.count for loss in found if loss.dropped == what) for what in {loss.dropped for loss in found}}
     noted = count.pop(None, 0)
-    parts = [f"{number:,} {what}{'s' if number != 1 else ''}" for what, number in sorted(count.items())]
+    parts = [plural(number, what) for what, number in sorted(count.items())]
     dropped = f"dropped {' and '.join(parts)}" if parts else "dropped nothing"
-    return dropped + (f"; {noted:,} things were changed or left aside" if noted else "")
+    return dropped + (f"; {plural(noted, 'thing')} changed or left aside" if noted else "")
 
 
 def _example(record: dict) -> str:

@@ -18,8 +18,6 @@ T = TypeVar("T")
 
 PARALLEL_SHARDS = 4
 """Large ones are fetched in parallel ranges already; more would only delay the one that is needed first."""
-
-
 SHARDS_AHEAD = 64
 """Shards that are asked for ahead, besides those of the blocks in use: more cost time, and are asked for soon enough."""
 SCANNED = 1 << 17

@@ -4,88 +4,18 @@ import itertools
 import posixpath
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from ... import storage
 from ...errors import JobError
-from ...storage.disk import FileInfo
 from ...storage.file_list import FileColumns, FileMap
-from ..files.place import image_uri, images_below
+from ..files.place import images_below
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .instances import MAX_ID, Instances, read_instances
-from .item import Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
+from .item import ColumnItems, RawSource, bends, left_aside, note, problem_record, unreadable
 from .objects import UNUSABLE, Objects, Problem
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CocoItem(Item):
-    """An image file, and the position of its objects in the columns."""
-
-    siblings: "CocoItems"
-    index: int
-    is_file: ClassVar[bool] = True
-
-    def fetch(self) -> Raw:
-        """Read the file."""
-        return Raw(storage.read_bytes(image_uri(self.siblings.images_uri, self.file_name)),
-                   self.siblings.objects_of(self.index), declared_hw=self.siblings.declared_hw(self.index))
-
-    def labels(self) -> np.ndarray:
-        """Of the objects in the columns."""
-        return self.siblings.objects_of(self.index).labels
-
-    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
-        """The objects in the columns."""
-        return self.siblings.objects_of(self.index), self.siblings.declared_hw(self.index), False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CocoItems(Sequence[CocoItem]):
-    """Images of a split, with all their objects in shared columns; a slice holds only its own objects."""
-
-    images_uri: str
-    image_ids: np.ndarray
-    files: Sequence[FileInfo]
-    sizes_hw: np.ndarray
-    """(images, 2) as declared, 0 where they are not."""
-    objects: Objects
-    ends: np.ndarray
-    """(images + 1, 3) where each image's objects end (`Objects.ends`), counted from those of the first image."""
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int | slice) -> "CocoItem | CocoItems":
-        if isinstance(index, slice):
-            first, last, _ = index.indices(len(self))
-            return CocoItems(self.images_uri, self.image_ids[first:last], self.files[first:last],
-                             self.sizes_hw[first:last], self.objects.cut(self.ends[first], self.ends[last]),
-                             self.ends[first:last + 1] - self.ends[first])
-        file = self.files[index]
-        return CocoItem(image_id=int(self.image_ids[index]), file_name=file.path, num_bytes=file.num_bytes,
-                        mark=file.mark, siblings=self, index=index)
-
-    def take(self, chosen: np.ndarray) -> "CocoItems":
-        """The images at the positions `chosen`, in that order, with copies of their objects."""
-        first, last = self.ends[chosen, 0], self.ends[chosen + 1, 0]
-        counts = last - first
-        positions = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        objects, files = self.objects.take(positions), FileColumns(self.files[index] for index in chosen.tolist())
-        return CocoItems(self.images_uri, self.image_ids[chosen], files, self.sizes_hw[chosen], objects,
-                         objects.ends(counts))
-
-    def objects_of(self, index: int) -> Objects:
-        """The objects of one image."""
-        return self.objects.cut(self.ends[index], self.ends[index + 1])
-
-    def declared_hw(self, index: int) -> tuple[int, int] | None:
-        """Height and width of an image by the annotation file, if it tells."""
-        height, width = self.sizes_hw[index].tolist()
-        return (height, width) if height else None
 
 
 def read(spec) -> RawSource:
@@ -161,7 +91,7 @@ def _unused(below: dict[str, tuple[FileMap, bytearray]]) -> set[str]:
 
 
 def _read_split(split: str, images_uri: str, present: FileMap, used: bytearray, instances: Instances,
-                class_ids: tuple[int, ...]) -> tuple[CocoItems, list[dict], list[int]]:
+                class_ids: tuple[int, ...]) -> tuple[ColumnItems, list[dict], list[int]]:
     """The items, records of what is not in them, and the codes of the items' ids; files that are named get `used`."""
     resolver = Resolver(present, images_uri, IMAGE_SUFFIXES)
     objects, problems = _objects(split, instances, class_ids)
@@ -196,7 +126,7 @@ def _read_split(split: str, images_uri: str, present: FileMap, used: bytearray, 
     problems += [*bends(split, resolver), *(note(split, what, count, images_uri) for what, count
                                             in instances.notes.items())]
     image_ids = np.array(_numbered(codes.tolist()), np.int64)
-    items = CocoItems(images_uri, image_ids, files, sizes_hw, objects, ends)
+    items = ColumnItems(images_uri, image_ids, files, sizes_hw, objects, ends)
     return items, problems, list(rows)
 
 

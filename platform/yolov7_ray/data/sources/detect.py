@@ -13,11 +13,13 @@ from ...errors import JobError
 from ...storage.file_list import FileMap
 from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
+from ..files.split_names import split_on_path
 from ..files.suffixes import IMAGE_SUFFIXES
 from .annotation_tools import cvat, kitti, labelme, labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
 from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
-from .yolo_folder import SPLITS, YoloFolder, label_candidates
+from .tables.splits import by_split
+from .yolo_folder import YoloFolder, label_candidates
 
 _COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
 _CATEGORIES = re.compile(r'^\s*\{.*"categories"\s*:\s*\[', re.DOTALL)
@@ -57,8 +59,18 @@ def detected(spec: AutoSource) -> Source:
                        f"set source.format to {' or '.join(found)}")
     [(name, evidence)] = found.items()
     if section := FORMATS[name].section:
-        return section(spec, listing, evidence)
-    return TypeAdapter(Source).validate_python({"format": name, "uri": spec.uri, "classes": spec.classes})
+        return _told(section(spec, listing, evidence), spec)
+    return _told(TypeAdapter(Source).validate_python({"format": name, "uri": spec.uri, "classes": spec.classes}), spec)
+
+
+def _told(section: Source, spec: AutoSource) -> Source:
+    """The section with what the job tells of its boxes; JobError where the format itself says that."""
+    told = {key: value for key in ("box", "coordinates") if (value := getattr(spec, key)) is not None}
+    for key in told:
+        if key not in type(section).model_fields:
+            raise JobError(f"source.{key}", f"{spec.uri} is read as {section.format}, which says that itself",
+                           "leave it out")
+    return section.model_copy(update=told)
 
 
 # --- COCO -----------------------------------------------------------------------------------------------
@@ -78,25 +90,10 @@ def _coco_files(listing: Listing) -> dict[str, str]:
 
 
 def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, str]) -> CocoSource:
-    chosen: dict[str, str] = {}
-    for path in annotations:
-        split = _split_of(path)
-        if split in chosen:
-            raise JobError("source.splits", f"{chosen[split]} and {path} may both be split '{split}'",
-                           "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
-        chosen[split] = path
+    chosen = by_split(annotations, "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
     splits = {split: CocoSplit(images=_images_of(split, path, annotations[path], listing.files), annotations=path)
               for split, path in chosen.items()}
     return CocoSource(format="coco", uri=spec.uri, splits=splits)
-
-
-def _split_of(path: str) -> str:
-    """The split by the words in a file's name, else in its directory's; train where there are none."""
-    for part in reversed(path.lower().split("/")):
-        found = [split for split, words in SPLITS.items() if any(word in part for word in words)]
-        if len(found) == 1:
-            return found[0]
-    return "train"
 
 
 def _images_of(split: str, path: str, name: str, files: FileMap) -> str:
@@ -105,8 +102,7 @@ def _images_of(split: str, path: str, name: str, files: FileMap) -> str:
     directories = {image.rpartition("/")[0] for image in images}
     beside, stem = path.rpartition("/")[0], path.rpartition("/")[2].rpartition(".")[0]
     called = [directory for directory in sorted(directories, key=len) if directory
-              and (_split_of(directory) == split and any(word in directory.lower() for word in SPLITS[split])
-                   or directory.rpartition("/")[2] in stem)]
+              and (split_on_path(directory) == split or directory.rpartition("/")[2] in stem)]
     for directory in (*called, beside, "images", "."):
         inside = images.below(directory.strip("."))
         try:

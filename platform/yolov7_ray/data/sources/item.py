@@ -3,7 +3,7 @@
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from ... import storage
 from ...errors import Corrupt, NotFound
 from ...storage.disk import Denied
+from ...storage.file_list import FileColumns
+from ..files.place import image_uri
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from .objects import Objects, Problem
@@ -59,7 +61,8 @@ class Item:
 
     def labels(self) -> np.ndarray | None:
         """Class of each object, negative if unusable, told without reading the image; None: it cannot be told."""
-        return None
+        known = self.known()
+        return known and known[0].labels
 
     def known(self) -> tuple[Objects, tuple[int, int] | None, bool] | None:
         """Objects, declared size and whether they are relative; None: they are read with the image, and `mark` covers
@@ -81,13 +84,66 @@ class FileItem(Item):
         """Read the file."""
         return Raw(storage.read_bytes(self.uri), self.objects, self.relative, self.declared_hw)
 
-    def labels(self) -> np.ndarray:
-        """Of the objects that are known already."""
-        return self.objects.labels
-
     def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
         """The objects as they are."""
         return self.objects, self.declared_hw, self.relative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnItem(Item):
+    """An image file, and the position of its objects in the columns."""
+
+    siblings: "ColumnItems"
+    index: int
+    is_file: ClassVar[bool] = True
+
+    def fetch(self) -> Raw:
+        """Read the file."""
+        objects, declared_hw, relative = self.known()
+        return Raw(storage.read_bytes(image_uri(self.siblings.images_uri, self.file_name)), objects, relative, declared_hw)
+
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects in the columns."""
+        siblings, index = self.siblings, self.index
+        height, width = siblings.sizes_hw[index].tolist()
+        return (siblings.objects.cut(siblings.ends[index], siblings.ends[index + 1]),
+                (height, width) if height and width else None, siblings.relative)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColumnItems(Sequence[ColumnItem]):
+    """Image files of a split, with all their objects in shared columns; a slice holds only its own objects."""
+
+    images_uri: str
+    image_ids: np.ndarray
+    files: FileColumns
+    sizes_hw: np.ndarray
+    """(images, 2) as declared, 0 where they are not."""
+    objects: Objects
+    ends: np.ndarray
+    """(images + 1, 3) where each image's objects end (`Objects.ends`), counted from those of the first image."""
+    relative: bool = False
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int | slice) -> "ColumnItem | ColumnItems":
+        if isinstance(index, slice):
+            first, last, _ = index.indices(len(self))
+            return replace(self, image_ids=self.image_ids[first:last], files=self.files[first:last],
+                           sizes_hw=self.sizes_hw[first:last],
+                           objects=self.objects.cut(self.ends[first], self.ends[last]),
+                           ends=self.ends[first:last + 1] - self.ends[first])
+        index = range(len(self))[index]
+        file = self.files[index]
+        return ColumnItem(image_id=int(self.image_ids[index]), file_name=file.path, num_bytes=file.num_bytes,
+                          mark=file.mark, siblings=self, index=index)
+
+    def take(self, chosen: np.ndarray) -> "ColumnItems":
+        """The images at the positions `chosen`, in that order, with copies of their objects."""
+        objects, counts = self.objects.take_groups(self.ends, chosen)
+        return replace(self, image_ids=self.image_ids[chosen], files=self.files.take(chosen.tolist()),
+                       sizes_hw=self.sizes_hw[chosen], objects=objects, ends=objects.ends(counts))
 
 
 def fetched(item: Item) -> Raw:

@@ -106,6 +106,11 @@ class Objects:
                        self.num_rings[objects], self.ring_lengths[rings], self.xy[coordinates],
                        self._problems_of(labels, range(objects.start, objects.stop)))
 
+    def take_groups(self, ends: np.ndarray, chosen: np.ndarray) -> tuple["Objects", np.ndarray]:
+        """The objects of the groups `chosen`, in that order, copied, and their counts; `ends` as of `ends`."""
+        counts = ends[chosen + 1, 0] - ends[chosen, 0]
+        return self.take(_ranges(ends[chosen, 0], counts)), counts
+
     def ends(self, counts: np.ndarray) -> np.ndarray:
         """(len(counts) + 1, 3) where groups of so many objects end, in objects, rings and coordinates; 0 first."""
         objects = np.concatenate([[0], np.cumsum(counts)])

@@ -65,22 +65,23 @@ def _of_file(spec: Source, file: str, lists: dict[str, FileList]) -> Source:
     if spec.splits and "splits" in spec.model_fields_set:
         raise JobError("source.splits", f"source.uri names the file {file}, whose splits are read",
                        "leave source.splits out, or give the folder")
-    asked, where, classes = spec.format, storage.join(spec.uri, file), getattr(spec, "classes", None)
+    given, asked, where = spec, spec.format, storage.join(spec.uri, file)
+    told = {key: getattr(spec, key, None) for key in ("classes", "box", "coordinates")}
     if file.lower().endswith(SETTINGS):
         root = settings_root(where, str(read_settings(where).get("path") or ""))
-        spec = YoloSource(format="yolo", uri=root, classes=classes, settings=where)
+        spec = YoloSource(format="yolo", uri=root, classes=told["classes"], settings=where)
     else:
         uri, listed = only_file(spec.uri, file)
         lists[uri] = listed
         try:
-            spec = detected(AutoSource(format="auto", uri=uri, classes=classes))
+            spec = detected(AutoSource(format="auto", uri=uri, **told))
         except JobError as error:
             if error.where != "source.uri":
                 raise
             raise JobError("source.uri", f"{where} holds no annotations of a known format", error.remedy) from None
     if asked not in ("auto", spec.format):
         raise JobError("source.format", f"{where} is read as {spec.format}, not as {asked}", "set it to auto")
-    return spec
+    return spec if asked in ("auto", "yolo") else given.model_copy(update={"uri": spec.uri, "splits": spec.splits})
 
 
 def opened(spec: Source) -> tuple[Source, RawSource]:

@@ -7,6 +7,8 @@ from pydantic import Field
 from ...jobs.spec import ImageSize, Name, Part, Positive, Seed
 from ...jobs.spec import RawURI as URI
 
+Box = Literal["xywh", "xyxy"]
+Unit = Literal["pixels", "fractions"]
 SHAPE_CLASSES = ("circle", "square", "triangle", "star")
 
 
@@ -25,6 +27,10 @@ class AutoSource(_Source):
     """As found; set the format to name them yourself."""
     classes: list[str] | None = None
     """Class names in index order, for formats whose files do not tell."""
+    box: Box | None = None
+    """For Parquet, Hugging Face and WebDataset: [x, y, width, height] or [x1, y1, x2, y2], where no name tells."""
+    coordinates: Unit | None = None
+    """For tables: unit of the boxes, where they may be of either."""
 
 
 class BackgroundSource(_Source):
@@ -71,79 +77,65 @@ class YoloSource(_Source):
     """The data.yaml that counts; default: the one under uri, if there is one."""
 
 
-class VocSource(_Source):
+class _FolderSource(_Source):
+    """Images and their annotations below one root."""
+
+    uri: URI
+    """Root of the data."""
+    splits: dict[Name, str] | None = None
+    """Split name -> list of images, table, annotation file or directory, relative to uri; default: as found."""
+    classes: list[str] | None = None
+    """Class names in index order; default: in the order that a list of them has, else all that occur, sorted."""
+
+
+class VocSource(_FolderSource):
     """Pascal VOC XML: JPEGImages/, Annotations/, ImageSets/Main/SPLIT.txt; or images and XML in one directory."""
 
     format: Literal["voc"]
-    uri: URI
-    """Root of the data."""
-    splits: dict[Name, str] | None = None
-    """Split name -> list of images, or directory of XML files, relative to uri; default: as found."""
-    classes: list[str] | None = None
-    """Class names in index order; default: all that occur, sorted."""
 
 
-class _ToolSource(_Source):
-    """Annotations of a tool, beside the images or wherever they say."""
-
-    uri: URI
-    """Root of the data."""
-    splits: dict[Name, str] | None = None
-    """Split name -> directory, or annotation file, relative to uri; default: as found."""
-    classes: list[str] | None = None
-    """Class names in index order; default: all that occur, sorted (CVAT: the labels of the task, in their order)."""
-
-
-class CvatSource(_ToolSource):
+class CvatSource(_FolderSource):
     """CVAT for images 1.1: annotations.xml beside images/."""
 
     format: Literal["cvat"]
 
 
-class KittiSource(_ToolSource):
+class KittiSource(_FolderSource):
     """KITTI object detection: label_2/ beside image_2/, or labels/ beside images/."""
 
     format: Literal["kitti"]
 
 
-class LabelmeSource(_ToolSource):
+class LabelmeSource(_FolderSource):
     """LabelMe: a JSON file for each image, beside it."""
 
     format: Literal["labelme"]
 
 
-class LabelStudioSource(_ToolSource):
+class LabelStudioSource(_FolderSource):
     """Label Studio: an export as JSON or JSON_MIN, and the images of its tasks."""
 
     format: Literal["labelstudio"]
 
 
-class _TableSource(_Source):
-    """Tables of boxes, and images below the same root."""
-
-    uri: URI
-    """Root of the data."""
-    splits: dict[Name, str] | None = None
-    """Split name -> table, relative to uri; default: as found."""
-    classes: list[str] | None = None
-    """Class names in index order; default: all that occur, sorted (CSV: or those of the class file)."""
-
-
-class CsvSource(_TableSource):
-    """CSV of boxes: image, class, xmin, ymin, xmax, ymax; or bbox [x, y, width, height]."""
-
-    format: Literal["csv"]
-    coordinates: Literal["pixels", "fractions"] | None = None
-    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
-
-
-class OpenImagesSource(_TableSource):
+class OpenImagesSource(_FolderSource):
     """OpenImages CSV of boxes, with class-descriptions*.csv."""
 
     format: Literal["openimages"]
 
 
-class _RecordSource(_TableSource):
+class _UnitSource(_FolderSource):
+    coordinates: Unit | None = None
+    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
+
+
+class CsvSource(_UnitSource):
+    """CSV of boxes: image, class, xmin, ymin, xmax, ymax; or bbox [x, y, width, height]."""
+
+    format: Literal["csv"]
+
+
+class _RecordSource(_UnitSource):
     """Records of images with nested objects."""
 
     splits: dict[Name, str] | None = None
@@ -156,10 +148,8 @@ class _RecordSource(_TableSource):
     """Column or key of boxes; default: as found."""
     labels: str | None = None
     """Column or key of classes, names or numbers; default: as found."""
-    box: Literal["xywh", "xyxy"] | None = None
+    box: Box | None = None
     """[x, y, width, height] or [x1, y1, x2, y2]; default: by the name of the boxes, where that tells."""
-    coordinates: Literal["pixels", "fractions"] | None = None
-    """Unit of the boxes; default: pixels, unless all are within 0 to 1, which is an error."""
 
 
 class HuggingFaceSource(_RecordSource):
@@ -194,6 +184,6 @@ class ShapesSource(_Source):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource, LabelmeSource,
-                         LabelStudioSource, OpenImagesSource, ParquetSource, YoloSource, VocSource, WebDatasetSource,
-                         ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource,
+                         LabelmeSource, LabelStudioSource, OpenImagesSource, ParquetSource, YoloSource, VocSource,
+                         WebDatasetSource, ShapesSource], Field(discriminator="format")]

@@ -16,6 +16,7 @@ from ...errors import JobError
 from ...storage.disk import FileInfo
 from ...storage.file_list import FileMap
 from ..files.resolver import Resolver
+from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, decode_xml, read_text
 from .item import UNDECODABLE, FileItem, RawSource, bends, left_aside, note, problem_record, unreadable
@@ -25,7 +26,6 @@ from .voc_xml import Parsed, parse
 PARALLEL_READS = 16
 _CLASS_FLAG = re.compile(r"\s+-?[01]$")
 """What follows the name in VOC's lists of one class."""
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def read(spec) -> RawSource:
@@ -66,7 +66,7 @@ class _Folder:
                  if path.endswith(".txt") and "ImageSets/" in path}
         directories = {path.split("/")[0]: path.split("/")[0] for path in self.files if "/" in path}
         for known in (lists, directories):
-            found = {split: known[word] for split, words in _SPLITS.items() for word in words if word in known}
+            found = {split: known[word] for split, words in SPLITS.items() for word in reversed(words) if word in known}
             if found or known is lists and "trainval" in known:
                 return found or {"train": known["trainval"]}
         return {"train": "."}

@@ -17,11 +17,12 @@ from ...errors import JobError
 from ...storage.disk import FileInfo
 from ...storage.file_list import FileColumns, FileMap
 from ..files.resolver import Resolver, plain_parts
+from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
 from .item import UNDECODABLE, UNREADABLE, Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
 from .objects import Annotation, Objects, Problem
-from .yolo_folder import NAME_FILES, SPLITS, YoloFolder, label_candidates
+from .yolo_folder import NAME_FILES, YoloFolder, label_candidates
 
 PARALLEL_READS = 16
 CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
@@ -81,6 +82,7 @@ class YoloItems(Sequence[YoloItem]):
             return replace(self, image_ids=self.image_ids[index], images=self.images[index], labels=self.labels[index])
         image, label = self.images[index], self.labels[index]
         mark = f"{label.mark} {label.num_bytes}" if label.path else "None None"
+        mark += f" {self.num_keypoint_values}" if self.num_keypoint_values else ""
         return YoloItem(image_id=int(self.image_ids[index]), file_name=image.path, num_bytes=image.num_bytes,
                         mark=f"{image.mark} {mark}", uri=storage.join(self.folder, image.path),
                         labels_uri=self.labels_uri(label.path), num_classes=self.num_classes,
@@ -88,8 +90,9 @@ class YoloItems(Sequence[YoloItem]):
 
     def take(self, chosen: np.ndarray) -> "YoloItems":
         """The images at the positions `chosen`, in that order, with their ids."""
-        images, labels = (FileColumns(files[row] for row in chosen.tolist()) for files in (self.images, self.labels))
-        return replace(self, image_ids=np.asarray(self.image_ids)[chosen], images=images, labels=labels)
+        rows = chosen.tolist()
+        return replace(self, image_ids=np.asarray(self.image_ids)[chosen], images=self.images.take(rows),
+                       labels=self.labels.take(rows))
 
     def labels_uri(self, path: str) -> str | None:
         """Where a label file lies; None without a path."""

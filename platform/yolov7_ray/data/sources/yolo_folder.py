@@ -12,12 +12,11 @@ from ...errors import JobError
 from ...storage.disk import FileInfo
 from ...storage.file_list import FileMap
 from ..files.resolver import Resolver, plain_parts
+from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
 
 NAME_FILES = ("obj.names", "classes.txt", "labels/classes.txt", "data/obj.names")
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Split -> how people call its directory or list."""
 _SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from .... import storage
 from ....errors import JobError
 from ...files.listing import Listing
+from ...files.split_names import split_within
 from ..item import RawSource
 from ..outline import enclosing_ellipse
-from .entries import Entry, each_file
+from .entries import Entry, each_file, stem_of
 from .raw_source import source_of
 from .regions import WITHOUT_AREA, Regions
-from .splits import split_in_name
 
 _ROOT = re.compile(r"^\s*(<!--.*?-->\s*)*<annotations[\s>]", re.DOTALL)
 _CUBOID = ("tl1", "bl1", "tr1", "br1", "tl2", "bl2", "tr2", "br2")
@@ -83,7 +83,7 @@ def _entry(path: str, image: ElementTree.Element) -> Entry:
     except ValueError:
         height = width = 0
     return Entry(path=path, names=[name, *([f"{subset}/{name}", f"images/{subset}/{name}"] if subset else [])],
-                 objects=regions.objects, notes=regions.notes, subset=subset or split_in_name(path),
+                 objects=regions.objects, notes=regions.notes, subset=subset or (split_within(stem_of(path)) or ""),
                  declared_hw=(height, width) if height > 0 and width > 0 else None,
                  image_id=int(image.get("id", "")) if image.get("id", "").isdecimal() else None,
                  mark=storage.digest(ElementTree.tostring(image))[:16])

@@ -46,6 +46,10 @@ class EmbeddedItem(Item):
             return Raw(b"", self.objects, problem=problem)
         return Raw(image, self.objects, declared_hw=self.declared_hw)
 
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
+        """The objects as they are."""
+        return self.objects, self.declared_hw, False
+
 
 def evidence(listing: Listing) -> list[str]:
     """LabelMe's JSON files."""

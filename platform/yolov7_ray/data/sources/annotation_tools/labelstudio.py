@@ -15,13 +15,13 @@ from .... import storage
 from ....errors import JobError
 from ...files.listing import Listing
 from ...files.resolver import plain_parts
+from ...files.split_names import split_within
 from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..item import RawSource
-from .entries import Entry, each_file
+from .entries import Entry, each_file, stem_of
 from .labelstudio_regions import ASIDE, add_region, labels_of, value_of
 from .raw_source import source_of
 from .regions import Regions
-from .splits import split_in_name
 
 SEVERAL = "several annotations of a task: that of the ground truth, else the first, taken"
 CANCELLED = "annotation that was cancelled, left aside"
@@ -65,7 +65,7 @@ def _entry(path: str, task: dict, aside: str) -> Entry:
     regions = Regions()
     results = _results(task, regions.notes)
     names, beside = _names(task)
-    common = dict(path=path, names=names, beside=beside, subset=split_in_name(path))
+    common = dict(path=path, names=names, beside=beside, subset=split_within(stem_of(path)) or "")
     if aside or results is None:
         return Entry(aside=aside or SKIPPED, **common)
     sizes = ((result.get("original_height"), result.get("original_width")) for result in results)

@@ -11,10 +11,10 @@ from .... import storage
 from ....errors import JobError
 from ....storage.disk import FileInfo
 from ...files.listing import Listing
+from ...files.split_names import in_order
 from ...files.suffixes import OTHER_PICTURES
 from ..item import FileItem, Item, RawSource, note, problem_record, unreadable
 from ..objects import Annotation, Objects, Problem
-from ..yolo_folder import SPLITS
 from .entries import EVERY_CLASS, Entry, Named
 from .pictures import Pictures
 from .splits import split_of
@@ -56,7 +56,7 @@ def source_of(spec, listing: Listing, entries: Iterable[Entry], classes: Sequenc
     for name, reason, example in aside:
         if name in splits or not spec.splits:
             splits.get(name, next(iter(splits.values()))).note(reason, example)
-    splits = {name: splits[name] for name in sorted(splits, key=[*SPLITS, *splits].index)}
+    splits = {name: splits[name] for name in in_order(splits)}
     names = list(spec.classes or dict.fromkeys([*classes, *sorted(_class_names(splits.values()))]))
     if not names:
         raise JobError(spec.uri, f"no object is left: {_reason(splits.values())}", "mend the source")

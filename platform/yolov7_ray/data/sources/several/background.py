@@ -2,11 +2,11 @@
 
 from .... import storage
 from ....errors import JobError
+from ...files.split_names import in_order
 from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..annotation_tools.splits import split_of
 from ..item import FileItem, RawSource, left_aside, problem_record, unreadable
 from ..objects import Objects
-from ..yolo_folder import SPLITS
 
 NOTHING = Objects.of([])
 
@@ -27,5 +27,4 @@ def read(spec) -> RawSource:
     if not items:
         raise JobError("source.uri", f"there are no images at {spec.uri}", "set it to a folder of images")
     problems.setdefault(next(iter(items)), []).extend(left_aside(others))
-    order = sorted(items, key=[*SPLITS, *sorted(items)].index)
-    return RawSource((), (), {split: items[split] for split in order}, problems)
+    return RawSource((), (), {split: items[split] for split in in_order(sorted(items))}, problems)

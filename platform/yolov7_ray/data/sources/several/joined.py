@@ -15,7 +15,7 @@ import numpy as np
 
 from ....errors import JobError
 from ..item import Item, Raw, RawSource, note
-from ..objects import UNUSABLE
+from ..objects import UNUSABLE, Objects
 
 BLOCK = 1 << 40
 """Image ids of one source; with 8,192 sources all are still exact in JSON."""
@@ -40,6 +40,16 @@ class PartItem(Item):
         """Those of the image, renumbered."""
         labels = self.item.labels()
         return None if labels is None else self._joined(labels)
+
+    @property
+    def is_file(self) -> bool:
+        """As of the image itself."""
+        return self.item.is_file
+
+    def known(self) -> tuple[Objects, tuple[int, int] | None, bool] | None:
+        """What is known of the image, with its labels renumbered."""
+        found = self.item.known()
+        return found and (replace(found[0], labels=self._joined(found[0].labels)), *found[1:])
 
     def _joined(self, labels: np.ndarray) -> np.ndarray:
         return labels if self.label_of is None else self.label_of[labels]

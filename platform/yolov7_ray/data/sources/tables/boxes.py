@@ -12,10 +12,10 @@ import numpy as np
 
 from .... import storage
 from ....errors import JobError
-from ....storage.disk import FileInfo
+from ....storage.file_list import FileColumns
 from ...files.resolver import Resolver
 from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
-from ..item import LISTED, FileItem, RawSource, bends, left_aside, note, problem_record
+from ..item import ColumnItems, RawSource, bends, left_aside, note, problem_record, unreadable
 from ..objects import UNUSABLE, Objects, Problem
 
 REVERSED = "reversed corners of a box put in order"
@@ -92,6 +92,10 @@ class Boxes:
             raise JobError(where, "all its coordinates are within 0 to 1: fractions of the image, or pixels of tiny "
                                   "boxes", "set source.coordinates to fractions or pixels")
 
+    def counts(self) -> np.ndarray:
+        """(images,) objects and problems of each image."""
+        return np.bincount(np.array(self._image, np.int64), minlength=len(self.names))
+
     def coordinates(self) -> np.ndarray:
         """(n, 4) boxes of the objects."""
         return np.array(self._xyxy).reshape(-1, 4)[np.array(self._label) != UNUSABLE]
@@ -117,27 +121,15 @@ class Boxes:
         return columns.take(order), np.bincount(image[order], minlength=int(target.max(initial=-1)) + 1)
 
 
-class _Items(Sequence):
-    """The items of a split, made on access."""
-
-    def __init__(self, uri: str, images: list[FileInfo], boxes: Boxes, target: np.ndarray, digest: str):
-        self.uri, self.images, self.relative, self.digest = uri, images, boxes.relative, digest
-        self.objects, counts = boxes.objects(target)
-        self.ends = self.objects.ends(np.concatenate([counts, np.zeros(len(images) - len(counts), np.int64)]))
-        self.sizes = {int(target[number]): size for number, size in boxes.sizes.items() if target[number] >= 0}
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        image = self.images[index]
-        return FileItem(image_id=index, file_name=image.path, num_bytes=image.num_bytes, mark=image.mark + self.digest,
-                        uri=storage.join(self.uri, image.path), relative=self.relative,
-                        declared_hw=self.sizes.get(index),
-                        objects=self.objects.cut(self.ends[index], self.ends[index + 1]))
+def _items(uri: str, images: FileColumns, boxes: Boxes, target: np.ndarray) -> ColumnItems:
+    """The images, and the boxes of those that `target` has for each name."""
+    objects, counts = boxes.objects(target)
+    sizes_hw = np.zeros((len(images), 2), np.int64)
+    for number, size_hw in boxes.sizes.items():
+        if target[number] >= 0:
+            sizes_hw[target[number]] = size_hw
+    ends = objects.ends(np.append(counts, np.zeros(len(images) - len(counts), np.int64)))
+    return ColumnItems(uri, np.arange(len(images)), images, sizes_hw, objects, ends, boxes.relative)
 
 
 class Folder:
@@ -145,37 +137,34 @@ class Folder:
 
     def __init__(self, uri: str):
         self.uri = uri
-        self.files = {info.path: info for info in storage.list_files(uri)}
-        self.images = {path: info for path, info in sorted(self.files.items())
-                       if path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)}
+        files = storage.list_files(uri).by_path
+        self.images = files.where(lambda path: path.lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES))
         if not self.images:
             raise JobError(uri, "there are no images here", "check source.uri")
 
     def resolver(self, table: str) -> Resolver:
         """The images below the table's own directory, where there are any; else all."""
         prefix = table.rpartition("/")[0] + "/"
-        inside = {path: info for path, info in self.images.items() if path.startswith(prefix)}
+        inside = self.images.where(lambda path: path.startswith(prefix)) if prefix != "/" else self.images
         return Resolver(inside or self.images, self.uri, IMAGE_SUFFIXES + OTHER_PICTURES)
 
 
-def joined(folder: Folder, classes: Sequence[str], tables: dict[str, tuple[str, Boxes, str]],
-           names_have_suffix: bool = True, inputs: Sequence[str] = ()) -> RawSource:
-    """The source of all splits: split -> path of the table, its boxes, digest of its text.
-
-    `inputs` are digests of other files that were read.
-    """
+def joined(folder: Folder, classes: Sequence[str], tables: dict[str, tuple[str, Boxes]], inputs: Sequence[str],
+           names_have_suffix: bool = True) -> RawSource:
+    """The source of all splits: split -> path of the table, and its boxes; `inputs` are digests of what was read."""
     splits, problems, used = {}, {}, set()
     directories = defaultdict(Counter)
-    for split, (table, boxes, digest) in tables.items():
-        resolver, images, records, known = folder.resolver(table), [], [], {}
+    for split, (table, boxes) in tables.items():
+        resolver, images, records, known = folder.resolver(table), FileColumns(), [], {}
+        counts = boxes.counts()
         target = np.full(len(boxes.names), -1, np.int64)
         for name, number in boxes.names.items():
             found = resolver.find(_beside(folder, table, name))
             if found is None:
-                records.append(problem_record(split, Problem("missing image file", f"no image {name}", True), name))
+                missing = Problem("missing image file", f"no image {name}", True, num_objects=int(counts[number]))
+                records.append(problem_record(split, missing, name))
             elif found.path.lower().endswith(OTHER_PICTURES):
-                records.append(problem_record(split, Problem(LISTED, f"{found.path}: convert it to JPEG or PNG", True),
-                                              found.path))
+                records.append(problem_record(split, unreadable(found.path, int(counts[number])), found.path))
             else:
                 if found.path not in known:
                     known[found.path] = len(images)
@@ -192,7 +181,7 @@ def joined(folder: Folder, classes: Sequence[str], tables: dict[str, tuple[str, 
             del resolver.bent["no extension"]
         records += [note(split, reason, count, example) for reason, (count, example) in boxes.notes.items()]
         problems[split] = records + bends(split, resolver)
-        splits[split] = _Items(folder.uri, images, boxes, target, digest)
+        splits[split] = _items(folder.uri, images, boxes, target)
     aside = []
     for path in sorted(folder.images.keys() - used):
         if near := directories.get(path.rpartition("/")[0]):
@@ -201,9 +190,6 @@ def joined(folder: Folder, classes: Sequence[str], tables: dict[str, tuple[str, 
         else:
             aside.append(path)
     problems[next(iter(problems))] += left_aside(aside)
-    lost = [record for records in problems.values() for record in records if record["dropped"]]
-    if lost and not any(map(len, splits.values())):
-        raise JobError(folder.uri, f"no image is left: {lost[0]['reason']} ({lost[0]['detail']})", "mend the source")
     return RawSource(tuple(classes), tuple(range(len(classes))), splits, problems, tuple(inputs))
 
 

@@ -6,26 +6,21 @@ or x1 y1 x2 y2, or `bbox` with [x, y, width, height]. Without one the row is pat
 marks an image as background. Classes: source.classes, else the class file (name,index), else sorted by name.
 """
 
-import json
-import math
 from dataclasses import dataclass
 
 from .... import storage
 from ....errors import JobError
 from ...files.listing import Listing
 from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
-from ...files.text import decode, read_bytes
 from ..item import RawSource
 from ..objects import Problem
 from .boxes import Boxes, Folder, joined
-from .delimited import first_cells, is_open_images, plain, rows
+from .delimited import SUFFIXES, corners, first_cells, is_open_images, plain, read_table, rows
 from .splits import by_split
 
-SUFFIXES = (".csv", ".tsv")
 _IMAGE = ("filename", "image", "imageid", "imagename", "imagepath", "imagefile", "file", "filepath", "path", "img")
 _CLASS = ("class", "label", "classname", "labelname", "category", "categoryname")
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
-_EMPTY = ("", "nan", "[]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Columns:
 def columns_of(cells: list[str]) -> Columns | None:
     """The columns by the first row; None where it is no table of boxes, or no single reading of one."""
     if len(cells) == 6 and cells[0].lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES):
-        return Columns(0, (1, 2, 3, 4), 5, has_header=False) if _box(cells[1:5]) is not False else None
+        return Columns(0, (1, 2, 3, 4), 5, has_header=False) if corners(cells[1:5]) is not False else None
     names = [plain(cell) for cell in cells]
     images, labels = ([names.index(name) for name in known if name in names] for known in (_IMAGE, _CLASS))
     boxes = [tuple(map(names.index, corners)) for corners in _CORNERS if set(corners) <= set(names)]
@@ -70,25 +65,19 @@ def read(spec) -> RawSource:
         heads = [f"{path}: {', '.join(first_cells(listing.start(path)))}" for path in listing.probes(*SUFFIXES)]
         raise JobError("source.uri", f"no table of boxes is at {spec.uri} ({heads[0] if heads else 'no CSV file'})",
                        "name the columns filename, class, xmin, ymin, xmax, ymax")
-    texts = {split: _text(spec.uri, path) for split, path in splits.items()}
-    listed, class_file = _class_file(listing)
+    texts = {split: read_table(spec.uri, path) for split, path in splits.items()}
+    listed, class_files = _class_file(listing)
     names = spec.classes or listed or sorted({
         name for split, (text, _) in texts.items() for name in _labels(text, splits[split], spec)}, key=_natural)
-    tables = {split: (splits[split], _boxes(text, splits[split], list(names), spec), digest)
-              for split, (text, digest) in texts.items()}
-    return joined(folder, names, tables, inputs=[class_file] if class_file else [])
-
-
-def _text(uri: str, path: str) -> tuple[str, str]:
-    data = read_bytes(storage.join(uri, path))
-    return decode(data, path), storage.digest(data)[:16]
+    tables = {split: (splits[split], _boxes(text, splits[split], list(names), spec)) for split, (text, _) in texts.items()}
+    return joined(folder, names, tables, [*(digest for _, digest in texts.values()), *class_files])
 
 
 def _natural(name: str) -> tuple:
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
-def _class_file(listing: Listing) -> tuple[list[str], str]:
+def _class_file(listing: Listing) -> tuple[list[str], list[str]]:
     """Names of RetinaNet's class file, rows name,index that count from 0, and its digest; empty without one."""
     for path in listing.probes(*SUFFIXES):
         entries = [cells for _, cells in rows(listing.start(path))]
@@ -96,8 +85,8 @@ def _class_file(listing: Listing) -> tuple[list[str], str]:
             indices = {int(index): name for name, index in entries}
             if sorted(indices) == list(range(len(entries))):
                 names = [indices[index] for index in range(len(entries))]
-                return names, storage.digest("\n".join(names).encode())[:16]
-    return [], ""
+                return names, [storage.digest("\n".join(names).encode())[:16]]
+    return [], []
 
 
 def _table(text: str, path: str, spec):
@@ -132,7 +121,7 @@ def _boxes(text: str, path: str, names: list[str], spec) -> Boxes:
             boxes.tell("row without an image name", where)
             continue
         image = boxes.image(cells[columns.image], None if boxes.relative else _size(cells, columns.size))
-        box = _box([cells[position] for position in columns.box])
+        box = corners([cells[position] for position in columns.box])
         name = names[0] if columns.label is None else cells[columns.label]
         if box is None:
             continue
@@ -152,17 +141,3 @@ def _size(cells: list[str], size: tuple[int, int] | None) -> tuple[int, int] | N
     except (ValueError, IndexError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
-
-
-def _box(cells: list[str]) -> tuple[float, ...] | None | bool:
-    """Corners x1, y1, x2, y2; None if the cells are empty, False if they are no box."""
-    if all(cell.lower() in _EMPTY for cell in cells):
-        return None
-    try:
-        values = json.loads(cells[0]) if len(cells) == 1 else [float(cell) for cell in cells]
-        x1, y1, x2, y2 = (float(value) for value in values)
-    except (ValueError, TypeError):
-        return False
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        return False
-    return (x1, y1, x1 + x2, y1 + y2) if len(cells) == 1 else (x1, y1, x2, y2)

@@ -2,12 +2,25 @@
 
 import csv
 import io
+import json
+import math
 import re
 from collections.abc import Iterator
 
+from .... import storage
+from ...files.text import decode, read_bytes
+
+SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
 OPEN_IMAGES = ("imageid", "labelname", "xmin", "ymin", "xmax", "ymax")
 """Columns of OpenImages' boxes, beside IsGroupOf or Confidence."""
+_EMPTY = ("", "nan", "[]")
+
+
+def read_table(uri: str, path: str) -> tuple[str, str]:
+    """The text of a table, and its digest."""
+    data = read_bytes(storage.join(uri, path))
+    return decode(data, path), storage.digest(data)[:16]
 
 
 def delimiter_of(text: str) -> str:
@@ -42,3 +55,17 @@ def is_open_images(cells: list[str]) -> bool:
     """Whether this is the header of a table of boxes of OpenImages."""
     names = set(map(plain, cells))
     return set(OPEN_IMAGES) <= names and bool({"isgroupof", "confidence"} & names)
+
+
+def corners(cells: list[str]) -> tuple[float, ...] | None | bool:
+    """Corners x1, y1, x2, y2; None if the cells are empty, False if they are no box."""
+    if all(cell.lower() in _EMPTY for cell in cells):
+        return None
+    try:
+        values = json.loads(cells[0]) if len(cells) == 1 else [float(cell) for cell in cells]
+        x1, y1, x2, y2 = (float(value) for value in values)
+    except (ValueError, TypeError):
+        return False
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        return False
+    return (x1, y1, x1 + x2, y1 + y2) if len(cells) == 1 else (x1, y1, x2, y2)

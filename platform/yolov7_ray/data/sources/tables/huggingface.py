@@ -96,8 +96,7 @@ def _read_folder(spec, metadata: list[str], asked: Asked) -> RawSource:
     if missing := next((split for split in spec.splits or () if split not in tables), None):
         raise JobError(f"source.splits.{missing}", f"no row is of {spec.splits[missing]}", "check source.splits")
     where = metadata[0] if len(metadata) == 1 else ""
-    return joined(folder, names, {split: (where, boxes, storage.digest(repr(digests).encode())[:16])
-                                  for split, boxes in tables.items()})
+    return joined(folder, names, {split: (where, boxes) for split, boxes in tables.items()}, list(digests.values()))
 
 
 def _image(folder: Folder, path: str, name: str) -> str:

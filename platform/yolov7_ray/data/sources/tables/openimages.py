@@ -10,8 +10,7 @@ from ...files.listing import Listing
 from ..item import RawSource
 from ..objects import Problem
 from .boxes import Boxes, Folder, joined
-from .csv_boxes import SUFFIXES, _box, _text
-from .delimited import OPEN_IMAGES, first_cells, is_open_images, plain, rows
+from .delimited import OPEN_IMAGES, SUFFIXES, corners, first_cells, is_open_images, plain, read_table, rows
 from .splits import by_split
 
 
@@ -27,14 +26,14 @@ def read(spec) -> RawSource:
     if not splits:
         raise JobError("source.uri", f"no table of OpenImages' boxes is at {spec.uri}",
                        f"its header names {', '.join(OPEN_IMAGES)}, and IsGroupOf or Confidence")
-    texts = {split: _text(spec.uri, path) for split, path in splits.items()}
+    texts = {split: read_table(spec.uri, path) for split, path in splits.items()}
     described, digests = _descriptions(spec.uri, listing)
     occurring = {row["labelname"] for split, (text, _) in texts.items() for _, row in _rows(text, splits[split])}
     names = spec.classes or sorted({described.get(label, label) for label in occurring if label})
     label_of = {name: index for index, name in enumerate(names)}
-    tables = {split: (splits[split], _boxes(text, splits[split], described, label_of), digest)
-              for split, (text, digest) in texts.items()}
-    return joined(folder, names, tables, names_have_suffix=False, inputs=digests)
+    tables = {split: (splits[split], _boxes(text, splits[split], described, label_of))
+              for split, (text, _) in texts.items()}
+    return joined(folder, names, tables, [*(digest for _, digest in texts.values()), *digests], names_have_suffix=False)
 
 
 def _rows(text: str, path: str):
@@ -54,7 +53,7 @@ def _boxes(text: str, path: str, described: dict[str, str], label_of: dict[str, 
         if not row["imageid"]:
             boxes.tell("row without an image name", where)
             continue
-        image, box = boxes.image(row["imageid"]), _box([row[name] for name in OPEN_IMAGES[2:]])
+        image, box = boxes.image(row["imageid"]), corners([row[name] for name in OPEN_IMAGES[2:]])
         name = described.get(row["labelname"], row["labelname"])
         if box is None:
             continue
@@ -77,7 +76,7 @@ def _descriptions(uri: str, listing: Listing) -> tuple[dict[str, str], list[str]
     digests = []
     for path in listing.files:
         if "class-descriptions" in path.rpartition("/")[2] and path.lower().endswith(".csv"):
-            text, digest = _text(uri, path)
+            text, digest = read_table(uri, path)
             digests.append(digest)
             for _, cells in rows(text):
                 if len(cells) == 2 and plain(cells[0]) != "labelname":

@@ -86,10 +86,8 @@ def read_files(spec, listing: Listing, paths: list[str], asked: Asked) -> RawSou
     if column is not None:
         return source_of(names, {split: packing.items(RowItem, column) for split, packing in splits.items()},
                          splits.values(), aside)
-    marks = {split: storage.digest(repr([mark for _, mark in packing.files]).encode())[:16]
-             for split, packing in splits.items()}
-    return joined(Folder(spec.uri), names, {split: (files[split][0], packing.boxes, marks[split])
-                                            for split, packing in splits.items()})
+    return joined(Folder(spec.uri), names, {split: (files[split][0], packing.boxes) for split, packing in splits.items()},
+                  [mark for packing in splits.values() for _, mark in packing.files])
 
 
 class _Rows:

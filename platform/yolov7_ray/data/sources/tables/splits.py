@@ -5,35 +5,21 @@ import re
 from collections.abc import Iterable
 
 from ....errors import JobError
-from ..yolo_folder import SPLITS
+from ...files.split_names import in_order, split_on_path
 
 _NUMBERED = re.compile(r"(.+?)-\d{5}-of-\d{5}\b")
 """How Hugging Face calls the files of a split."""
 
 
-def split_of(path: str) -> str:
-    """train, val or test by a whole word of the path, the last part first; train where there is none."""
-    return named_split(path) or "train"
-
-
-def named_split(path: str) -> str | None:
-    """The split that a path names, None if it names none."""
-    for part in reversed(path.lower().split("/")):
-        words = re.split(r"[^a-z]+", part)
-        found = [split for split, names in SPLITS.items() if any(name in words for name in names)]
-        if len(found) == 1:
-            return found[0]
-    return None
-
-
-def by_split(paths: Iterable[str]) -> dict[str, str]:
-    """Split -> table; JobError where two may be the same."""
+def by_split(paths: Iterable[str], remedy: str = "name the table of each split: source.splits: {train: …, val: …}",
+             ) -> dict[str, str]:
+    """Split -> annotation file; JobError where two may be the same."""
     chosen: dict[str, str] = {}
     for path in paths:
-        split = split_of(path)
+        split = split_on_path(path) or "train"
         if split in chosen:
             raise JobError("source.splits", f"{chosen[split]} and {path} may both be split '{split}'",
-                           "name the table of each split: source.splits: {train: …, val: …}")
+                           remedy)
         chosen[split] = path
     return chosen
 
@@ -54,7 +40,7 @@ def shards_by_split(paths: Iterable[str], places: dict[str, str] | None) -> tupl
             found.setdefault(split, []).append(path)
     if empty := next((split for split, files in found.items() if not files), None):
         raise JobError(f"source.splits.{empty}", f"no file is at {places[empty]}", "check source.uri and source.splits")
-    return {split: found[split] for split in sorted(found, key=[*SPLITS, *found].index)}, aside
+    return {split: found[split] for split in in_order(found)}, aside
 
 
 def _is_at(path: str, place: str) -> bool:
@@ -63,8 +49,7 @@ def _is_at(path: str, place: str) -> bool:
 
 
 def _split_of_shard(path: str) -> str:
-    """As of `split_of`, but that NAME-00000-of-00002 without a known word is the split of that name."""
+    """The split that the path speaks of, else NAME of NAME-00000-of-00002, else train."""
     numbered = _NUMBERED.match(path.rpartition("/")[2])
-    if numbered and not named_split(path):
-        return re.sub(r"[^a-z0-9._-]+", "-", numbered[1].lower()).strip("-._") or "train"
-    return split_of(path)
+    own = re.sub(r"[^a-z0-9._-]+", "-", numbered[1].lower()).strip("-._") if numbered else ""
+    return split_on_path(path) or own or "train"

@@ -24,9 +24,10 @@ from .boxes import NOT_ANNOTATED
 from .records.json_records import Records, add, declared_hw, tells
 from .records.layout import Asked
 from .records.packed import PackedItem, Packing, source_of
-from .records.ranges import opened
 from .splits import shards_by_split
 
+BUFFER_BYTES = 1 << 20
+"""Read at a time of a shard in a store."""
 PARALLEL_SHARDS = 8
 FIRST_MEMBERS = 20
 """Members of a tar that are looked at to tell its format."""
@@ -173,7 +174,7 @@ def _record(where: str, name: str, content: bytes):
 def _members(where: str, info: FileInfo) -> Iterator[tuple[_Member, bytes]]:
     """The files in a tar, with the content of JSON; JobError if it is damaged, or ends too early."""
     try:
-        with opened(where, info.num_bytes) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with storage.in_ranges(where, info.num_bytes, BUFFER_BYTES) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for entry in tar:
                 tar.members.clear()  # it keeps all, half a kilobyte each
                 if entry.isfile():

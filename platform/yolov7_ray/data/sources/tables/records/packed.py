@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from ..... import storage
-from .....errors import JobError
 from .....storage.disk import FileInfo
 from ...item import Item, Raw, RawSource, left_aside, note, problem_record
 from ...objects import Objects, Problem
@@ -22,22 +21,14 @@ class PackedItem(Item):
     siblings: "PackedItems"
     index: int
 
-    @property
-    def objects(self) -> Objects:
-        """Cut from the columns."""
-        return self.siblings.objects_of(self.index)
-
-    def labels(self) -> np.ndarray:
-        """Of the objects that are known already."""
-        return self.objects.labels
-
     def known(self) -> tuple[Objects, tuple[int, int] | None, bool]:
         """The objects in the columns."""
-        return self.objects, self.siblings.declared_hw(self.index), self.siblings.relative
+        return (self.siblings.objects_of(self.index), self.siblings.declared_hw(self.index), self.siblings.relative)
 
     def raw(self, data: bytes, problem: Problem | None = None) -> Raw:
         """The item with its image."""
-        return Raw(data, self.objects, self.siblings.relative, self.siblings.declared_hw(self.index), problem)
+        objects, declared_hw, relative = self.known()
+        return Raw(data, objects, relative, declared_hw, problem)
 
 
 @dataclass(frozen=True)
@@ -93,13 +84,12 @@ class PackedItems(Sequence):
 
     def take(self, chosen: np.ndarray) -> "PackedItems":
         """The images at the positions `chosen`, in that order, with copies of their objects."""
-        first, counts = self._ends[chosen, 0], self.counts[chosen]
-        positions = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        objects, counts = self.objects.take_groups(self._ends, chosen)
         files, file = np.unique(self.file[chosen], return_inverse=True)
         return replace(self, files=tuple(self.files[number] for number in files.tolist()), file=file,
                        names=self.names.take(pa.array(chosen)), image_ids=self.image_ids[chosen],
                        places=self.places[chosen], num_bytes=self.num_bytes[chosen], sizes_hw=self.sizes_hw[chosen],
-                       objects=self.objects.take(positions), counts=counts)
+                       objects=objects, counts=counts)
 
 
 class Packing:
@@ -148,7 +138,4 @@ def source_of(classes: Sequence[str], splits: dict[str, PackedItems], packings: 
         note(packing.split, reason, count, example) for reason, (count, example) in packing.boxes.notes.items()]
         for packing in packings}
     problems[next(iter(problems))] += left_aside(aside)
-    lost = [record for records in problems.values() for record in records if record["dropped"]]
-    if lost and not any(map(len, splits.values())):
-        raise JobError("source.uri", f"no image is left: {lost[0]['reason']} ({lost[0]['detail']})", "mend the source")
     return RawSource(tuple(classes), tuple(range(len(classes))), splits, problems)

@@ -12,7 +12,6 @@ from .....errors import JobError
 from ...item import Raw
 from ...objects import Problem
 from .packed import PackedItem
-from .ranges import RangedFile
 
 CACHE_BYTES = 256 << 20
 """Of row groups that a process keeps, beside the last two, which may be larger."""
@@ -41,7 +40,7 @@ class RowItem(PackedItem):
 def parquet_file(where: str, num_bytes: int) -> pq.ParquetFile:
     """A file whose footer is read; JobError if it is no Parquet."""
     try:
-        return pq.ParquetFile(pa.PythonFile(RangedFile(where, num_bytes), "r"), pre_buffer=True)
+        return pq.ParquetFile(pa.PythonFile(storage.in_ranges(where, num_bytes, 0), "r"), pre_buffer=True)
     except (pa.ArrowException, OSError) as error:
         raise JobError(where, f"is no Parquet file: {error}", "write it again, or take it away") from None
 
