@@ -9,7 +9,8 @@ import matplotlib
 from .. import storage
 from ..errors import JobError
 from ..jobs import document
-from .spec import LogUniform, TuneSpec
+from .distributions import LogUniform
+from .spec import TuneSpec
 from .trial import Trial
 
 matplotlib.use("Agg")
@@ -27,7 +28,7 @@ def write_report(run: str, spec: TuneSpec, trials: list[Trial]) -> dict:
     if not scored:
         errors = [t.error.strip().splitlines()[-1] for t in trials if t.error]
         raise JobError(f"run {run}", f"none of {len(trials)} trials reached an evaluation",
-                       errors[0] if errors else "raise trials or epochs")
+                       errors[0] if errors else "raise budget.trials or train.epochs")
     best = scored[0]
     job = spec.trial(best.values).model_dump(mode="json", exclude_none=True)
     points = [(t.ap, t.results["gflops"]) for t in scored]
