@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from .. import storage
 from ..errors import JobError, NotFound, StorageError
 from ..train.spec import TrainSpec
-from .search.promotion import Promotion, rungs
+from .search.promotion import Promotion, Step, rungs
 from .spec import TuneSpec
 from .trial import Trial
 
@@ -136,9 +136,7 @@ class Scheduler:
         if self._to_start:
             return self._begin(self._to_start.pop(0))
         while not self._settled:
-            out_of_time = self.spec.budget.hours is not None and self.elapsed_s > 3600 * self.spec.budget.hours
-            may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
-            step = None if out_of_time else self.promotion.next(self.running, may_propose)
+            step = self._step()
             if step is None:
                 self._settled = True
                 if self.is_finished:
@@ -158,6 +156,16 @@ class Scheduler:
                                               to_epoch=step.to_epoch)
             return self._begin(trial)
         return None
+
+    @property
+    def could_start(self) -> bool:
+        """Whether a trial could be started now, if there is room for it."""
+        return bool(self._to_start) or not self._settled and self._step() is not None
+
+    def _step(self) -> Step | None:
+        out_of_time = self.spec.budget.hours is not None and self.elapsed_s > 3600 * self.spec.budget.hours
+        may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
+        return None if out_of_time else self.promotion.next(self.running, may_propose)
 
     def _suggested(self, name: str) -> dict[str, Any] | Literal["FINISHED"]:
         """Values of a new trial; told are the points that break a constraint."""

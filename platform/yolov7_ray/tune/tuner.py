@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 from ray import tune as ray_tune
 from ray.actor import ActorHandle
-from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Experiment
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.search import SearchAlgorithm
@@ -18,7 +17,7 @@ from .. import storage
 from ..data.manifest import Manifest
 from ..train.progress import printed_progress
 from ..train.trainer import check_run, environment_variables, run_in_thread
-from .concurrency import TrialSlots
+from .concurrency import TrialSlots, placement
 from .follower import Follower
 from .proposals import proposer
 from .report import write_report
@@ -55,7 +54,7 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
         follower = Follower(scheduler, progress_actor)
         try:
             run_in_thread(lambda: follower.follow(
-                lambda: run_trials(spec, scheduler, manifest, progress_actor, follower)))
+                lambda: run_trials(scheduler, manifest, progress_actor, follower)))
         except (KeyboardInterrupt, SystemExit):
             follower.interrupt()
             raise
@@ -64,21 +63,14 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
             "model": best["run"], "best": best}
 
 
-def run_trials(spec: TuneSpec, scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHandle,
-               follower: Follower) -> None:
+def run_trials(scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHandle, follower: Follower) -> None:
     """Train what the scheduler says, until it has nothing left."""
     trainable = ray_tune.with_parameters(TrialActor, progress_actor=progress_actor)
     trainable.__qualname__ = TrialActor.__qualname__  # the name of its process
-    with tempfile.TemporaryDirectory() as scratch, TrialSlots(spec) as slots, environment_variables(**ENVIRONMENT):
+    with tempfile.TemporaryDirectory() as scratch, TrialSlots(scheduler) as slots, environment_variables(**ENVIRONMENT):
         experiment = Experiment("search", trainable, storage_path=scratch)
         ray_tune.run(experiment, search_alg=Legs(scheduler, slots, experiment, manifest.fingerprint),
                      callbacks=[follower], reuse_actors=True, raise_on_failed_trial=False, verbose=0)
-
-
-def placement(spec: TuneSpec) -> PlacementGroupFactory:
-    """What the workers of a trial need, each on one node; who waits for them needs nothing."""
-    workers = spec.train.resources.demand()
-    return PlacementGroupFactory([dict(workers.each)] * workers.count)
 
 
 class Legs(SearchAlgorithm):
@@ -95,9 +87,7 @@ class Legs(SearchAlgorithm):
         return self._scheduler.is_finished
 
     def next_trial(self) -> RayTrial | None:
-        if self._scheduler.num_started >= self._slots():
-            return None
-        start = self._scheduler.next()
+        start = self._scheduler.next() if self._slots.has_room() else None
         if start is None:
             return None
         trial, self._number = start.trial, self._number + 1
