@@ -1,107 +1,60 @@
-"""Which values are tried next: Optuna's TPE, which proposes nothing twice and no more than the cluster holds."""
+"""The proposer as a search algorithm of Ray Tune, which asks for no more trials than the cluster holds."""
 
-import itertools
 import json
-import math
-import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from optuna.trial import TrialState
-from ray import cloudpickle
-from ray.tune.search import SearchGenerator
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher, SearchGenerator
 
-from .search_space import search_space
-from .spec import TuneSpec
-
-MAX_REPEATS = 10
-"""How many repeats in a row are answered from memory before a point is drawn among those that are left."""
-MAX_LISTED = 100_000
-"""Most points of a search space that are listed to find those that are left."""
-
-Values = dict[str, Any]
+from .search.proposals import FINISHED, Proposer
+from .search.space import Values
 
 
-class Proposer(OptunaSearch):
-    """Optuna's TPE; weighs AP against FLOPs if the search changes the cost of the model."""
+class ProposerSearch(Searcher):
+    """Asks `Proposer` for the values of Tune's trials."""
 
-    def __init__(self, spec: TuneSpec, slots: Callable[[], int]) -> None:
-        """``slots``: how many trials may run now."""
-        metric, mode = (["score", "gflops"], ["max", "min"]) if spec.searches_architecture else ("score", "max")
-        super().__init__(space=search_space(spec.search), metric=metric, mode=mode, seed=spec.seed)
-        self._slots, self._search = slots, spec.search
-        self._random = random.Random(spec.seed)
-        self._running: dict[str, str] = {}
-        self._known: dict[str, list[float] | None] = {}
+    FINISHED = Searcher.FINISHED
+
+    def __init__(self, proposer: Callable[[dict | None], Proposer], slots: Callable[[], int], epochs: int) -> None:
+        """``proposer``: makes one from its state, None: a new one. ``slots``: how many trials may run now. ``epochs``:
+        of a whole trial.
+        """
+        super().__init__()
+        self._make, self._slots, self._epochs = proposer, slots, epochs
+        self.proposer, self._running = proposer(None), set()
 
     def suggest(self, trial_id: str) -> Values | str | None:
         """Values of a new trial; None: not now; FINISHED: every point of the space has been proposed."""
         if len(self._running) >= self._slots():
             return None
-        values = super().suggest(trial_id)
-        for _ in range(MAX_REPEATS):
-            if key_of(values) not in self._known:
-                break
-            self._answer(trial_id, self._known[key_of(values)])
-            values = super().suggest(trial_id)
-        if key_of(values) in self._known:
-            left = self._unknown()
-            if left == []:
-                self._answer(trial_id, self._known[key_of(values)])
-                return self.FINISHED
-            if left:
-                self._answer(trial_id, self._known[key_of(values)])
-                self._ot_study.enqueue_trial(self._random.choice(left))
-                values = super().suggest(trial_id)
-        self._running[trial_id] = key_of(values)
-        self._known[key_of(values)] = None
+        values = self.proposer.suggest(trial_id)
+        if values == FINISHED:
+            return self.FINISHED
+        self._running.add(trial_id)
         return values
 
-    def _answer(self, trial_id: str, outcome: list[float] | None) -> None:
-        """Tell Optuna what a repeat would reach; nothing if the first of its kind still runs, or failed."""
-        trial = self._ot_trials.pop(trial_id)
-        if outcome is None:
-            self._ot_study.tell(trial, state=TrialState.FAIL)
-        else:
-            self._ot_study.tell(trial, outcome)
-
-    def _unknown(self) -> list[Values] | None:
-        """The points that have not been proposed; None: there are too many to be listed."""
-        axes = [distribution.values() for distribution in self._search.values()]
-        if None in axes or math.prod(map(len, axes)) > MAX_LISTED:
-            return None
-        points = [dict(zip(self._search, point)) for point in itertools.product(*axes)]
-        return [point for point in points if key_of(point) not in self._known]
-
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        key = self._running.pop(trial_id, None)
-        if trial_id not in self._ot_trials:
-            return
-        if key is not None and result and not error:
-            names = self.metric if isinstance(self.metric, list) else [self.metric]
-            if all(result.get(name) is not None for name in names):
-                self._known[key] = [result[name] for name in names]
-        super().on_trial_complete(trial_id, result, error)
+        self._running.discard(trial_id)
+        if error or not result:
+            self.proposer.lost(trial_id)
+        elif "score" in result:
+            self.proposer.observe(trial_id, self._epochs, {"ap": result["score"]})
 
     def save(self, checkpoint_path: str) -> None:
-        state = {key: value for key, value in vars(self).items() if key != "_slots"}
-        Path(checkpoint_path).write_bytes(cloudpickle.dumps(state))
+        state = {"running": sorted(self._running), "proposer": self.proposer.state()}
+        Path(checkpoint_path).write_text(json.dumps(state))
+
+    def restore(self, checkpoint_path: str) -> None:
+        state = json.loads(Path(checkpoint_path).read_text())
+        self._running, self.proposer = set(state["running"]), self._make(state["proposer"])
 
 
 class Proposals(SearchGenerator):
     """The trials of a search; a resumed one may have more than before."""
 
-    def __init__(self, proposer: Proposer, trials: int) -> None:
-        super().__init__(proposer)
+    def __init__(self, searcher: ProposerSearch, trials: int) -> None:
+        super().__init__(searcher)
         self._trials = trials
 
     def set_state(self, state: dict) -> None:
         super().set_state(state | {"total_samples": self._trials, "finished": False})
-
-
-def key_of(values: Values) -> str:
-    """The same for equal values, whatever floating point made of them."""
-    return json.dumps({path: float(f"{value:.12g}") if isinstance(value, (int, float)) else value
-                       for path, value in values.items()}, sort_keys=True, default=str)

@@ -8,13 +8,17 @@ from ray.tune import ResumeConfig
 from ray.tune.experiment import Trial as RayTrial
 
 from .. import storage
+from ..data.manifest import Manifest
 from ..train.progress import printed_progress
 from ..train.trainer import check_run, run_in_thread
 from .concurrency import TRIAL_DRIVER_RESOURCES, TrialSlots
 from .follower import Follower
 from .judge import start_judge
-from .proposals import Proposals, Proposer
+from .latency import model_costs
+from .proposals import Proposals, ProposerSearch
 from .report import write_report
+from .search.proposals import Proposer
+from .search.starts import Starts, starts
 from .spec import JOB_RECORD, TuneSpec
 from .trial import trial_driver
 
@@ -36,7 +40,7 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
     try:
         with printed_progress() as progress_actor:
             ended = run_in_thread(
-                lambda: follower.follow(lambda: run_trials(spec, run_name, progress_actor, follower)))
+                lambda: follower.follow(lambda: run_trials(spec, run_name, manifest, progress_actor, follower)))
     except (KeyboardInterrupt, SystemExit):  # the trials have saved their state
         follower.interrupt()
         raise
@@ -45,17 +49,26 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
             "model": best["run"], "best": best}
 
 
-def run_trials(spec: TuneSpec, run_name: str, progress_actor: ActorHandle, follower: Follower) -> list[RayTrial]:
+def run_trials(spec: TuneSpec, run_name: str, manifest: Manifest, progress_actor: ActorHandle,
+               follower: Follower) -> list[RayTrial]:
     """Run what is left of the search, and return all of its trials."""
     path, filesystem = storage.ray_storage(spec.storage)
     run = storage.join(spec.storage, run_name)
     driver = trial_driver(spec, run, progress_actor, start_judge(spec, run))
+    searcher = ProposerSearch(lambda state: proposer(spec, manifest, state), TrialSlots(spec), spec.train.epochs)
     return ray_tune.run(
         ray_tune.with_resources(driver, TRIAL_DRIVER_RESOURCES),
         name=run_name, storage_path=path, storage_filesystem=filesystem, num_samples=spec.budget.trials,
-        search_alg=Proposals(Proposer(spec, TrialSlots(spec)), spec.budget.trials), callbacks=[follower],
+        search_alg=Proposals(searcher, spec.budget.trials), callbacks=[follower],
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if has_begun(run) else None,
         raise_on_failed_trial=False, verbose=0).trials
+
+
+def proposer(spec: TuneSpec, manifest: Manifest, state: dict | None) -> Proposer:
+    """Who proposes the trials of a search, from its ``state`` if it has begun."""
+    begin = starts(spec, manifest.fingerprint) if state is None else Starts()
+    return Proposer(spec, lambda job: model_costs(job, len(manifest.classes)), first=begin.first,
+                    earlier=begin.earlier, state=state)
 
 
 def has_begun(run: str) -> bool:
