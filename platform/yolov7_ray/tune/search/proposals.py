@@ -7,7 +7,7 @@ import pydantic
 
 from ...errors import JobError
 from ...train.spec import TrainSpec
-from ..spec import TuneSpec
+from ..spec import TuneSpec, reason_of
 from .algorithms import DRAW
 from .history import Figures, Known, told
 from .space import MAX_LISTED, Space, Values, key_of
@@ -114,7 +114,7 @@ class Proposer:
         try:
             costs = dict(self._measure(self._spec.trial(values)))
         except pydantic.ValidationError as error:
-            return {}, error.errors()[0]["msg"].removeprefix("Value error, ")
+            return {}, reason_of(error)
         return costs, broken(self._spec, costs)
 
 
