@@ -19,9 +19,11 @@ from ..train.progress import printed_progress
 from ..train.trainer import check_run, environment_variables, run_in_thread
 from .concurrency import TrialSlots, placement
 from .follower import Follower
-from .proposals import proposer
+from .latency import model_costs, needs_latency
 from .report import write_report
 from .scheduler import Scheduler
+from .search.proposals import Proposer
+from .search.starts import Starts, starts
 from .spec import JOB_RECORD, TuneSpec
 from .trainable import Leg, TrialActor
 
@@ -49,7 +51,7 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
     storage.write_json(storage.join(run, JOB_RECORD),
                        {"job": spec.model_dump(mode="json"), "fingerprint": manifest.fingerprint})
     scheduler = Scheduler(spec, run, lambda state: proposer(spec, manifest, state),
-                          manifest.split(spec.train.data.train_split).num_rows)
+                          manifest.split(spec.train.data.train_split).num_rows, needs_latency(spec))
     with printed_progress() as progress_actor:
         follower = Follower(scheduler, progress_actor)
         try:
@@ -69,16 +71,23 @@ def run_trials(scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHa
     trainable.__qualname__ = TrialActor.__qualname__  # the name of its process
     with tempfile.TemporaryDirectory() as scratch, TrialSlots(scheduler) as slots, environment_variables(**ENVIRONMENT):
         experiment = Experiment("search", trainable, storage_path=scratch)
-        ray_tune.run(experiment, search_alg=Legs(scheduler, slots, experiment, manifest.fingerprint),
+        ray_tune.run(experiment, search_alg=Legs(scheduler, slots, experiment, manifest),
                      callbacks=[follower], reuse_actors=True, raise_on_failed_trial=False, verbose=0)
+
+
+def proposer(spec: TuneSpec, manifest: Manifest, state: dict | None) -> Proposer:
+    """Who proposes the trials of a search, from its ``state`` if it has begun."""
+    begin = starts(spec, manifest.fingerprint) if state is None else Starts()
+    return Proposer(spec, lambda job: model_costs(job, len(manifest.classes)), first=begin.first,
+                    earlier=begin.earlier, state=state)
 
 
 class Legs(SearchAlgorithm):
     """The legs that the scheduler wants, as trials of Tune."""
 
-    def __init__(self, scheduler: Scheduler, slots: TrialSlots, experiment: Experiment, fingerprint: str) -> None:
+    def __init__(self, scheduler: Scheduler, slots: TrialSlots, experiment: Experiment, manifest: Manifest) -> None:
         self._scheduler, self._slots, self._experiment = scheduler, slots, experiment
-        self._fingerprint, self._number = fingerprint, 0
+        self._manifest, self._number = manifest, 0
 
     def add_configurations(self, experiments: list[Experiment]) -> None:
         """Nothing: they come one by one."""
@@ -91,8 +100,9 @@ class Legs(SearchAlgorithm):
         if start is None:
             return None
         trial, self._number = start.trial, self._number + 1
-        leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch, self._fingerprint,
-                  start.keep_all)
+        leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch,
+                  self._manifest.fingerprint, start.keep_all,
+                  len(self._manifest.classes) if start.measures else None, self._scheduler.run)
         return RayTrial(self._experiment.run_identifier, config={"leg": asdict(leg)},
                         trial_id=f"{trial.trial_id}-{self._number}", storage=self._experiment.storage,
                         placement_group_factory=placement(self._scheduler.spec))
