@@ -178,6 +178,11 @@ def test_progress_forgives_earlier_losses(tmp_path):
         reach(scheduler, scheduler.next())
     assert start.trial.epoch == 9 and scheduler.next() is None
 
+    scheduler = search(tmp_path / "within", retries=1)
+    for newest in ("checkpoint-1", "checkpoint-2", "checkpoint-3"):
+        assert scheduler.failed(scheduler.next().trial.trial_id, "lost", True, newest).status == "running"
+    assert scheduler.failed(scheduler.next().trial.trial_id, "lost", True, "checkpoint-3").status == "failed"
+
 
 def test_an_error_that_would_recur_is_not_retried_and_ends_a_search_in_which_nothing_works(tmp_path):
     scheduler = search(tmp_path)
@@ -284,8 +289,7 @@ def test_storage_that_does_not_answer_does_not_end_a_search(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("algorithm", ["random", "grid"])
-def test_trials_of_a_plain_sweep_are_all_trained_to_the_end(tmp_path, algorithm):
-    found = undisturbed(tmp_path, algorithm=algorithm, search={
-        "optimizer.learning_rate": {"choice": [0.01, 0.02]}}) if algorithm == "grid" else undisturbed(
-        tmp_path, algorithm=algorithm)
-    assert {epoch for _, epoch, _ in found} == {9}
+def test_trials_of_a_plain_sweep_are_all_trained_to_the_end_at_once(tmp_path, algorithm):
+    space = {"optimizer.learning_rate": {"choice": [0.01, 0.02]}}
+    found = undisturbed(tmp_path, algorithm=algorithm, **({"search": space} if algorithm == "grid" else {}))
+    assert [leg[:2] for leg in found] == [(f"00{number}", 9) for number in range(1, 7)]
