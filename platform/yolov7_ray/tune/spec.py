@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..errors import JobError
 from ..jobs import document, validation_errors
@@ -13,6 +13,7 @@ from ..jobs.spec import URI, Job, Part, Positive, Seed
 from ..train.spec import TrainSpec
 from .distributions import Distribution
 from .objectives import Constraints, Objectives, default_objectives
+from .recipe_ranges import recipe_search
 
 MAX_CHECKED = 64
 """Most values of one key that are tried on the train job in advance: from each end half of them."""
@@ -27,6 +28,8 @@ MAY_CHANGE = ("name", "storage", "budget", "finalists", "retries", "keep_checkpo
 """Keys, and sections of keys, that a resumed search may change; by all others its trials are compared."""
 CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_size_px")
 """Keys of a train job by which models differ in cost."""
+RECIPE = "recipe"
+"""In place of a search: every number of the recipe."""
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
 _FIXED = {"kind": "is the same for all trials; remove it",
@@ -84,7 +87,8 @@ class TuneSpec(Job):
     train: Annotated[TrainSpec, BeforeValidator(_train_job)]
     """The job that each trial runs, with the trial's values set: its keys, or the path or URI of its file."""
     search: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}."""
+    """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}. Or the
+    word recipe: every number of optimizer, loss and augment, in ranges that ship."""
     objectives: Objectives = default_objectives(False)
     """Figures that are weighed -> max or min: ap, ap50, ap75, ap_small, ap_medium, ap_large, ap/CLASS, latency_ms,
     latency_batch_ms, gflops, parameters. Default: ap, and gflops if the search changes them."""
@@ -128,6 +132,16 @@ class TuneSpec(Job):
     def searches_architecture(self) -> bool:
         """Whether trials differ in cost."""
         return any(path in CHANGES_COST for path in self.search)
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _recipe(cls, search: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(search, str) and search != RECIPE:
+            raise ValueError(f"'{search}' does not fit; give a section of keys, or {RECIPE}")
+        if search != RECIPE:
+            return search
+        train = info.data.get("train")  # None: not valid, which is an error of its own
+        return recipe_search(train) if train else {"seed": {"choice": [0]}}
 
     @model_validator(mode="before")
     @classmethod
