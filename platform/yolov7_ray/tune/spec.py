@@ -13,7 +13,7 @@ from ..jobs.spec import URI, Job, Part, Positive, Seed
 from ..train.spec import TrainSpec
 from .distributions import Distribution
 from .objectives import Constraints, Objectives, default_objectives
-from .recipe_ranges import recipe_search
+from .search.recipe_ranges import recipe_search
 
 MAX_CHECKED = 64
 """Most values of one key that are tried on the train job in advance: from each end half of them."""

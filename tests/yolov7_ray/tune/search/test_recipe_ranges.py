@@ -13,7 +13,7 @@ from yolov7.training.recipes import RECIPES
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.tune.distributions import Distribution
-from yolov7_ray.tune.recipe_ranges import NOT_SEARCHED, RANGES
+from yolov7_ray.tune.search.recipe_ranges import NOT_SEARCHED, RANGES
 from yolov7_ray.tune.search.space import Axis, Space
 from yolov7_ray.tune.search.starts import starts
 

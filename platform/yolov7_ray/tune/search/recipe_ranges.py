@@ -6,7 +6,7 @@ which assigner, how much is read ahead) are not searched.
 
 from typing import Any
 
-from ..train.spec import TrainSpec
+from ...train.spec import TrainSpec
 
 RANGES: dict[str, tuple[dict[str, list[float]], str]] = {
     "optimizer.learning_rate": (
