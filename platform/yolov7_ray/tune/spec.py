@@ -1,6 +1,7 @@
 """Keys of a tune job."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,8 @@ CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_
 """Keys of a train job by which models differ in cost."""
 RECIPE = "recipe"
 """In place of a search: every number of the recipe."""
+TRAINED_IN_FULL = ("random", "grid")
+"""Algorithms that stop no trial early."""
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
 _FIXED = {"kind": "is the same for all trials; remove it",
@@ -52,6 +55,9 @@ class Budget(Part):
     """Share of the compute that training every trial in full takes; null: no limit."""
     hours: Annotated[float, Field(gt=0)] | None = None
     """No trial is begun or continued after so many hours; default: no limit."""
+    tflops: Annotated[float, Field(gt=0)] | None = None
+    """TFLOPS that one GPU, or without GPUs one CPU core, reaches in training: for the hours that --dry-run tells.
+    Default: a tenth of the published peak."""
 
 
 class Finalists(Part):
@@ -96,8 +102,8 @@ class TuneSpec(Job):
     """Bounds that a model must keep, e.g. parameters: "<= 3e6"; one that does not is never trained."""
     budget: Budget = Budget()
     algorithm: Literal["promote", "evolve", "random", "grid"] = "promote"
-    """Who proposes: promote: Optuna's TPE; evolve: mutation of the best; random; grid: every point of the space.
-    Trials are trained further by promotion, from rung to rung, whoever proposed them."""
+    """promote: Optuna's TPE proposes; evolve: the best ones have mutated children. Both train trials from rung to rung,
+    the promising ones further, within budget.share. random, and grid, which is every point: each is trained in full."""
     start_with: list[URI] = [DEFAULTS]
     """What is known before the search: defaults, the train job's own values; directories of earlier searches."""
     finalists: Finalists | None = None
@@ -164,6 +170,8 @@ class TuneSpec(Job):
         if self.grace_epochs > self.train.epochs:
             raise ValueError(f"grace_epochs: {self.grace_epochs} is more than the {self.train.epochs} epochs of a "
                              "trial, so that none would be stopped early; give less, or the same to stop none")
+        if self.algorithm == "grid":
+            self._check_grid()
         if self.finalists and self.finalists.epochs:
             self._check_epochs(self.finalists.epochs)
         for path, distribution in self.search.items():
@@ -176,6 +184,18 @@ class TuneSpec(Job):
             for values in itertools.product(*(ends(self.search[path].bounds(), MAX_PAIRED) for path in pair)):
                 self._check_values(dict(zip(pair, values)))
         return self
+
+    def _check_grid(self) -> None:
+        """ValueError if a key has no list of values, or there are more points than trials."""
+        values = {path: distribution.values() for path, distribution in self.search.items()}
+        for path, listed in values.items():
+            if listed is None:
+                raise ValueError(f"search.{path}: takes any number, and algorithm grid needs values; give it as choice, "
+                                 "integer or quantized, or another algorithm")
+        points = math.prod(map(len, values.values()))
+        if points > self.budget.trials:
+            raise ValueError(f"budget.trials: {self.budget.trials} are fewer than the {points:,} points of the grid; "
+                             f"give {points}, fewer values, or another algorithm")
 
     def _check_epochs(self, epochs: int) -> None:
         """ValueError if the train job refuses so many."""
