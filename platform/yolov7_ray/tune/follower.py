@@ -1,39 +1,48 @@
-"""What a search tells while it runs, a line per ended trial, and its end at Ctrl-C."""
+"""Takes what became of each leg of a trial from Tune to the scheduler, tells it, and ends a search at Ctrl-C."""
 
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from ray import cloudpickle
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as RayTrial
 
-from .judge import read_state
-from .trial import Trial, read_trial
+from ..errors import JobError, StorageError
+from ..train.failures import explain, is_retryable, reason
+from .scheduler import Scheduler, last_line
+from .trial import Trial, figures_of, remove_dominated
 
-T = TypeVar("T")
 STOP_TIMEOUT_S = 30.0
-"""How long an interrupted search waits until Tune has ended its trials."""
+"""How long an interrupted search waits until Tune's loop has ended."""
+SAY_WAITING_EVERY_S = 60.0
+"""How often it is told that no trial runs because the cluster has no room."""
 
 
-class Interrupted(Exception):
-    """Ends Tune's loop without marking the trials that run as ended, so that --resume goes on with them."""
+class Interrupted(BaseException):
+    """Ends Tune's loop at once, and with it nothing of the state: --resume goes on with the trials that run."""
 
 
 class Follower(Callback):
-    """Follows a search of ``num_trials`` in the directory ``run``."""
+    """Follows a search."""
 
-    def __init__(self, run: str, num_trials: int) -> None:
-        self.run, self.num_trials = run, num_trials
+    def __init__(self, scheduler: Scheduler, progress_actor: ActorHandle) -> None:
+        self.scheduler, self._progress_actor = scheduler, progress_actor
         self._interrupted, self._ended = threading.Event(), threading.Event()
         self._ended.set()
-        self._started, self._num_ended = time.monotonic(), 0
+        self._error: Exception | None = None
+        self._idle_since = time.monotonic()
 
-    def follow(self, search: Callable[[], T]) -> T:
+    def follow(self, search: Callable[[], None]) -> None:
         """Run ``search()``, to which this callback belongs."""
         self._ended.clear()
         try:
-            return search()
+            search()
+            self._raise()
         finally:
             self._ended.set()
 
@@ -42,38 +51,103 @@ class Follower(Callback):
         self._interrupted.set()
         self._ended.wait(STOP_TIMEOUT_S)
 
-    def outcome(self, trial: RayTrial) -> Trial:
-        """What an ended trial has in storage, and why it stopped or failed."""
-        stopped = read_state(self.run)["stopped"].get(trial.trial_id, {})
-        error = trial.get_error()
-        return read_trial(self.run, trial.trial_id, trial.config, str(error) if error else None, stopped.get("reason"))
+    def outcomes(self) -> list[Trial]:
+        """All trials, with what each has in storage."""
+        for trial in self.scheduler.trials.values():
+            if trial.results is None:
+                trial.read_results()
+        return list(self.scheduler.trials.values())
+
+    # --- Tune's events ------------------------------------------------------------------------------
 
     def on_step_begin(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         if self._interrupted.is_set():
             raise Interrupted
+        self._raise()
+        self._tell_waiting(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
-        self._num_ended += 1
-        over = {other.trial_id for other in trials if other.is_finished()} | {trial.trial_id}
-        seconds = (time.monotonic() - self._started) / self._num_ended * (self.num_trials - len(over))
-        print(line(self.outcome(trial), len(over), self.num_trials, seconds), flush=True)
+        with self._errors_kept():
+            self._ended_leg(trial.config["leg"]["trial"], trial.last_result)
 
-    on_trial_error = on_trial_complete
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        with self._errors_kept():
+            self._lost_leg(trial.config["leg"], error_of(trial))
+
+    @contextmanager
+    def _errors_kept(self) -> Iterator[None]:
+        """Keep an error until the next step: here Tune would wrap it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  (raised again)
+            self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _ended_leg(self, name: str, result: dict) -> None:
+        if "costs" in result:
+            found = self.scheduler.measured(name, result["costs"])
+            if found.status == "rejected":
+                self.say(f"trial {name}  rejected: {found.reason}")
+            return
+        reached = self.scheduler.reached(name, figures_of(result["row"]))
+        self.say(line(reached))
+        with suppress(StorageError):  # the report reads them again, and what is not removed now is so later
+            reached.read_results()
+            if self.scheduler.spec.keep_checkpoints == "front":
+                remove_dominated(self.scheduler.trials.values(), self.scheduler.spec.objectives)
+
+    def _lost_leg(self, leg: dict, error: Exception) -> None:
+        name, why = leg["trial"], explained(error, leg["run"])
+        found = self.scheduler.failed(name, why, is_retryable(error))
+        if found.status == "failed":
+            self.say(f"trial {name}  failed: {last_line(why)}")
+        else:
+            self.say(f"trial {name}  was lost ({reason(error)}); going on from its last checkpoint, "
+                     f"{found.lost} of {self.scheduler.spec.retries} retries")
+
+    def say(self, text: str) -> None:
+        """Print a line among those of the trials."""
+        self._progress_actor.write.remote(text)
+
+    def _tell_waiting(self, trials: list[RayTrial]) -> None:
+        now = time.monotonic()
+        waiting = [trial for trial in trials if trial.status == RayTrial.PENDING]
+        if not waiting or any(trial.status == RayTrial.RUNNING for trial in trials):
+            self._idle_since = now
+        elif now - self._idle_since >= SAY_WAITING_EVERY_S:
+            self._idle_since = now
+            demand = self.scheduler.spec.train.resources.demand()
+            self.say(f"no trial runs: {len(waiting)} wait for the cluster to have room for {demand.what}")
 
 
-def line(trial: Trial, number: int, num_trials: int, seconds_left: float) -> str:
-    """An ended trial, how many have ended, and how long the others will take."""
-    row = trial.row()
-    if trial.error:
-        text = f"failed: {last_line(trial.error)}"
-    else:
-        ap = "no AP" if row["ap"] is None else f"AP {row['ap']:.4g}"
-        text = f"{ap} after {row['epochs']} epochs, {row['gflops']:.3g} GFLOPs"
-    stopped = f"; stopped: {trial.stopped}" if trial.stopped else ""
-    left = f", about {max(1, round(seconds_left / 60))} min left" if number < num_trials else ""
-    return f"trial {trial.trial_id}  {text}{stopped}\n  {number} of {num_trials} trials have ended{left}"
+def error_of(trial: RayTrial) -> Exception:
+    """What a leg ended with."""
+    if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
+        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return RuntimeError(last_line(Path(trial.error_file).read_text()) if trial.error_file else "unknown")
 
 
-def last_line(error: str) -> str:
-    """The line of a traceback that says what happened."""
-    return (error.strip().splitlines() or ["unknown"])[-1]
+def explained(error: Exception, run: str) -> str:
+    """The error as text; one of the user's as he would get it from a train job."""
+    failure = explain(LostTrial(error), run)
+    return str(failure) if isinstance(failure, JobError) else reason(error) if isinstance(error, RayActorError) \
+        else str(error)
+
+
+class LostTrial(Exception):
+    """Carries the error of a trial's worker to `explain`."""
+
+    def __init__(self, error: Exception) -> None:
+        self.worker_failures = {0: error}
+
+
+def line(trial: Trial) -> str:
+    """A trial that has paused or ended."""
+    ap = trial.figures.get("ap")
+    text = "no AP" if ap is None else f"AP {ap:.4g}"
+    cost = f", {trial.figures['gflops']:.3g} GFLOPs" if trial.figures.get("gflops") is not None else ""
+    state = "trained" if trial.status == "trained" else "paused"
+    return f"trial {trial.trial_id}  {state} after epoch {trial.epoch}: {text}{cost}"

@@ -100,7 +100,7 @@ def plot_values(spec: TuneSpec, trials: list[Trial], path: Path) -> None:
         if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
             values = list(map(str, values))
         axes.scatter(values, [trial.ap for trial in trials], edgecolors=BLUE,
-                     facecolors=["none" if trial.stopped else BLUE for trial in trials])
+                     facecolors=["none" if trial.status != "trained" else BLUE for trial in trials])
         if isinstance(distribution, LogUniform):
             axes.set_xscale("log")
         axes.set_xlabel(key)
