@@ -246,7 +246,7 @@ class Scheduler:
             trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
             trial.figures = figures | self.proposer.trials[name].costs
             trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
-            self.promotion.record(name, trial.epoch, trial.figures, trial.cost)
+            self.promotion.record(name, trial.epoch, trial.figures, trial.cost, trial.values)
             self.proposer.observe(name, trial.epoch, trial.figures)
             self.history.append([self.promotion.spent(), name, trial.epoch])
             self._settled = False

@@ -139,6 +139,13 @@ def test_a_finished_search_is_extended_by_more_trials(tmp_path):
     assert len({rate for *_, rate in before + after}) == 9, "what was proposed is not proposed again"
 
 
+def test_the_whole_of_the_compute_trains_all_trials_to_the_end(tmp_path):
+    scheduler = search(tmp_path, budget={"trials": 6, "share": 1})
+    while start := scheduler.next():
+        scheduler.reached(start.trial.trial_id, {"ap": 0.1 * start.trial.to_epoch, "gflops": 0.1 * int(start.trial.trial_id)})
+    assert {trial.status for trial in scheduler.trials.values()} == {"trained"}
+
+
 def test_several_trials_run_at_a_time_and_each_once(tmp_path):
     scheduler = search(tmp_path)
     starts = [scheduler.next() for _ in range(4)]
