@@ -1,0 +1,92 @@
+"""The table of a running search on a terminal, and its lines in a log."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from .view import STATUSES, Row, SearchView, duration, label, number, short_names
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+MAX_ROWS = 16
+"""Trials in the table; the others are counted."""
+REDRAWS_PER_S = 2
+_COLOURS = {"running": "cyan", "trained": "green", "failed": "red", "rejected": "yellow"}
+
+
+@contextmanager
+def live_table(stream: TextIO | None = None) -> Iterator[Callable[[SearchView], None]]:
+    """Yield what shows a view in place of the one before; lines that are printed meanwhile appear above it.
+
+    Shows nothing if ``stream`` (default: standard output) is no terminal: there the lines are enough.
+    """
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        yield lambda view: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(file=stream, highlight=False), refresh_per_second=REDRAWS_PER_S, transient=True) as live:
+        yield lambda view: live.update(rendered(view))
+
+
+def rendered(view: SearchView) -> "RenderableType":
+    """The table: what runs first, then the best."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    names = short_names(list(view.spec.search))
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    for header in ("", "trial", "", "epoch"):
+        table.add_column(header, no_wrap=True)
+    for figure in view.objectives:
+        table.add_column(label(figure), justify="right", no_wrap=True)
+    for name in names.values():
+        table.add_column(name, justify="right", overflow="ellipsis", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
+    front, hopeful = {row["trial"] for row in view.front}, {row["trial"] for row in view.hopeful}
+    shown = sorted(view.ranked, key=lambda row: (row["status"] != "running", row["trial"] not in front))[:MAX_ROWS]
+    for row in shown:
+        mark = "●" if row["trial"] in front else "○" if row["trial"] in hopeful else ""
+        table.add_row(mark, row["trial"], row["status"], f"{row['epoch']}/{view.spec.train.epochs}",
+                      *(number(view.value(row, figure)) for figure in view.objectives),
+                      *(number(row["values"].get(path)) for path in names), Text(row.get("reason") or ""),
+                      style=_COLOURS.get(row["status"], ""))
+    more = len(view.rows) - len(shown)
+    parts = [Text(progress(view), style="bold"), table]
+    return Group(*parts, Text(f"and {more} more", style="dim")) if more else Group(*parts)
+
+
+def progress(view: SearchView) -> str:
+    """The whole search in one line."""
+    counts = ", ".join(f"{view.counts[status]} {status}" for status in STATUSES if view.counts[status])
+    parts = [f"{len(view.rows)} of {view.num_trials} trials" + (f": {counts}" if counts else "")]
+    if view.best is not None:
+        best = ", ".join(f"{label(figure)} {number(view.value(view.best, figure))}" for figure in view.objectives)
+        unfinished = "" if view.front else ", unfinished"
+        parts.append(f"best {view.best['trial']} ({best}{unfinished})")
+    if view.front:
+        parts.append(f"front of {len(view.front)}")
+    if view.budget:
+        parts.append(f"{view.spent / view.budget:.0%} of the budget")
+    if view.eta_s is not None:
+        parts.append(f"about {duration(view.eta_s)} left")
+    return " · ".join(parts)
+
+
+def trial_line(row: Row, view: SearchView) -> str:
+    """What became of a trial, in a line: ``trial a1  paused after epoch 3: AP 0.21, 1.5 GFLOPs; reason``."""
+    reason = f"; {row['reason']}" if row.get("reason") else ""
+    if row["status"] in ("failed", "rejected"):
+        return f"trial {row['trial']}  {row['status']}: {row.get('reason') or last_line(row.get('error') or '')}"
+    figures = ", ".join(f"{label(figure)} {number(view.value(row, figure))}" for figure in view.objectives)
+    return f"trial {row['trial']}  {row['status']} after epoch {row['epoch']}: {figures}{reason}"
+
+
+def last_line(error: str) -> str:
+    """The line of a traceback that says what happened."""
+    return (error.strip().splitlines() or ["unknown"])[-1]

@@ -1,0 +1,167 @@
+"""A search at one moment, as tables and pages show it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ... import storage
+from ...errors import NotFound
+from ..search.fronts import non_dominated
+from ..spec import JOB_RECORD, TuneSpec
+
+TRIALS = "trials.json"
+"""In a search's directory: a row for each trial."""
+SEARCH = "search.json"
+"""In a search's directory: the state of its scheduler."""
+STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed")
+_LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "ms", "latency_batch_ms": "ms in a batch"}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """All that is shown of a search."""
+
+    spec: TuneSpec
+    rows: Sequence[Row]
+    """Rows of trials.json: trial, values, status, reason, epoch, figures, cost (of one epoch), spent, run, …"""
+    elapsed_s: float = 0.0
+    """Since this process began to search."""
+    spent_before: float = 0.0
+    """What earlier processes of the same search have spent, in the unit of the rows' cost."""
+    run: str = ""
+    history: Sequence[tuple[float, str, int]] = field(default=())
+    """(spent in all, trial, epoch) of every result, in order."""
+
+    @property
+    def objectives(self) -> Mapping[str, str]:
+        return self.spec.objectives
+
+    @property
+    def leading(self) -> str:
+        """The first objective, by which tables are sorted."""
+        return next(iter(self.objectives))
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Trials by status."""
+        return Counter(row["status"] for row in self.rows)
+
+    @property
+    def num_trials(self) -> int:
+        """Most trials that this search begins."""
+        return max(self.spec.budget.trials, len(self.rows))
+
+    @property
+    def is_over(self) -> bool:
+        return not self.counts["running"] and bool(self.history or self.rows) and self.counts["paused"] == 0
+
+    @cached_property
+    def front(self) -> list[Row]:
+        """Fully trained trials that no other fully trained one dominates; the best by the first objective first."""
+        return self._front_of([row for row in self.rows if row["status"] == "trained"])
+
+    @cached_property
+    def hopeful(self) -> list[Row]:
+        """Trials that are not fully trained, and that none dominates as far as they have come."""
+        known = [row for row in self.rows if row["status"] in ("trained", "running", "paused")]
+        return [row for row in self._front_of(known) if row["status"] != "trained"]
+
+    @property
+    def best(self) -> Row | None:
+        """The best fully trained trial by the first objective; before there is one, the best of all."""
+        known = self.front or [row for row in self.ranked if self.value(row, self.leading) is not None]
+        return known[0] if known else None
+
+    @cached_property
+    def ranked(self) -> list[Row]:
+        """All rows by the first objective, the best first, those without it last."""
+        return sorted(self.rows, key=lambda row: (self._rank(row), row["trial"]))
+
+    @property
+    def spent(self) -> float:
+        """Compute of all trials, in the unit of the rows' cost."""
+        return sum(row.get("spent") or 0.0 for row in self.rows)
+
+    @property
+    def full(self) -> float | None:
+        """Compute of training every trial in full; those that have not begun cost as much as the others do."""
+        costs = [row["cost"] for row in self.rows if row.get("cost")]
+        return sum(costs) / len(costs) * self.num_trials * self.spec.train.epochs if costs else None
+
+    @property
+    def budget(self) -> float | None:
+        """Compute that this search may take; None: not known yet."""
+        return None if self.full is None else self.full * (self.spec.budget.share or 1.0)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the budget is used up, at the speed so far; None: not known yet."""
+        spent_here, hours = self.spent - self.spent_before, self.spec.budget.hours
+        if not self.budget or spent_here <= 0 or self.elapsed_s <= 0:
+            return None
+        left = max(0.0, self.budget - self.spent) * self.elapsed_s / spent_here
+        return left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))
+
+    def value(self, row: Row, figure: str) -> float | None:
+        """A figure of a trial as far as it has come."""
+        return row.get("figures", {}).get(figure)
+
+    def _rank(self, row: Row) -> float:
+        value = self.value(row, self.leading)
+        return float("inf") if value is None else -value if self.objectives[self.leading] == "max" else value
+
+    def _front_of(self, rows: Sequence[Row]) -> list[Row]:
+        points = {number: [self.value(row, figure) for figure in self.objectives] for number, row in enumerate(rows)}
+        known = [number for number, point in points.items() if None not in point]
+        front = non_dominated([points[number] for number in known], list(self.objectives.values()))
+        return sorted((rows[known[index]] for index in front), key=lambda row: (self._rank(row), row["trial"]))
+
+
+def load_view(run: str) -> SearchView:
+    """The search in the directory ``run``; NotFound if there is none."""
+    spec = TuneSpec.model_validate(storage.read_json(storage.join(run, JOB_RECORD))["job"])
+    rows, state = _read(storage.join(run, TRIALS), []), _read(storage.join(run, SEARCH), {})
+    return SearchView(spec, rows, run=run, history=[tuple(event) for event in state.get("history", [])])
+
+
+def _read(uri: str, default: Any) -> Any:
+    try:
+        return storage.read_json(uri)
+    except NotFound:
+        return default
+
+
+def label(figure: str) -> str:
+    """A figure as people write it: AP50, AP small, GFLOPs."""
+    return _LABELS.get(figure) or figure.replace("ap/", "AP of ").replace("ap", "AP").replace("_", " ")
+
+
+def number(value: Any) -> str:
+    """A value in a table: at most four digits, 3.1M for large counts, – for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
+        if abs(value) >= limit:
+            return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3}[unit]:.3g}{unit}"
+    return f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """About how long: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Dotted path -> its last key, or the whole path where two end alike."""
+    last = Counter(path.rpartition(".")[2] for path in paths)
+    return {path: path if last[path.rpartition(".")[2]] > 1 else path.rpartition(".")[2] for path in paths}
