@@ -17,7 +17,7 @@ def trials_at_once(spec: TuneSpec, nodes: list[Amounts]) -> int:
     """How many trials these nodes hold at the same time; at least 1. A worker needs its amounts on one node."""
     workers = spec.train.resources.demand()
     held = sum(capacity(workers.each, node) for node in nodes) // workers.count
-    return max(1, min(spec.max_concurrent_trials or spec.trials, held))
+    return max(1, min(spec.max_concurrent_trials or spec.budget.trials, held))
 
 
 class TrialSlots:

@@ -9,11 +9,11 @@ from ..errors import JobError, NotFound
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.resumption import changes, refuse, resolved
 from ..jobs.spec import UriPath, uris_in
-from .spec import JOB_RECORD, MAY_CHANGE, TuneSpec
+from .spec import DEFAULTS, JOB_RECORD, MAY_CHANGE, TuneSpec
 
 
 class Tune(JobKind[TuneSpec]):
-    """A train job x search space -> trials, the best configuration and the front AP against FLOPs."""
+    """A train job x search space -> trials, the front of what they reach, and the best configuration."""
 
     spec = TuneSpec
     plans_unreachable = True
@@ -28,7 +28,7 @@ class Tune(JobKind[TuneSpec]):
         return tune(spec, run_name)
 
     def demand(self, spec: TuneSpec) -> Demand:
-        trials = min(spec.trials, spec.max_concurrent_trials or 1)
+        trials = min(spec.budget.trials, spec.max_concurrent_trials or 1)
         workers = spec.train.resources.demand("train.resources")
         return Demand(trials * workers.count, workers.cpus_each, workers.gpus_each,
                       f"{plural(trials, 'trial')} of {workers.what}",
@@ -64,7 +64,7 @@ class Tune(JobKind[TuneSpec]):
         for path, distribution in spec.search.items():
             [(name, values)] = distribution.model_dump().items()
             searched.append(("search", f"{path}: {name} {', '.join(map(str, values))}"))
-        trials = ("trials", f"{spec.trials}, of at most {spec.train.epochs} epochs")
+        trials = ("trials", f"{spec.budget.trials}, of at most {spec.train.epochs} epochs")
         return [trials, *searched, *train_lines(spec.train, upcoming)]
 
     def next_command(self, spec: TuneSpec, outputs: dict[str, Any]) -> str:
@@ -72,7 +72,8 @@ class Tune(JobKind[TuneSpec]):
 
     def uris(self, spec: TuneSpec) -> Iterator[tuple[UriPath, str]]:
         unused = ("train", "storage")  # trials are stored in the directory of the search
-        return (found for found in uris_in(spec) if found[0] != unused)
+        yield from (found for found in uris_in(spec) if found[0] != unused)
+        yield from ((("start_with", index), uri) for index, uri in enumerate(spec.start_with) if uri != DEFAULTS)
 
 
 KIND = Tune()

@@ -2,7 +2,7 @@
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from .spec import Choice, Distribution, Integer, LogUniform, Quantized, Uniform
+from .distributions import Choice, Distribution, Integer, LogUniform, Quantized, Uniform
 
 
 def search_space(search: dict[str, Distribution]) -> dict[str, BaseDistribution]:

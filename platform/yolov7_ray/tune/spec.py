@@ -2,136 +2,111 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field, WrapValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ..jobs.spec import URI, Job, Part, Positive, Seed, shortened
+from ..errors import JobError
+from ..jobs import document, validation_errors
+from ..jobs.spec import URI, Job, Part, Positive, Seed
 from ..train.spec import TrainSpec
+from .distributions import Distribution
+from .objectives import Constraints, Objectives, default_objectives
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Above0 = Annotated[Finite, Field(gt=0)]
 MAX_CHECKED = 64
 """Most values of one key that are tried on the train job in advance: from each end half of them."""
 MAX_PAIRED = 8
 """The same for each of two keys together."""
 
-
-def _check_order(low: float, high: float) -> None:
-    if low > high:
-        raise ValueError(f"{low:g} is above {high:g}; give [low, high]")
-
-
-class Uniform(Part):
-    """A float between two bounds."""
-
-    uniform: Annotated[tuple[Finite, Finite], AfterValidator(lambda bounds: _check_order(*bounds) or bounds)]
-
-    def bounds(self) -> Sequence:
-        return self.uniform
-
-    def values(self) -> None:
-        return None
-
-
-class LogUniform(Part):
-    """A float between two bounds, uniform in its logarithm."""
-
-    loguniform: Annotated[tuple[Above0, Above0], AfterValidator(lambda bounds: _check_order(*bounds) or bounds)]
-
-    def bounds(self) -> Sequence:
-        return self.loguniform
-
-    def values(self) -> None:
-        return None
-
-
-class Integer(Part):
-    """A whole number, both ends included."""
-
-    integer: Annotated[tuple[int, int], AfterValidator(lambda bounds: _check_order(*bounds) or bounds)]
-
-    def bounds(self) -> Sequence:
-        return self.values()
-
-    def values(self) -> Sequence:
-        return range(self.integer[0], self.integer[1] + 1)
-
-
-class Quantized(Part):
-    """A float between two bounds, in steps: [low, high, step]."""
-
-    quantized: tuple[Finite, Finite, Above0]
-
-    def bounds(self) -> Sequence:
-        return self.values()
-
-    def values(self) -> Sequence:
-        low, high, step = self.quantized
-        return [float(f"{low + step * number:.12g}") for number in range(round((high - low) / step) + 1)]
-
-    @model_validator(mode="after")
-    def _check_steps(self) -> "Quantized":
-        low, high, step = self.quantized
-        _check_order(low, high)
-        steps = (high - low) / step
-        if abs(steps - round(steps)) > 1e-6:
-            raise ValueError(f"steps of {step:g} from {low:g} do not meet {high:g}; give {low + int(steps) * step:g} "
-                             "as the upper end")
-        return self
-
-
-class Choice(Part):
-    """One of the listed values."""
-
-    choice: Annotated[list[Any], Field(min_length=1)]
-
-    def bounds(self) -> Sequence:
-        return self.choice
-
-    def values(self) -> Sequence:
-        return self.choice
-
-
-_BY_KEY = {"uniform": Uniform, "loguniform": LogUniform, "choice": Choice, "integer": Integer, "quantized": Quantized}
-
-
-def _by_its_key(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
-    """Validate as the distribution that the value names, so that a validation error concerns that one alone."""
-    if isinstance(value, tuple(_BY_KEY.values())):
-        return value
-    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in _BY_KEY:
-        raise ValueError(f"{shortened(value)} is no distribution; give one of {{uniform: [low, high]}}, {{loguniform: "
-                         "[low, high]}, {choice: [a, b]}, {integer: [low, high]}, {quantized: [low, high, step]}")
-    return _BY_KEY[next(iter(value))].model_validate(value)
-
-
-Distribution = Annotated[Union[Uniform, LogUniform, Integer, Quantized, Choice], WrapValidator(_by_its_key)]
-
-
 JOB_RECORD = "job.json"
 """In a search's directory: the job and the fingerprint of its dataset."""
-MAY_CHANGE = ("name", "storage", "trials", "max_concurrent_trials", "train.name", "train.storage", "train.dataset",
-              "train.recipe", "train.resources", "train.checkpoint", "train.data.loader_processes",
-              "train.data.cache_dir", "train.data.cache_gb")
+MAY_CHANGE = ("name", "storage", "budget", "finalists", "retries", "keep_checkpoints", "max_concurrent_trials",
+              "train.name", "train.storage", "train.dataset", "train.recipe", "train.resources", "train.checkpoint",
+              "train.data.loader_processes", "train.data.cache_dir", "train.data.cache_gb")
 """Keys, and sections of keys, that a resumed search may change; by all others its trials are compared."""
+CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_size_px")
+"""Keys of a train job by which models differ in cost."""
+DEFAULTS = "defaults"
+"""In `start_with`: the train job's own values."""
+_FIXED = {"kind": "is the same for all trials; remove it",
+          "name": "names the run; remove it",
+          "storage": "is the directory of the search; remove it",
+          "recipe": "has filled optimizer, loss and augment before a trial's values are set; search those keys, or "
+                    "give search: recipe",
+          "epochs": "are decided for each trial by its results; set train.epochs to the most, remove it from search",
+          "evaluation.every_epochs": "decides at which epochs trials are compared; remove it",
+          "resources": "are the same for all trials; remove it"}
+"""Keys, and sections, of the train job that cannot be searched -> why, and what works."""
+
+
+class Budget(Part):
+    """How much a search may take; it ends at the first of these."""
+
+    trials: Positive = 20
+    """Most trials that are begun."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = 0.25
+    """Share of the compute that training every trial in full takes; null: no limit."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """No trial is begun or continued after so many hours; default: no limit."""
+
+
+class Finalists(Part):
+    """What is trained in full after the search."""
+
+    count: Positive = 3
+    """How many trials of the front, the best first."""
+    epochs: Positive | None = None
+    """Epochs of each; default: those of the train job."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """Trainings of each, with seeds one above the other, so that means and spreads are known."""
+
+
+def _train_job(value: Any) -> Any:
+    """A train job's keys; a path or URI is read."""
+    if not isinstance(value, str):
+        return value
+    try:
+        values = document.read(value)
+    except JobError as error:
+        raise ValueError(f"'{error.where}' is not read: {error.problem}; {error.remedy}") from None
+    try:
+        return TrainSpec.model_validate(values)
+    except pydantic.ValidationError as error:
+        found = validation_errors.job_error(error, values, TrainSpec.model_json_schema(), f"in {value}")
+        raise ValueError(str(found)) from None
 
 
 class TuneSpec(Job):
-    """A train job x search space -> trials, the best configuration and the front AP against FLOPs."""
+    """A train job x search space -> trials, the front of what they reach, and the best configuration."""
 
     kind: Literal["tune"]
-    train: TrainSpec
-    """The job that each trial runs, with the trial's values set."""
+    train: Annotated[TrainSpec, BeforeValidator(_train_job)]
+    """The job that each trial runs, with the trial's values set: its keys, or the path or URI of its file."""
     search: Annotated[dict[str, Distribution], Field(min_length=1)]
     """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}."""
+    objectives: Objectives = default_objectives(False)
+    """Figures that are weighed -> max or min: ap, ap50, ap75, ap_small, ap_medium, ap_large, ap/CLASS, latency_ms,
+    latency_batch_ms, gflops, parameters. Default: ap, and gflops if the search changes them."""
+    constraints: Constraints = {}
+    """Bounds that a model must keep, e.g. parameters: "<= 3e6"; one that does not is never trained."""
+    budget: Budget = Budget()
+    algorithm: Literal["promote", "evolve", "random", "grid"] = "promote"
+    """Who proposes: promote: Optuna's TPE; evolve: mutation of the best; random; grid: every point of the space.
+    Trials are trained further by promotion, from rung to rung, whoever proposed them."""
+    start_with: list[URI] = [DEFAULTS]
+    """What is known before the search: defaults, the train job's own values; directories of earlier searches."""
+    finalists: Finalists | None = None
+    """Default: none."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial that was lost is tried again."""
+    keep_checkpoints: Literal["front", "all"] = "front"
+    """front: those of trials that others dominate are removed."""
     storage: URI = "runs"
-    trials: Positive = 20
     max_concurrent_trials: Positive | None = None
     """Default: as many as the cluster holds."""
     grace_epochs: Positive = 1
-    """Trials are compared, and the worse ones stopped, first at this epoch."""
+    """Trials are compared first at this epoch."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One in so many goes on at each rung; the next rung is at so many times the epochs."""
     seed: Seed = 0
@@ -151,8 +126,21 @@ class TuneSpec(Job):
 
     @property
     def searches_architecture(self) -> bool:
-        """Whether trials differ in cost, so that AP is weighed against FLOPs."""
-        return any(path.startswith("model.") or path == "data.image_size_px" for path in self.search)
+        """Whether trials differ in cost."""
+        return any(path in CHANGES_COST for path in self.search)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if "trials" in values:
+            raise ValueError(f"trials: has moved into the budget; give budget: {{trials: {values['trials']}}}, or "
+                             f"--set budget.trials={values['trials']}")
+        search = values.get("search")
+        if values.get("objectives") is None and isinstance(search, dict):
+            values = values | {"objectives": default_objectives(any(path in CHANGES_COST for path in search))}
+        return values
 
     @model_validator(mode="after")
     def _check_search(self) -> "TuneSpec":
@@ -163,6 +151,9 @@ class TuneSpec(Job):
             raise ValueError(f"grace_epochs: {self.grace_epochs} is more than the {self.train.epochs} epochs of a "
                              "trial, so that none would be stopped early; give less, or the same to stop none")
         for path, distribution in self.search.items():
+            for key, reason in _FIXED.items():
+                if (path + ".").startswith(key + "."):
+                    raise ValueError(f"search.{path}: {reason}")
             for value in ends(distribution.bounds(), MAX_CHECKED):
                 self._check_values({path: value})
         for pair in itertools.combinations(self.search, 2):

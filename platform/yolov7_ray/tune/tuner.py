@@ -25,14 +25,14 @@ STATE_PREFIX = "experiment_state-"
 def tune(spec: TuneSpec, run_name: str) -> dict:
     """Search, resuming the unfinished trials of an earlier ``run_name``; write report and best job file.
 
-    A search that had ended goes on if ``trials`` is more than before. At Ctrl-C the trials save their state and end.
+    A search that had ended goes on if ``budget.trials`` is more than before. At Ctrl-C the trials save their state and end.
     """
     run = storage.join(spec.storage, run_name)
     manifest = check_run(spec.train, storage.join(run, "trials"))
     storage.write_json(storage.join(run, JOB_RECORD),
                        {"job": spec.model_dump(mode="json"), "fingerprint": manifest.fingerprint})
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a killed driver loses a second of state, not minutes
-    follower = Follower(run, spec.trials)
+    follower = Follower(run, spec.budget.trials)
     try:
         with printed_progress() as progress_actor:
             ended = run_in_thread(
@@ -52,8 +52,8 @@ def run_trials(spec: TuneSpec, run_name: str, progress_actor: ActorHandle, follo
     driver = trial_driver(spec, run, progress_actor, start_judge(spec, run))
     return ray_tune.run(
         ray_tune.with_resources(driver, TRIAL_DRIVER_RESOURCES),
-        name=run_name, storage_path=path, storage_filesystem=filesystem, num_samples=spec.trials,
-        search_alg=Proposals(Proposer(spec, TrialSlots(spec)), spec.trials), callbacks=[follower],
+        name=run_name, storage_path=path, storage_filesystem=filesystem, num_samples=spec.budget.trials,
+        search_alg=Proposals(Proposer(spec, TrialSlots(spec)), spec.budget.trials), callbacks=[follower],
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if has_begun(run) else None,
         raise_on_failed_trial=False, verbose=0).trials
 

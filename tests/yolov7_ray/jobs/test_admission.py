@@ -27,7 +27,7 @@ def train(**resources):
     (train(workers=8, gpus_per_worker=1, cpus_per_worker=6), {"CPU": 48, "GPU": 8}),
     (load_job(TUNE), {"CPU": 2, "GPU": 0}),
     (load_job(TUNE, ["max_concurrent_trials=3"]), {"CPU": 6, "GPU": 0}),
-    (load_job(TUNE, ["max_concurrent_trials=30", "trials=2"]), {"CPU": 4, "GPU": 0}),
+    (load_job(TUNE, ["max_concurrent_trials=30", "budget.trials=2"]), {"CPU": 4, "GPU": 0}),
     (load_job(SERVE, ["gpus_per_replica=0.5"]), {"CPU": 4, "GPU": 2}),
     (load_job("kind: ingest\ndataset: d\n"), {"CPU": 1, "GPU": 0}),
     (load_job(PIPELINE), {"CPU": 3, "GPU": 0}),

@@ -126,7 +126,7 @@ def test_evaluate_plan_compares_classes(dataset, model, tmp_path):
 
 def test_tune_plan_shows_the_search(dataset):
     text = f"kind: tune\ntrain: {{kind: train, dataset: {dataset}, epochs: 4}}\n" \
-           "search: {optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}}\ntrials: 7\n"
+           "search: {optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}}\nbudget: {trials: 7}\n"
     shown = lines(text)
     assert shown["trials"] == "7, of at most 4 epochs"
     assert shown["search"] == "optimizer.learning_rate: loguniform 0.001, 0.1"

@@ -10,7 +10,7 @@ from yolov7_ray.tune.search_space import search_space
 
 
 def spec(**changes):
-    return validate({"kind": "tune", "train": train_job("data", "runs"), "trials": 30,
+    return validate({"kind": "tune", "train": train_job("data", "runs"), "budget": {"trials": 30},
                      "search": {"model.width": {"quantized": [0.25, 1.0, 0.25]},
                                 "data.image_size_px": {"choice": [64, 96, 128]}}} | changes)
 

@@ -23,8 +23,8 @@ from yolov7_ray.tune.trial import Trial
 
 
 def tune_job(dataset: str, storage_uri: str, **changes) -> dict:
-    return {"kind": "tune", "train": train_job(dataset, "runs", epochs=2), "storage": storage_uri, "trials": 3,
-            "search": {"model.width": {"choice": [0.25, 0.5]},
+    return {"kind": "tune", "train": train_job(dataset, "runs", epochs=2), "storage": storage_uri,
+            "budget": {"trials": 3}, "search": {"model.width": {"choice": [0.25, 0.5]},
                        "optimizer.learning_rate": {"loguniform": [1e-3, 1e-1]}}} | changes
 
 
@@ -153,7 +153,7 @@ def test_every_trial_is_recorded_as_it_ended_and_a_finished_search_is_extended(r
     assert (best.epochs, best.storage) == (3, str(tmp_path))
 
     assert tune(validate(document), "search")["best"] == outputs["best"], "a finished search is not searched again"
-    tune(validate(document | {"trials": 9}), "search")
+    tune(validate(document | {"budget": {"trials": 9}}), "search")
     extended = json.loads((run / "trials.json").read_text())
     assert len({json.dumps(row["values"]) for row in extended}) == len(extended) == 4, "the space holds four"
     assert {row["trial"] for row in rows} < {row["trial"] for row in extended}
@@ -163,8 +163,8 @@ def test_every_trial_is_recorded_as_it_ended_and_a_finished_search_is_extended(r
 @pytest.mark.slow
 def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
     job = tmp_path / "tune.yaml"
-    job.write_text(json.dumps(tune_job(shapes_dataset, str(tmp_path / "runs"), trials=1, max_concurrent_trials=1,
-                                       train=train_job(shapes_dataset, "runs", epochs=1000))))
+    job.write_text(json.dumps(tune_job(shapes_dataset, str(tmp_path / "runs"), budget={"trials": 1},
+                                       max_concurrent_trials=1, train=train_job(shapes_dataset, "runs", epochs=1000))))
     process = subprocess.Popen([sys.executable, ROOT / "submit.py", job, "--name", "s"], cwd=tmp_path, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = threading.Timer(DEADLINE_S, process.kill)
@@ -187,8 +187,8 @@ def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path)
 
 
 def test_a_resumed_search_refuses_what_its_trials_are_compared_by(shapes_dataset, tmp_path):
-    document = {"kind": "tune", "train": train_job(shapes_dataset, "runs"), "storage": str(tmp_path), "trials": 3,
-                "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]}}}
+    document = {"kind": "tune", "train": train_job(shapes_dataset, "runs"), "storage": str(tmp_path),
+                "budget": {"trials": 3}, "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]}}}
     spec = validate(document)
     assert KIND.check_resume(spec, "s") == []
     storage.write_json(str(tmp_path / "s" / JOB_RECORD), {
@@ -196,7 +196,7 @@ def test_a_resumed_search_refuses_what_its_trials_are_compared_by(shapes_dataset
     assert KIND.check_resume(spec, "s") == []
     fewer = validate(document | {"max_concurrent_trials": 1})
     assert KIND.check_resume(fewer, "s") == ["max_concurrent_trials: nothing -> 1"]
-    assert KIND.check_resume(validate(document | {"trials": 5}), "s") == ["trials: 3 -> 5"]
+    assert KIND.check_resume(validate(document | {"budget": {"trials": 5}}), "s") == ["budget.trials: 3 -> 5"]
     with pytest.raises(JobError, match=r"searches with seed 0 \(the job says 5\); give that, or start a new search"):
         KIND.check_resume(validate(document | {"seed": 5}), "s")
     with pytest.raises(JobError, match=r"searches with train.epochs 2 \(the job says 4\)"):
