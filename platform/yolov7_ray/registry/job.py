@@ -10,7 +10,7 @@ class Publish(JobKind[PublishSpec]):
     """Checkpoint -> folded, checked, registered version."""
 
     spec = PublishSpec
-    outputs = ("model", "version")
+    outputs = {"model": "model", "models": "models", "version": "version"}
     example = {"model": "runs/my-run", "registry": "registry", "publish_as": "detector"}
 
     def run(self, spec: PublishSpec, run_name: str) -> dict[str, Any]:

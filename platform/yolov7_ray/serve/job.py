@@ -12,7 +12,7 @@ class Serve(JobKind[ServeSpec]):
     """Registered models -> an HTTP endpoint."""
 
     spec = ServeSpec
-    outputs = ("url",)
+    outputs = {"url": "URL"}
     example = {"models": {"detector": {"model": "detector@latest"}}, "registry": "registry"}
     stays_up = True
 

@@ -27,6 +27,7 @@ MAY_CHANGE = ("name", "storage", "budget", "finalists", "retries", "keep_checkpo
 """Keys, and sections of keys, that a resumed search may change; by all others its trials are compared."""
 CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_size_px")
 """Keys of a train job by which models differ in cost."""
+DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
 _FIXED = {"kind": "is the same for all trials; remove it",
@@ -124,6 +125,15 @@ class TuneSpec(Job):
             section[keys[-1]] = value
         return TrainSpec.model_validate(document)
 
+    def alone(self, values: dict[str, Any]) -> TrainSpec:
+        """The train job of a trial, to train on its own: in the train job's storage, with the epochs of finalists."""
+        changes: dict[str, Any] = {}
+        if self.train.storage != DEFAULT_STORAGE:
+            changes["storage"] = self.train.storage
+        if self.finalists and self.finalists.epochs:
+            changes["epochs"] = self.finalists.epochs
+        return self.trial(values).model_copy(update=changes)
+
     @property
     def searches_architecture(self) -> bool:
         """Whether trials differ in cost."""
@@ -144,6 +154,8 @@ class TuneSpec(Job):
 
     @model_validator(mode="after")
     def _check_search(self) -> "TuneSpec":
+        if self.train.dataset == self.train.job:
+            raise ValueError(f"train.job: {self.train.job} is known after that step alone; give the path of a file")
         if isinstance(self.train.resources.workers, tuple):
             raise ValueError(f"train.resources.workers: {list(self.train.resources.workers)} would change within a "
                              "trial; give one number, trials share the cluster as it is")

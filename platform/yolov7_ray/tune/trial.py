@@ -36,11 +36,16 @@ class Trial:
         """Its row of trials.json."""
         results = self.results or {}
         epochs = results.get("epochs", [])
-        evaluated = [epoch["ap"] for epoch in epochs if epoch.get("ap") is not None]
+        evaluated_rows = [epoch for epoch in epochs if epoch.get("ap") is not None]
         best = results.get("best_checkpoint")
-        return {"trial": self.trial_id, "values": self.values, "ap": self.ap,
-                "last_ap": evaluated[-1] if evaluated else None, "run": self.run, "error": self.error,
-                "stopped": self.stopped, "checkpoint": storage.join(self.run, best) if best else None,
+        figures = {key: value for key, value in (evaluated_rows or [{}])[-1].items() if key.startswith("ap")}
+        figures |= {key: results.get(key) for key in ("gflops", "parameters")}
+        status = "failed" if self.error else "stopped" if self.stopped else "trained"
+        return {"trial": self.trial_id, "values": self.values, "status": status, "reason": self.stopped,
+                "epoch": len(epochs), "rung": len(epochs), "figures": figures, "cost": results.get("gflops"),
+                "spent": (results.get("gflops") or 0.0) * len(epochs), "ap": self.ap,
+                "last_ap": figures.get("ap"), "run": self.run, "error": self.error, "stopped": self.stopped,
+                "checkpoint": storage.join(self.run, best) if best else None,
                 "ap50": results.get("best", {}).get("ap50"), "gflops": results.get("gflops"),
                 "parameters": results.get("parameters"), "epochs": len(epochs)}
 

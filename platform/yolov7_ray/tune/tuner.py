@@ -14,7 +14,7 @@ from .concurrency import TRIAL_DRIVER_RESOURCES, TrialSlots
 from .follower import Follower
 from .judge import start_judge
 from .proposals import Proposals, Proposer
-from .report import write_report
+from .report.outcome import write_outcome
 from .spec import JOB_RECORD, TuneSpec
 from .trial import trial_driver
 
@@ -40,9 +40,7 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
     except (KeyboardInterrupt, SystemExit):  # the trials have saved their state
         follower.interrupt()
         raise
-    best = write_report(run, spec, [follower.outcome(trial) for trial in ended])
-    return {"run": run, "best_job": storage.join(run, "best.yaml"), "checkpoint": best["checkpoint"],
-            "model": best["run"], "best": best}
+    return write_outcome(run, spec, [follower.outcome(trial).row() for trial in ended])
 
 
 def run_trials(spec: TuneSpec, run_name: str, progress_actor: ActorHandle, follower: Follower) -> list[RayTrial]:

@@ -9,6 +9,8 @@ from .view import number
 
 MARGIN = 0.05
 """Free space at both ends, as a share of the axis."""
+FAR = 5
+"""Ratio of the ends from which on a logarithmic axis shows more."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,16 @@ class Axis:
 
     @classmethod
     def of(cls, values: Sequence[Any], log: bool = False, zero: bool = False) -> "Axis":
-        """An axis that holds all of ``values``; those that are no numbers become categories. ``zero``: it begins there.
+        """An axis that holds all of ``values``; those that are no numbers become categories.
 
+        ``log``: logarithmic if they lie far enough apart. ``zero``: it begins there.
         """
         values = [value for value in values if value is not None]
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             names = tuple(dict.fromkeys(map(str, values)))
             return cls(-0.5, len(names) - 0.5, categories=names)
         low, high = min(values, default=0.0), max(values, default=1.0)
-        log = log and low > 0
+        log = log and 0 < low * FAR < high
         low, high = (math.log10(low), math.log10(high)) if log else (min(low, 0.0) if zero else low, high)
         free = (high - low) * MARGIN or abs(high) * MARGIN or 0.5
         return cls(low if zero else low - free, high + free, log)

@@ -56,7 +56,7 @@ def curves(lines: Sequence[Curve], x: Axis, y: Axis, labels: tuple[str, str],
            marks: Sequence[tuple[float, str]] = ()) -> str:
     """Lines; at ``marks`` (value of x, text) the chart is crossed by a dashed one."""
     parts = [f"<path class='mark' d='M{_x(x.place(at)):.1f} {TOP}V{HEIGHT - BOTTOM}'/>"
-             f"<text x='{_x(x.place(at)) + 3:.1f}' y='{TOP + 9}'>{_text(text)}</text>" for at, text in marks]
+             f"<text x='{_x(x.place(at)) - 4:.1f}' y='{HEIGHT - BOTTOM - 5}' text-anchor='end'>{_text(text)}</text>" for at, text in marks]
     for line in lines:
         corners = [(_x(x.place(at)), _y(y.place(value))) for at, value in line.points]
         path = _steps(corners) if line.steps else "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in corners)

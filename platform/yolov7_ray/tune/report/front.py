@@ -7,12 +7,10 @@ from typing import Any
 from ... import storage
 from ...jobs import document
 from ...registry.front import FRONT_FILE, Member
-from ...train.spec import TrainSpec
 from ..spec import TuneSpec
 from .view import Row, SearchView, label, number
 
 FOLDER = "front"
-DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
 _BY_SIZE = {"model.architecture": "{}", "model.depth": "d{:03.0f}", "model.width": "w{:03.0f}",
             "data.image_size_px": "{}px"}
 """Keys by which models differ in size -> part of a name; factors in hundredths."""
@@ -36,20 +34,10 @@ def name_of(values: Mapping[str, Any]) -> str:
     return "-".join(parts) or "best"
 
 
-def full_job(spec: TuneSpec, values: Mapping[str, Any]) -> TrainSpec:
-    """The train job of a trial, to train on its own: in the train job's own storage, with the finalists' epochs."""
-    changes: dict[str, Any] = {}
-    if spec.train.storage != DEFAULT_STORAGE:
-        changes["storage"] = spec.train.storage
-    if spec.finalists and spec.finalists.epochs:
-        changes["epochs"] = spec.finalists.epochs
-    return spec.trial(dict(values)).model_copy(update=changes)
-
-
 def write_job(uri: str, spec: TuneSpec, row: Row, view: SearchView) -> None:
     """A train job file that says where its values come from."""
     figures = ", ".join(f"{label(figure)} {number(view.value(row, figure))}" for figure in view.objectives)
-    job = full_job(spec, row["values"])
+    job = spec.alone(dict(row["values"]))
     text = (f"# Trial {row['trial']} of {len(view.rows)}: {figures} after epoch {row['epoch']} ({row['run']})\n"
             "#\n#   python submit.py THIS-FILE --set epochs=300   # trains it anew, longer\n"
             + document.dump(job.model_dump(mode="json", exclude_none=True)))

@@ -1,9 +1,13 @@
 """Which searched values matter: Optuna's PED-ANOVA over trials compared at one epoch."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ..search_space import search_space
+from ..distributions import Choice, Distribution, LogUniform
 from .view import SearchView
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 MIN_TRIALS = 8
 """With fewer trials shares are noise."""
@@ -27,11 +31,30 @@ def importances(view: SearchView, curves: Mapping[str, Sequence[tuple[int, float
         return {}, 0
     import optuna  # not where a search is only shown
 
-    space = search_space(view.spec.search)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    searched = view.spec.search
+    space = {path: _space(distribution) for path, distribution in searched.items()}
     values = {trial: dict(points).get(epoch) for trial, points in curves.items()}
     study = optuna.create_study(direction={"max": "maximize", "min": "minimize"}[view.objectives[view.leading]])
-    study.add_trials([optuna.trial.create_trial(params=dict(row["values"]), distributions=space,
-                                                value=values[row["trial"]])
-                      for row in view.rows if values.get(row["trial"]) is not None and row["values"].keys() == space.keys()])
-    return optuna.importance.get_param_importances(
-        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()), epoch
+    study.add_trials([
+        optuna.trial.create_trial(params={path: _value(searched[path], value) for path, value in row["values"].items()},
+                                  distributions=space, value=values[row["trial"]])
+        for row in view.rows if values.get(row["trial"]) is not None and row["values"].keys() == space.keys()])
+    if len(study.trials) < MIN_TRIALS:
+        return {}, 0
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    return optuna.importance.get_param_importances(study, evaluator=evaluator), epoch
+
+
+def _space(distribution: Distribution) -> "BaseDistribution":
+    """Of a choice the position counts."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(distribution, Choice):
+        return CategoricalDistribution(range(len(distribution.choice)))
+    bounds = distribution.bounds()
+    return FloatDistribution(bounds[0], bounds[-1], log=isinstance(distribution, LogUniform))
+
+
+def _value(distribution: Distribution, value: Any) -> Any:
+    return distribution.choice.index(value) if isinstance(distribution, Choice) else float(value)

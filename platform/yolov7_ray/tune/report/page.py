@@ -6,18 +6,23 @@ from pathlib import Path
 
 from ... import storage
 from ...errors import NotFound
-from ...jobs.page.document import Tile, document
+from ...jobs import document
+from ...jobs.page.document import Tile
+from ...jobs.page.document import document as html_document
 from ..distributions import LogUniform
+from ..objectives import COSTS
 from ..search.fronts import hypervolume
 from .axis import Axis
 from .charts import Curve, Point, bars, curves, parallel, scatter
-from .importance import MIN_TRIALS, importances
+from .importance import importances
 from .style import STYLE
 from .table import trials_table
 from .view import STATUSES, Row, SearchView, duration, label, load_view, number, short_names
 
 PAGE = "report/index.html"
 """In a search's directory."""
+JOB_FILE = "search.yaml"
+"""In a search's directory: the job that made it."""
 SCRIPT = Path(__file__).with_name("page.js").read_text()
 
 Epochs = list[dict]
@@ -31,7 +36,10 @@ class Page:
         self._epochs: dict[tuple[str, int], Epochs] = {}
 
     def write(self, view: SearchView) -> None:
-        """Write the page. StorageError if that is not possible."""
+        """Write the page, and the job file that it names. StorageError if that is not possible."""
+        if not self._epochs:
+            job = view.spec.model_dump(mode="json", exclude_none=True)
+            storage.write_bytes(storage.join(self.run, JOB_FILE), document.dump(job).encode())
         storage.write_bytes(storage.join(self.run, PAGE), page(view, self._all_epochs(view)).encode())
 
     def _all_epochs(self, view: SearchView) -> dict[str, Epochs]:
@@ -66,7 +74,7 @@ def page(view: SearchView, epochs: dict[str, Epochs]) -> str:
              ("values", "Values", f"<div class=charts>{_slices(view)}</div>" if view.best else ""),
              ("trials", "Trials", f"<div class='card wide'>{trials_table(view)}</div>" if view.rows else ""),
              ("commands", "Commands", _commands(view))]
-    return document(f"Search · {name}", name, facts, _tiles(view), parts, style=STYLE, script=SCRIPT)
+    return html_document(f"Search · {name}", name, facts, _tiles(view), parts, style=STYLE, script=SCRIPT)
 
 
 def _tiles(view: SearchView) -> list[Tile]:
@@ -77,7 +85,7 @@ def _tiles(view: SearchView) -> list[Tile]:
         tiles.append((number(view.value(view.best, view.leading)), f"best {label(view.leading)}",
                       f"trial {view.best['trial']}{unfinished}"))
     if len(view.objectives) > 1:
-        tiles.append((f"{len(view.front)}", "models on the front", f"{len(view.hopeful)} unfinished may join them"
+        tiles.append((f"{len(view.front)}", "models on the front", f"{len(view.hopeful)} unfinished are as good so far"
                       if view.hopeful else ""))
     if view.budget:
         share = f"{view.spent / view.full:.0%} of training every trial in full" if view.full else ""
@@ -123,14 +131,14 @@ def _drawn(view: SearchView, x: str, y: str) -> list[Point]:
 def _front(view: SearchView) -> str:
     """A chart of the first objective against each other one."""
     first, *others = view.objectives
-    text = "Filled: trained in full; rings: unfinished, orange where they may join the front"
+    text = "Filled: trained in full; rings: not, orange where none is better so far"
     if any(row.get("spread") for row in view.rows):
         text += "; bars: standard deviation over seeds"
     cards = []
     for other in others:
         points = _drawn(view, other, first)
         if points:
-            axes = (Axis.of([point.x for point in points], log=other == "parameters"),
+            axes = (Axis.of([point.x for point in points], log=other in COSTS),
                     Axis.of([point.y + sign * point.spread for point in points for sign in (-1, 1)]))
             front = [point for point in points if "front" in point.classes] if len(others) == 1 else []
             cards.append(_card("The front", text, scatter(points, *axes, (label(other), label(first)), front)))
@@ -200,7 +208,7 @@ def _importance(view: SearchView, learning: dict[str, list[tuple[int, float]]]) 
     shares, epoch = importances(view, learning)
     names = short_names(list(view.spec.search))
     if not shares:
-        return _card("What matters", f"Known from {MIN_TRIALS} trials on that were evaluated at the same epoch", "")
+        return ""
     return _card("What matters", f"Share of each value in whether {label(view.leading)} after epoch {epoch} is among the best "
                                  "(PED-ANOVA)", bars([(names[path], share) for path, share in shares.items()]))
 
@@ -236,16 +244,15 @@ def _slices(view: SearchView) -> str:
 
 
 def _axis(view: SearchView, column: str, values: Sequence) -> Axis:
-    return Axis.of(values, log=isinstance(view.spec.search.get(column), LogUniform) or column == "parameters")
+    return Axis.of(values, log=isinstance(view.spec.search.get(column), LogUniform) or column in COSTS)
 
 
 def _commands(view: SearchView) -> str:
     """How the search was made, and how it goes on."""
     run, name = view.run, view.run.rstrip("/").rpartition("/")[2]
-    job = f"jobs/{view.spec.name}.yaml" if view.spec.name else "SEARCH.yaml"
-    lines = [f"# the search is {run}/job.json; go on with it, and with more trials",
-             f"python submit.py {job} --resume {name} --set budget.trials={2 * view.num_trials}",
+    lines = ["# go on with this search; with more trials", f"python submit.py {run}/{JOB_FILE} --resume {name} "
+             f"--set budget.trials={2 * view.spec.budget.trials}",
              "# train the best anew, longer", f"python submit.py {run}/best.yaml --set epochs=300",
-             "# publish every model of the front", f"python submit.py jobs/publish-detector.yaml --set model={run}/front",
-             "# write this page again", f"python submit.py page {run}"]
-    return f"<div class=card><pre>{html.escape(chr(10).join(lines[:-2]))}</pre></div>"
+             "# publish every model of the front, and serve them",
+             f"python submit.py jobs/publish-detector.yaml --set model={run}/front"]
+    return f"<div class=card><pre>{html.escape(chr(10).join(lines))}</pre></div>"

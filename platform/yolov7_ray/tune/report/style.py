@@ -10,7 +10,7 @@ STYLE = """
 .curve.front circle { fill: var(--s0); } .curve.hopeful path { stroke: var(--s1); opacity: .8; }
 .curve.hopeful circle { fill: var(--s1); } svg .mark { stroke: var(--quiet); stroke-dasharray: 3 3; opacity: .6; fill: none; }
 svg .axis { stroke: var(--quiet); fill: none; } svg text.name { fill: var(--ink); font-size: 11px; }
-svg.parallel text.on { paint-order: stroke; stroke: var(--panel); stroke-width: 3px; font-size: 11.5px; }
+svg.parallel text.on { paint-order: stroke; stroke: var(--panel); stroke-width: 5px; font-size: 11.5px; fill: var(--ink); }
 svg.parallel text.name { font-size: 13px; } .wide2 { grid-column: span 2; }
 .curve.lit path, .curve.kept path { stroke: var(--s3); stroke-width: 3; opacity: 1; }
 .curve.lit circle, .curve.kept circle { fill: var(--s3); } .dot.lit, .dot.kept { stroke: var(--s3); fill: var(--s3); r: 6px; }
@@ -23,7 +23,7 @@ tr.lit td, tr.kept td { background: color-mix(in srgb, var(--s3) 16%, transparen
 .trials th button { all: unset; cursor: pointer; color: var(--quiet); font-weight: 500; white-space: nowrap; }
 .trials th button:hover, .trials th button:focus-visible { color: var(--ink); text-decoration: underline; }
 .trials th[aria-sort=descending] button::after { content: " ↓"; } .trials th[aria-sort=ascending] button::after { content: " ↑"; }
-.trials td, .trials th { white-space: nowrap; } .trials td.why { white-space: normal; min-width: 16rem; color: var(--quiet); }
+.trials td, .trials th { white-space: nowrap; } .trials th.number { text-align: right; } .trials td.why { white-space: normal; min-width: 22rem; color: var(--quiet); }
 .trials a, .card a { color: var(--note); } .trials td:first-child { padding-left: .3rem; } .failed { color: var(--error); }
 pre { overflow-x: auto; margin: .6rem 0 0; font-size: .85rem; line-height: 1.6; }
 @media (max-width: 48rem) { .wide2 { grid-column: auto; } }

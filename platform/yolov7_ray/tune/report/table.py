@@ -13,19 +13,23 @@ def trials_table(view: SearchView) -> str:
     extra = [figure for figure in ("ap", "ap50", "gflops", "parameters", "latency_ms") if figure not in view.objectives
              and any(view.value(row, figure) is not None for row in view.rows)]
     figures = [*view.objectives, *extra]
-    heads = ["", "trial", "status", "epochs", *map(label, figures), *names.values(), "why"]
+    numeric = {name for path, name in names.items() if all(isinstance(row["values"].get(path), int | float)
+                                                           for row in view.rows)}
+    heads = [("", ""), ("trial", ""), ("status", ""), ("epochs", "number"),
+             *((label(figure), "number") for figure in figures),
+             *((name, "number" if name in numeric else "") for name in names.values()), ("why", "")]
     rows = []
     for row in view.ranked:
         why = row.get("reason") or (last_line(row["error"]) if row.get("error") else "")
         report = f"<a href='../trials/{html.escape(row['trial'])}/report/index.html'>{html.escape(row['trial'])}</a>"
-        cells = [_cell("●" if row["trial"] in front else "", int(row["trial"] in front)),
+        cells = [f"<td data-value='{int(row['trial'] in front)}'>{'●' if row['trial'] in front else ''}",
                  f"<td data-value='{html.escape(row['trial'])}'>{report if row['epoch'] else html.escape(row['trial'])}",
                  f"<td class='{row['status']}'>{row['status']}", _cell(str(row["epoch"]), row["epoch"]),
                  *(_cell(number(value), value) for value in (view.value(row, figure) for figure in figures)),
                  *(_cell(number(value), value) for value in (row["values"].get(path) for path in names)),
                  f"<td class=why>{html.escape(why)}"]
         rows.append(f"<tr data-trial='{html.escape(row['trial'])}'>{''.join(cells)}")
-    head = "".join(f"<th><button type=button>{html.escape(text) or '●'}</button>" for text in heads)
+    head = "".join(f"<th class='{kind}'><button type=button>{html.escape(text) or '●'}</button>" for text, kind in heads)
     return f"<table class='plain trials'><thead><tr>{head}<tbody>{''.join(rows)}</table>"
 
 

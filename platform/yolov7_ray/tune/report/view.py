@@ -55,10 +55,6 @@ class SearchView:
         """Most trials that this search begins."""
         return max(self.spec.budget.trials, len(self.rows))
 
-    @property
-    def is_over(self) -> bool:
-        return not self.counts["running"] and bool(self.history or self.rows) and self.counts["paused"] == 0
-
     @cached_property
     def front(self) -> list[Row]:
         """Fully trained trials that no other fully trained one dominates; the best by the first objective first."""
@@ -67,7 +63,7 @@ class SearchView:
     @cached_property
     def hopeful(self) -> list[Row]:
         """Trials that are not fully trained, and that none dominates as far as they have come."""
-        known = [row for row in self.rows if row["status"] in ("trained", "running", "paused")]
+        known = [row for row in self.rows if row["status"] in ("trained", "running", "paused", "stopped")]
         return [row for row in self._front_of(known) if row["status"] != "trained"]
 
     @property
