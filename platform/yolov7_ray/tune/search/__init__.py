@@ -1,0 +1,1 @@
+"""Algorithms of a search: which trial goes on, and which values are tried next."""
