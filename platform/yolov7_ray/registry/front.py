@@ -5,6 +5,8 @@ from typing import Any
 
 from .. import storage
 from ..errors import Corrupt, NotFound
+from .registry import REF
+from .spec import PublishSpec
 
 FRONT_FILE = "front.json"
 
@@ -20,6 +22,11 @@ class Member:
     """The file of the train job that made it."""
     trial: str
     figures: dict[str, Any]
+
+
+def front_of(spec: PublishSpec) -> list[Member] | None:
+    """The members of the front that a publish job names; None if it names a single model."""
+    return None if REF.fullmatch(spec.model) else load_front(spec.model)
 
 
 def load_front(uri: str) -> list[Member] | None:

@@ -29,7 +29,7 @@ class Train(JobKind[TrainSpec]):
     def check_inputs(self, spec: TrainSpec, upcoming: Upcoming) -> None:
         from ..data.manifest import require_dataset
 
-        if spec.dataset == spec.job:
+        if spec.is_open:
             raise JobError(f"job: {spec.job}", "refers to a step, and this is no step of a pipeline",
                            "give the path or URI of a train job file")
         require_dataset(spec.dataset, upcoming)

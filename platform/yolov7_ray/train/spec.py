@@ -4,15 +4,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import (
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    SerializerFunctionWrapHandler,
-    WrapValidator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, WrapValidator, model_validator
 
 from yolov7.architectures.family import architecture
 from yolov7.architectures.language import Anchors, Architecture
@@ -21,25 +13,20 @@ from yolov7.images.config import AugmentConfig
 from yolov7.training.config import EMAConfig, OptimizerConfig
 from yolov7.training.recipes import RECIPES
 
-from ..errors import JobError
 from ..evaluate.spec import Evaluation
-from ..jobs import document
 from ..jobs.spec import (
-    REFERENCE,
     URI,
     ArchitectureName,
     ImageSize,
-    Job,
+    LayeredJob,
     Name,
     Part,
     Positive,
     Reading,
     Resources,
     Seed,
-    UriPath,
     check_image_size,
     embedded,
-    shortened,
 )
 
 Loss = embedded(LossConfig)
@@ -194,23 +181,10 @@ BETWEEN_EPOCHS = ("batch_size", "seed", "data.shuffle_shards", "data.locality", 
 """Keys that decide which image comes at which step, and so may change at the end of an epoch alone."""
 
 
-def train_job_file(uri: str) -> dict[str, Any]:
-    """The keys in a train job file. ValueError if it is none."""
-    try:
-        values = document.read(uri)
-    except JobError as error:
-        raise ValueError(f"job: {error}") from None
-    if values.get("kind") != "train":
-        raise ValueError(f"job: {uri} holds a job of kind {shortened(values.get('kind'))}; give a train job file")
-    return values
-
-
-class TrainSpec(Job):
+class TrainSpec(LayeredJob):
     """Arrow dataset -> trained checkpoints, with Ray Train."""
 
     kind: Literal["train"]
-    job: str | None = None
-    """Train job file (path or URI, or ${step.best_job}) that holds the keys which are not given here."""
     dataset: URI
     """Arrow dataset written by an ingest job."""
     storage: URI = "runs"
@@ -254,47 +228,6 @@ class TrainSpec(Job):
             return architecture
         return architecture.replace(
             head=dataclasses.replace(architecture.head, auxiliary_channels=None, partial_auxiliary=False))
-
-    _given: dict[str, Any] | None = PrivateAttr(None)
-    """The keys that were given beside a ``job`` that an earlier step will write; None: all are known."""
-
-    def on(self, job: "TrainSpec") -> "TrainSpec":
-        """This job, whose own `job` is not written yet, with the other keys of ``job``. ValidationError as ever."""
-        assert self._given is not None
-        given = {key: value for key, value in self._given.items() if key != "job"}
-        filled = type(self).model_validate(document.overlaid(job.model_dump(mode="json"), given))
-        filled = filled.model_copy(update={"job": self.job})
-        filled._given = self._given
-        return filled
-
-    def gives(self, path: UriPath) -> bool:
-        """Whether the key at ``path`` is of this job, and not of a ``job`` file that is not written yet."""
-        section: Any = self._given
-        for key in path if section is not None else ():
-            if not isinstance(section, dict) or key not in section:
-                return False
-            section = section[key]
-        return True
-
-    @model_serializer(mode="wrap")
-    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return handler(self) if self._given is None else self._given
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _over_job(cls, values: Any, handler: ModelWrapValidatorHandler["TrainSpec"]) -> "TrainSpec":
-        job = values.get("job") if isinstance(values, dict) else None
-        if not isinstance(job, str):
-            return handler(values)
-        given = {key: value for key, value in values.items() if key != "job"}
-        if not REFERENCE.search(job):
-            return handler(document.overlaid(train_job_file(job), given))
-        unknown = [key for key in given if key not in cls.model_fields]
-        if unknown:
-            return handler(given | {"dataset": job})  # which says what is wrong
-        spec = cls.model_construct(kind="train", name=values.get("name"), job=job, dataset=job)
-        spec._given = values
-        return spec
 
     @model_validator(mode="before")
     @classmethod

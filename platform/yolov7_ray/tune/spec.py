@@ -154,7 +154,7 @@ class TuneSpec(Job):
 
     @model_validator(mode="after")
     def _check_search(self) -> "TuneSpec":
-        if self.train.dataset == self.train.job:
+        if self.train.is_open:
             raise ValueError(f"train.job: {self.train.job} is known after that step alone; give the path of a file")
         if isinstance(self.train.resources.workers, tuple):
             raise ValueError(f"train.resources.workers: {list(self.train.resources.workers)} would change within a "

@@ -9,18 +9,9 @@ from ...ingest.losses import recorded, totals
 from ...manifest import DROPPED
 from ..examination import Examination, common_classes
 from ..finding import SEVERITIES, Finding
-from .charts import binned, heat_map, histogram, matrix, short
+from .charts import binned, heat_map, histogram, matrix
 from .pictures import Pictures
-from .portrait import (
-    AREA_OCTAVES,
-    ASPECT_OCTAVES,
-    BINS_PER_OCTAVE,
-    CHOICES,
-    GRID,
-    OCTAVES,
-    SIDE_OCTAVES,
-    Portrait,
-)
+from .portrait import AREA_OCTAVES, ASPECT_OCTAVES, BINS_PER_OCTAVE, CHOICES, GRID, OCTAVES, SIDE_OCTAVES, Portrait
 from .style import STYLE
 
 GALLERY_PX = 360
