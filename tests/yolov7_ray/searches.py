@@ -7,7 +7,7 @@ from training_jobs import train_job
 
 from yolov7_ray import storage
 from yolov7_ray.jobs.job_file import validate
-from yolov7_ray.tune.report.view import SEARCH, TRIALS
+from yolov7_ray.tune.scheduler import ROWS, STATE
 from yolov7_ray.tune.spec import JOB_RECORD, TuneSpec
 
 RUNGS = (1, 3, 9)
@@ -63,6 +63,6 @@ def record_search(run: str, num_trials: int = 24, **changes) -> TuneSpec:
         if found["spread"] is None:
             del found["spread"]
     storage.write_json(storage.join(run, JOB_RECORD), {"job": spec.model_dump(mode="json"), "fingerprint": "f" * 64})
-    storage.write_json(storage.join(run, TRIALS), rows)
-    storage.write_json(storage.join(run, SEARCH), {"history": history})
+    storage.write_json(storage.join(run, ROWS), rows)
+    storage.write_json(storage.join(run, STATE), {"history": history})
     return spec

@@ -8,7 +8,7 @@ Training continues while a snapshot is written and uploaded, one at a time.
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -108,10 +108,16 @@ class Checkpoints:
         """Remove the checkpoints after ``name``: a run that went back to it must not be resumed from them."""
         for known in self.names():
             if place_in_order(known) > place_in_order(name):
-                self._remove(known)
+                self.remove(known)
                 (self._scores or {}).pop(known, None)
 
-    def _remove(self, name: str) -> None:
+    def keep(self, names: Collection[str | None]) -> None:
+        """Remove all but these."""
+        for name in set(self.names()) - set(names):
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Remove one checkpoint."""
         storage.delete(storage.join(self.run, name, RECORD))  # first: without its record it no longer counts
         storage.delete(storage.join(self.run, name))
 
@@ -185,7 +191,7 @@ class Checkpoints:
         epoch_ends = [known for known in scores if "-step-" not in known]
         best = sorted(epoch_ends, key=lambda known: (scores[known], place_in_order(known)))[-self.keep_best:]
         for known in set(scores) - {*newest, *best}:
-            self._remove(known)
+            self.remove(known)
             del scores[known]
 
     def _complete_scores(self) -> dict[str, float]:

@@ -66,8 +66,8 @@ class StopOnFailure(UserCallback):
     so a long run may lose workers every day.
     """
 
-    def __init__(self, progress_actor: ActorHandle, label: str, run: str, max_failures: int) -> None:
-        self.progress_actor, self.label = progress_actor, label
+    def __init__(self, progress_actor: ActorHandle, run: str, max_failures: int) -> None:
+        self.progress_actor = progress_actor
         self._failures = Failures(progress_actor, run, max_failures)
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
@@ -77,7 +77,7 @@ class StopOnFailure(UserCallback):
         rank, error = min(worker_exceptions.items(), key=lambda item: not isinstance(item[1], RayActorError))
         if not self._failures.add():
             raise original(error)
-        self.progress_actor.write.remote(f"{self.label}worker {rank} was lost ({reason(error)}); "
+        self.progress_actor.write.remote(f"worker {rank} was lost ({reason(error)}); "
                                          "going on from the last checkpoint")
 
 

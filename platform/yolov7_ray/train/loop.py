@@ -8,6 +8,8 @@ import numpy as np
 import ray
 import ray.train
 import ray.train.torch
+import torch
+from ray.actor import ActorHandle
 
 from yolov7.evaluation.metrics import Metrics
 from yolov7.images.batch import Batch
@@ -32,8 +34,6 @@ from .spec import TrainSpec
 from .starting_point import dataset_of
 from .watchdog import StorageWaits, Watchdog
 
-EarlyStop = Callable[[int, float | None], str | None]
-"""(epoch, its AP) -> why the run ends after it; None: it goes on. AP None: a resumed run asks whether it had ended."""
 CLASS_AP = "class_ap"
 """Key of an epoch's row: AP of each class, None if the validation split has no object of it."""
 MAX_ROLLBACKS = 3
@@ -41,34 +41,44 @@ MAX_ROLLBACKS = 3
 
 
 def train_loop(config: dict) -> dict:
-    """Train on this worker and return the last row of metrics; ``config`` holds the spec and the run's URI."""
+    """Train on this worker of Ray Train and return the last row of metrics; ``config``: arguments of `train_to`."""
     spec = TrainSpec.model_validate(config["spec"])
+    return train_to(spec.epochs, spec, current_worker(spec), config["run"], config["progress_actor"])
+
+
+def train_to(epoch: int, spec: TrainSpec, worker: Worker, run: str, progress_actor: ActorHandle,
+             label: str = "") -> dict:
+    """Train the run from its newest checkpoint to the end of ``epoch``; that epoch's row of metrics.
+
+    Every rank calls this, within a process group if there are several. ``label`` prefixes the lines of progress.
+    The state is in storage then, and a later call goes on from it as if there had been no pause.
+    """
     os.environ[storage.PATIENCE] = str(60 * spec.storage_patience_minutes)
-    worker = current_worker(spec)
-    reporter = Reporter(config["progress_actor"], worker.rank, config["label"], spec.epochs, spec.batch_size)
+    reporter = Reporter(progress_actor, worker.rank, label, spec.epochs, spec.batch_size)
     waits = StorageWaits(reporter, 60 * spec.storage_patience_minutes)
     with Watchdog(spec.resources.hang_timeout_s, reporter.log_hang, waits) as watchdog:
-        run = TrainingRun(spec, config, worker, reporter, watchdog)
-        run.restore()
+        part = TrainingRun(spec, run, worker, reporter, watchdog, epoch)
+        part.restore()
         reporter.log("waiting for the first step")
-        while run.state.epoch < run.spec.epochs and not run.stopped:
+        while part.state.epoch < epoch:
             try:
-                run.epoch()
+                part.epoch()
             except Diverged as error:
-                run.roll_back(error)
-        run.finish()
-    return run.state.history[-1]
+                part.roll_back(error)
+        part.finish()
+    return next(row for row in part.state.history if row["epoch"] == epoch) | part.cost
 
 
 class TrainingRun:
     """One worker's part in a run."""
 
-    def __init__(self, spec: TrainSpec, config: dict, worker: Worker, reporter: Reporter, watchdog: Watchdog) -> None:
+    def __init__(self, spec: TrainSpec, run: str, worker: Worker, reporter: Reporter, watchdog: Watchdog,
+                 last_epoch: int) -> None:
+        """``last_epoch``: after it the run ends, or pauses."""
         self.spec, self.worker, self.reporter, self.watchdog = spec, worker, reporter, watchdog
-        self.early_stop: EarlyStop | None = config["early_stop"]
-        self.stopped = False
+        self.last_epoch = last_epoch
         reporter.log(f"waiting for the dataset {spec.dataset}")
-        dataset = dataset_of(spec, config["run"])
+        dataset = dataset_of(spec, run)
         train_set, self.val_set = open_splits(dataset, spec.data, spec.data.train_split, spec.data.val_split)
         if (num_chosen := spec.data.num_chosen(len(train_set))) < len(train_set):
             train_set = ChosenSamples(train_set, num_chosen)
@@ -80,12 +90,12 @@ class TrainingRun:
         if self.batches.node_of_part is not None:
             reporter.log(reading_share(spec, train_set, self.batches.node_of_part))
         self.reporter.steps_per_epoch = self.state.schedule.steps_per_epoch
-        self.checkpoints = Checkpoints(config["run"], spec.checkpoint.keep_best, self.reporter.log,
+        self.checkpoints = Checkpoints(run, spec.checkpoint.keep_best, self.reporter.log,
                                        self.reporter.checkpoint_written)
         self.checkpoint_policy = self.log = None
         if worker.rank == 0:
             self.checkpoint_policy = CheckpointPolicy(spec, self.state, self.checkpoints, self.reporter)
-            self.log = RunLog(config["run"], spec, train_set)
+            self.log = RunLog(run, spec, train_set)
         self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
             self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
         self.last_good = 0
@@ -101,7 +111,6 @@ class TrainingRun:
             self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
         elif self.checkpoint_policy is not None:
             self.checkpoint_policy.rehearse()
-        self.stopped = self.is_stopped(None)
         if isinstance(self.spec.resources.workers, tuple):
             number = self.worker.world_size
             self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
@@ -118,13 +127,12 @@ class TrainingRun:
         """Train the rest of an epoch, validate, save."""
         spec, state, clock = self.spec, self.state, Clock()
         row = self.fit(clock)
-        last = state.epoch == spec.epochs
+        last = state.epoch == self.last_epoch
         self.validated = last or state.epoch % spec.evaluation.every_epochs == 0
         if self.validated:
             self.samples = Samples(self.samples.class_names)
-            self.metrics = self.validate(clock, self.samples if last or self.early_stop else None)
+            self.metrics = self.validate(clock, self.samples if last else None)
             row |= share(scores(self.metrics, spec), self.worker)
-            last = last or self.is_stopped(row.get("ap") or 0.0)
         row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
         if self.checkpoint_policy is not None:
@@ -135,13 +143,6 @@ class TrainingRun:
                     self.write_log()
         row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
-
-    def is_stopped(self, ap: float | None) -> bool:
-        """Whether the run is to end after this epoch, in which it reached ``ap``; None: was so when it was lost."""
-        if self.early_stop is not None:
-            reason = self.early_stop(self.state.epoch, ap) if self.worker.rank == 0 else None
-            self.stopped = share(reason is not None, self.worker)
-        return self.stopped
 
     def write_log(self) -> None:
         """Write the epoch's results; where that fails, the next epoch's hold them too."""
@@ -222,10 +223,14 @@ class TrainingRun:
 
 def current_worker(spec: TrainSpec) -> Worker:
     """This worker's rank, world size and device in Ray Train."""
-    context, device = ray.train.get_context(), ray.train.torch.get_device()
-    return Worker(context.get_world_rank(), context.get_world_size(), device,
-                  spec.data.processes(spec.resources.cpus_per_worker), resolve_precision(spec.precision, device),
-                  ray.get_runtime_context().get_node_id())
+    context = ray.train.get_context()
+    return worker_on(ray.train.torch.get_device(), context.get_world_rank(), context.get_world_size(), spec)
+
+
+def worker_on(device: torch.device, rank: int, world_size: int, spec: TrainSpec) -> Worker:
+    """This process as a worker of a run."""
+    return Worker(rank, world_size, device, spec.data.processes(spec.resources.cpus_per_worker),
+                  resolve_precision(spec.precision, device), ray.get_runtime_context().get_node_id())
 
 
 class EpochBatches:

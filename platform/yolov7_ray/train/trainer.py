@@ -21,7 +21,7 @@ from ..data.manifest import Manifest, load_manifest
 from ..data.reading.shard_windows import check_cache_size
 from ..errors import JobError
 from .failures import Failures, StopOnFailure, explain
-from .loop import EarlyStop, train_loop
+from .loop import train_loop
 from .node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
 from .progress import printed_progress
 from .spec import TrainSpec
@@ -80,12 +80,8 @@ def remove_placement_groups() -> None:
                 remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group.placement_group_id))))
 
 
-def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle, label: str = "",
-                  early_stop: EarlyStop | None = None) -> TorchTrainer:
-    """The trainer that runs ``train_loop`` on every worker; ``label`` prefixes its progress lines.
-
-    ``early_stop`` is asked after every evaluated epoch but the last whether the run is to end there.
-    """
+def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle) -> TorchTrainer:
+    """The trainer that runs ``train_loop`` on every worker."""
     spec = with_fitted_anchors(spec, storage.join(spec.storage, run_name))
     path, filesystem = storage.ray_storage(spec.storage)
     resources, run = spec.resources, storage.join(spec.storage, run_name)
@@ -94,15 +90,14 @@ def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle, l
         per_worker["GPU"] = resources.gpus_per_worker
     return TorchTrainer(
         train_loop,
-        train_loop_config={"spec": spec.model_dump(mode="json"), "run": run, "progress_actor": progress_actor,
-                           "label": label, "early_stop": early_stop},
+        train_loop_config={"spec": spec.model_dump(mode="json"), "run": run, "progress_actor": progress_actor},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S + round(60 * spec.storage_patience_minutes)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker,
             elastic_resize_monitor_interval_s=NODE_POLL_S),
         run_config=ray.train.RunConfig(
             name=run_name, storage_path=path, storage_filesystem=filesystem,
-            callbacks=[StopOnFailure(progress_actor, label, run, resources.max_failures),
+            callbacks=[StopOnFailure(progress_actor, run, resources.max_failures),
                        SaveBeforeChange(progress_actor), *([NodeCountRefresh()] if elastic(spec) else [])],
             failure_config=ray.train.FailureConfig(max_failures=-1),  # StopOnFailure limits failures without progress
         ),

@@ -7,8 +7,6 @@ import ray
 from ..cluster.resources import Amounts, capacity
 from .spec import TuneSpec
 
-TRIAL_DRIVER_RESOURCES = {"memory": 1}
-"""What Tune reserves for the driver of a trial: a byte. It only waits, and a share of a CPU would cost a worker."""
 LOOK_EVERY_S = 5.0
 """How old the known size of the cluster may be."""
 
@@ -25,6 +23,12 @@ class TrialSlots:
 
     def __init__(self, spec: TuneSpec) -> None:
         self._spec, self._count, self._looked_at = spec, 1, float("-inf")
+
+    def __enter__(self) -> "TrialSlots":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def __call__(self) -> int:
         if time.monotonic() - self._looked_at >= LOOK_EVERY_S:

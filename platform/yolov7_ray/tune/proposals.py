@@ -1,16 +1,13 @@
-"""Which values are tried next: Optuna's TPE, which proposes nothing twice and no more than the cluster holds."""
+"""Which values are tried next: Optuna's TPE, which proposes nothing twice."""
 
 import itertools
 import json
 import math
 import random
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 from ray import cloudpickle
-from ray.tune.search import SearchGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from .search_space import search_space
@@ -27,19 +24,16 @@ Values = dict[str, Any]
 class Proposer(OptunaSearch):
     """Optuna's TPE; weighs AP against FLOPs if the search changes the cost of the model."""
 
-    def __init__(self, spec: TuneSpec, slots: Callable[[], int]) -> None:
-        """``slots``: how many trials may run now."""
+    def __init__(self, spec: TuneSpec) -> None:
         metric, mode = (["score", "gflops"], ["max", "min"]) if spec.searches_architecture else ("score", "max")
         super().__init__(space=search_space(spec.search), metric=metric, mode=mode, seed=spec.seed)
-        self._slots, self._search = slots, spec.search
+        self._search = spec.search
         self._random = random.Random(spec.seed)
         self._running: dict[str, str] = {}
         self._known: dict[str, list[float] | None] = {}
 
-    def suggest(self, trial_id: str) -> Values | str | None:
-        """Values of a new trial; None: not now; FINISHED: every point of the space has been proposed."""
-        if len(self._running) >= self._slots():
-            return None
+    def suggest(self, trial_id: str) -> Values | str:
+        """Values of a new trial; FINISHED: every point of the space has been proposed."""
         values = super().suggest(trial_id)
         for _ in range(MAX_REPEATS):
             if key_of(values) not in self._known:
@@ -85,20 +79,21 @@ class Proposer(OptunaSearch):
                 self._known[key] = [result[name] for name in names]
         super().on_trial_complete(trial_id, result, error)
 
-    def save(self, checkpoint_path: str) -> None:
-        state = {key: value for key, value in vars(self).items() if key != "_slots"}
-        Path(checkpoint_path).write_bytes(cloudpickle.dumps(state))
+    def observe(self, trial_id: str, epoch: int, figures: dict[str, float | None]) -> None:
+        """What a trial reached at the rung ``epoch``; the first counts."""
+        self.on_trial_complete(trial_id, {"score": figures.get("ap") or 0.0, "gflops": figures.get("gflops")})
 
+    def lost(self, trial_id: str) -> None:
+        """The trial has failed for good."""
+        self.on_trial_complete(trial_id, error=True)
 
-class Proposals(SearchGenerator):
-    """The trials of a search; a resumed one may have more than before."""
+    def state(self) -> bytes:
+        """What `restore` takes."""
+        return cloudpickle.dumps(vars(self))
 
-    def __init__(self, proposer: Proposer, trials: int) -> None:
-        super().__init__(proposer)
-        self._trials = trials
-
-    def set_state(self, state: dict) -> None:
-        super().set_state(state | {"total_samples": self._trials, "finished": False})
+    def restore(self, state: bytes) -> None:
+        """Go on where the proposer of this state stood."""
+        vars(self).update(cloudpickle.loads(state))
 
 
 def key_of(values: Values) -> str:

@@ -1,83 +1,114 @@
-"""One trial: a complete train job in the directory of its search, and its outcome."""
+"""One trial: values, how far it has been trained, its row of the table, and which of its checkpoints stay."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from ray import tune as ray_tune
-from ray.actor import ActorHandle
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from .. import storage
-from ..data.manifest import load_manifest
 from ..errors import NotFound
-from ..train.starting_point import record_start
-from ..train.trainer import build_trainer
-from .judge import EarlyStop
-from .spec import TuneSpec
+from ..train.checkpoints import Checkpoints
+from .search.fronts import non_dominated
+
+Status = Literal["running", "paused", "trained", "failed", "rejected"]
+FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "gflops", "parameters")
+"""Of an epoch's row, those by which trials are compared; AP by class comes as ap/CLASS."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trial:
-    """One trial: its values and its results.json (None: not written)."""
+    """One trial of a search."""
 
     trial_id: str
-    values: dict[str, object]
+    values: dict[str, Any]
     run: str
-    results: dict | None
-    error: str | None
-    stopped: str | None = None
-    """Why it ended early."""
+    """URI of its directory."""
+    status: Status = "running"
+    epoch: int = 0
+    """The rung at which it paused last; 0: none yet."""
+    to_epoch: int = 0
+    """The rung to which it is trained, or was trained last."""
+    figures: dict[str, float | None] = field(default_factory=dict)
+    """Known before training, or at ``epoch``."""
+    cost: float = 0.0
+    """Of one of its epochs, in GFLOPs of forward passes."""
+    lost: int = 0
+    """How often it was lost since its last rung."""
+    error: str | None = None
+    reason: str | None = None
+    """Why it was not trained further."""
+    has_checkpoints: bool = True
+    """Whether its checkpoints were kept."""
+    results: dict | None = None
+    """Its results.json, if that was read."""
 
     @property
     def ap(self) -> float | None:
         """Best AP over its epochs, that of its best checkpoint."""
         return None if self.results is None else self.results["best"].get("ap")
 
-    def row(self) -> dict:
-        """Its row of trials.json."""
+    def read_results(self) -> None:
+        """Read its results.json, if there is one."""
+        try:
+            self.results = storage.read_json(storage.join(self.run, "results.json"))
+        except NotFound:
+            self.results = None
+
+    def row(self, ended: bool = True) -> dict:
+        """Its row of trials.json; ``ended``: the search has, so that what is paused stays so."""
         results = self.results or {}
         epochs = results.get("epochs", [])
-        evaluated_rows = [epoch for epoch in epochs if epoch.get("ap") is not None]
+        evaluated = [epoch["ap"] for epoch in epochs if epoch.get("ap") is not None]
         best = results.get("best_checkpoint")
-        figures = {key: value for key, value in (evaluated_rows or [{}])[-1].items() if key.startswith("ap")}
-        figures |= {key: results.get(key) for key in ("gflops", "parameters")}
-        status = "failed" if self.error else "stopped" if self.stopped else "trained"
-        return {"trial": self.trial_id, "values": self.values, "status": status, "reason": self.stopped,
-                "epoch": len(epochs), "rung": len(epochs), "figures": figures, "cost": results.get("gflops"),
-                "spent": (results.get("gflops") or 0.0) * len(epochs), "ap": self.ap,
-                "last_ap": figures.get("ap"), "run": self.run, "error": self.error, "stopped": self.stopped,
-                "checkpoint": storage.join(self.run, best) if best else None,
-                "ap50": results.get("best", {}).get("ap50"), "gflops": results.get("gflops"),
-                "parameters": results.get("parameters"), "epochs": len(epochs)}
+        stopped = self.status == "paused" and ended
+        return {"trial": self.trial_id, "values": self.values, "status": "stopped" if stopped else self.status,
+                "reason": self.reason, "epoch": self.epoch, "rung": self.to_epoch, "figures": self.figures,
+                "cost": self.cost, "spent": self.cost * self.epoch, "ap": self.ap,
+                "last_ap": evaluated[-1] if evaluated else None, "run": self.run, "error": self.error,
+                "stopped": self.reason if stopped else None,
+                "checkpoint": storage.join(self.run, best) if best and self.has_checkpoints else None,
+                "ap50": results.get("best", {}).get("ap50"),
+                "gflops": results.get("gflops", self.figures.get("gflops")),
+                "parameters": results.get("parameters", self.figures.get("parameters")), "epochs": len(epochs)}
+
+    def state(self) -> dict:
+        """What is kept in storage."""
+        return {key: value for key, value in asdict(self).items() if key not in ("trial_id", "results")}
 
 
-def trial_driver(spec: TuneSpec, run: str, progress_actor: ActorHandle, judge: ActorHandle) -> Callable[[dict], None]:
-    """The function of one trial: its own train job under ``<run>/trials/<trial id>``, found again after a restart.
-
-    It reports to Tune once, at its end, what its results.json holds: best AP, and cost.
-    """
-    document = spec.model_dump(mode="json")
-
-    def drive(values: dict) -> None:
-        spec = TuneSpec.model_validate(document)
-        trial = ray_tune.get_context().get_trial_id()
-        label = f"trial {trial}  "
-        job = spec.trial(values).model_copy(update={"storage": storage.join(run, "trials")})
-        record_start(job, storage.join(run, "trials", trial), load_manifest(job.dataset))
-        try:
-            build_trainer(job, trial, progress_actor, label, EarlyStop(judge, trial)).fit()
-        finally:
-            progress_actor.replaced.remote(label)
-        outcome = read_trial(run, trial, values)
-        ray_tune.report({"score": outcome.ap or 0.0, "gflops": outcome.results["gflops"]})
-
-    return drive
+def figures_of(row: dict) -> dict[str, float | None]:
+    """The figures of an epoch's row of metrics."""
+    return {name: value for name, value in row.items() if name in FIGURES or name.startswith("ap/")}
 
 
-def read_trial(run: str, trial: str, values: dict, error: str | None = None, stopped: str | None = None) -> Trial:
-    """The outcome of a trial, from its results.json."""
-    uri = storage.join(run, "trials", trial)
-    try:
-        results = storage.read_json(storage.join(uri, "results.json"))
-    except NotFound:
-        results = None
-    return Trial(trial, values, uri, results, error, stopped)
+# --- checkpoints that stay ------------------------------------------------------------------------------
+
+
+def dominated(trials: Iterable[Trial], objectives: Mapping[str, str]) -> list[Trial]:
+    """The trials that have been trained to the end and than which another such one is better."""
+    trained = [trial for trial in trials if trial.status == "trained"]
+    points = [[nan_if_none(trial.figures.get(name)) for name in objectives] for trial in trained]
+    front = set(non_dominated(points, list(objectives.values())))
+    return [trial for number, trial in enumerate(trained) if number not in front]
+
+
+def remove_dominated(trials: Iterable[Trial], objectives: Mapping[str, str]) -> None:
+    """Remove the checkpoints of dominated trials; of those that still run or wait, none."""
+    for trial in dominated(trials, objectives):
+        if trial.has_checkpoints:
+            remove_all(trial)
+
+
+def remove_all(trial: Trial) -> None:
+    """Remove the checkpoints of a trial; its results, report and log stay."""
+    Checkpoints(trial.run, 1).keep(())
+    trial.has_checkpoints = False
+
+
+def keep_best_and_newest(run: str) -> None:
+    """Remove the other checkpoints of a trial that pauses: one is its result, with one it goes on."""
+    results = storage.read_json(storage.join(run, "results.json"))
+    Checkpoints(run, 1).keep((results["best_checkpoint"], results["last_checkpoint"]))
+
+
+def nan_if_none(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,15 +1,7 @@
-"""Tuning: search space, Pareto front, and real trials on a real local Ray."""
-
-import json
-import re
-import signal
-import subprocess
-import sys
-import threading
-from pathlib import Path
+"""Tuning: search space, Pareto front, the table, and what of it a resumed search keeps."""
 
 import pytest
-from training_jobs import DEADLINE_S, ROOT, train_job
+from training_jobs import train_job
 
 from yolov7_ray import storage
 from yolov7_ray.data.manifest import load_manifest
@@ -19,7 +11,7 @@ from yolov7_ray.tune.follower import line
 from yolov7_ray.tune.job import KIND
 from yolov7_ray.tune.report import pareto_front, table, write_report
 from yolov7_ray.tune.spec import JOB_RECORD
-from yolov7_ray.tune.trial import Trial
+from yolov7_ray.tune.trial import Trial, remove_dominated
 
 
 def tune_job(dataset: str, storage_uri: str, **changes) -> dict:
@@ -69,7 +61,7 @@ def test_trials_that_all_end_before_they_are_compared_are_rejected():
 
 def test_trials_without_evaluation_report_the_cause(tmp_path):
     spec = validate(tune_job("data", "runs"))
-    trials = [Trial("a", {}, "run/a", None, "Traceback …\nRuntimeError: no space left")]
+    trials = [Trial("a", {}, "run/a", "failed", error="Traceback …\nRuntimeError: no space left")]
     with pytest.raises(JobError, match="none of 1 trials reached an evaluation; RuntimeError: no space left"):
         write_report(str(tmp_path), spec, trials)
 
@@ -85,16 +77,29 @@ def trial(name: str, ap: float, values: dict, **changes) -> Trial:
     results = {"best": {"ap": ap, "ap50": 0.5}, "best_checkpoint": "checkpoint-epoch-0001", "gflops": 1.5,
                "parameters": 10, "epochs": [{"ap": ap}, {"ap": None}, {"ap": ap / 2}]}
     return Trial(**{"trial_id": name, "values": values, "run": f"runs/s/trials/{name}", "results": results,
-                    "error": None} | changes)
+                    "status": "trained", "epoch": 3, "to_epoch": 3, "figures": {"ap": ap / 2, "gflops": 1.5}} | changes)
 
 
-def test_a_trial_that_ended_is_told_with_the_reason_and_the_time_left():
+def test_a_trial_that_paused_or_ended_is_told():
     values = {"model.width": 0.5}
-    assert line(trial("a", 0.25, values, stopped="AP 0.1 is low"), 3, 8, 700) == (
-        "trial a  AP 0.25 after 3 epochs, 1.5 GFLOPs; stopped: AP 0.1 is low\n"
-        "  3 of 8 trials have ended, about 12 min left")
-    failed = trial("b", 0.25, values, results=None, error="Traceback\n  x\nOSError: no space\n")
-    assert line(failed, 8, 8, 0) == "trial b  failed: OSError: no space\n  8 of 8 trials have ended"
+    assert line(trial("a", 0.25, values)) == "trial a  trained after epoch 3: AP 0.125, 1.5 GFLOPs"
+    paused = trial("b", 0.25, values, status="paused", epoch=1, figures={"ap": None})
+    assert line(paused) == "trial b  paused after epoch 1: no AP"
+
+
+def test_checkpoints_of_dominated_trials_are_removed_and_of_others_none(tmp_path):
+    def saved(name: str, ap: float, gflops: float, status: str = "trained") -> Trial:
+        for epoch in (1, 2):
+            storage.write_json(str(tmp_path / name / f"checkpoint-epoch-000{epoch}" / "checkpoint.json"), {})
+        storage.write_json(str(tmp_path / name / "results.json"), {})
+        return trial(name, 0.5, {}, run=str(tmp_path / name), status=status, figures={"ap": ap, "gflops": gflops})
+
+    trials = [saved("large", 0.5, 3), saved("small", 0.3, 1), saved("worse", 0.2, 2), saved("waits", 0.1, 9, "paused"),
+              saved("unknown", None, 1)]
+    remove_dominated(trials, {"ap": "max", "gflops": "min"})
+    left = {path.parent.parent.name for path in tmp_path.glob("*/*/checkpoint.json")}
+    assert left == {"large", "small", "waits"} and (tmp_path / "worse/results.json").exists()
+    assert [one.row()["checkpoint"] is None for one in trials] == [False, False, True, False, True]
 
 
 def test_a_search_of_hyperparameters_is_drawn_against_its_values(tmp_path):
@@ -102,7 +107,8 @@ def test_a_search_of_hyperparameters_is_drawn_against_its_values(tmp_path):
               "optimizer.algorithm": {"choice": ["sgd", "adam"]}}
     spec = validate(tune_job("data", "runs", search=search))
     trials = [trial("a", 0.2, {"optimizer.learning_rate": 0.01, "optimizer.algorithm": "adam"}),
-              trial("b", 0.3, {"optimizer.learning_rate": 0.02, "optimizer.algorithm": "sgd"}, stopped="low")]
+              trial("b", 0.3, {"optimizer.learning_rate": 0.02, "optimizer.algorithm": "sgd"}, status="paused",
+                    reason="low")]
     best = write_report(str(tmp_path), spec, trials)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.yaml", "trials.json", "values.png"]
     assert (best["trial"], best["ap"], best["last_ap"]) == ("b", 0.3, 0.15)
@@ -114,76 +120,6 @@ def test_a_pipeline_takes_the_best_of_a_search():
     for output in ("run", "best_job", "checkpoint", "model"):
         validate({"kind": "pipeline", "steps": {"tune": tune_job("data", "runs"), "publish": {
             "kind": "publish", "model": "${tune.%s}" % output, "registry": "registry", "publish_as": "best"}}})
-
-
-PRINTED = re.compile(r"^trial (\w+)  epoch (\d+)/3 .* AP ([0-9.]+)", re.MULTILINE)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_every_trial_is_recorded_as_it_ended_and_a_finished_search_is_extended(ray_session, shapes_dataset, tmp_path,
-                                                                               capfd):
-    from yolov7_ray.tune.tuner import tune
-
-    document = tune_job(shapes_dataset, str(tmp_path), reduction_factor=2,
-                        train=train_job(shapes_dataset, "runs", epochs=3), search={
-                            "model.width": {"choice": [0.25, 0.5]}, "data.image_size_px": {"choice": [64, 96]}})
-    run = tmp_path / "search"
-    storage.write_json(str(run / "rungs.json"), {"recorded": {"1": {"earlier": 1.0}}, "stopped": {}})
-    outputs = tune(validate(document), "search")
-    assert outputs["run"] == str(run)
-    rows = json.loads((run / "trials.json").read_text())
-    printed = capfd.readouterr().out
-    assert len(rows) == 3 and all(row["error"] is None for row in rows)
-    assert len({json.dumps(row["values"]) for row in rows}) == 3, "no values twice"
-    last = {trial: (int(epoch), float(ap)) for trial, epoch, ap in PRINTED.findall(printed)}
-    stopped = json.loads((run / "rungs.json").read_text())["stopped"]
-    assert len(stopped) >= 2, "below 1.0, and below half of it"
-    for row in rows:
-        assert (row["epochs"], round(row["last_ap"], 3)) == last[row["trial"]]
-        assert row["epochs"] == (stopped[row["trial"]]["epoch"] if row["stopped"] else 3)
-        assert (Path(row["run"]) / "report" / "index.html").exists()
-        assert Path(row["checkpoint"]).exists()
-        assert row["trial"] in printed and (row["stopped"] or "AP") in printed
-    assert "3 of 3 trials have ended" in printed and "GFLOPs" in printed
-    assert (run / "front.png").stat().st_size > 1000
-    assert outputs["checkpoint"] == rows[0]["checkpoint"] and outputs["model"] == rows[0]["run"]
-    best = load_job(outputs["best_job"])
-    assert best.kind == "train" and best.model.width == rows[0]["values"]["model.width"]
-    assert (best.epochs, best.storage) == (3, str(tmp_path))
-
-    assert tune(validate(document), "search")["best"] == outputs["best"], "a finished search is not searched again"
-    tune(validate(document | {"budget": {"trials": 9}}), "search")
-    extended = json.loads((run / "trials.json").read_text())
-    assert len({json.dumps(row["values"]) for row in extended}) == len(extended) == 4, "the space holds four"
-    assert {row["trial"] for row in rows} < {row["trial"] for row in extended}
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
-    job = tmp_path / "tune.yaml"
-    job.write_text(json.dumps(tune_job(shapes_dataset, str(tmp_path / "runs"), budget={"trials": 1},
-                                       max_concurrent_trials=1, train=train_job(shapes_dataset, "runs", epochs=1000))))
-    process = subprocess.Popen([sys.executable, ROOT / "submit.py", job, "--name", "s"], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = threading.Timer(DEADLINE_S, process.kill)
-    deadline.start()
-    try:
-        while "  epoch 1/1000" not in (line := process.stdout.readline()):
-            assert line, "it ended before its first epoch"
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate()[0]
-    finally:
-        deadline.cancel()
-        process.kill()
-    assert process.returncode == 130, rest
-    assert f"interrupted; python submit.py {job} --resume s (and the same --set) goes on" in rest
-    assert "saved after epoch" in rest and "done in" not in rest and "Error" not in rest, rest
-    assert not (tmp_path / "runs/s/trials.json").exists()
-    state = max((tmp_path / "runs/s").glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
-    assert "RUNNING" in state.read_text(), "a resumed search goes on with the trial"
-    assert list((tmp_path / "runs/s/trials").glob("*/checkpoint-*"))
 
 
 def test_a_resumed_search_refuses_what_its_trials_are_compared_by(shapes_dataset, tmp_path):

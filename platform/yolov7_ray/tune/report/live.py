@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from ..scheduler import last_line
 from .view import STATUSES, Row, SearchView, duration, label, number, short_names
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ def live_table(stream: TextIO | None = None) -> Iterator[Callable[[SearchView], 
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(file=stream, highlight=False), refresh_per_second=REDRAWS_PER_S, transient=True) as live:
-        yield lambda view: live.update(rendered(view))
+    newest: list[SearchView] = []
+    with Live(console=Console(file=stream, highlight=False), refresh_per_second=REDRAWS_PER_S, transient=True,
+              get_renderable=lambda: rendered(newest[0]) if newest else ""):
+        yield lambda view: newest.__setitem__(slice(None), [view])
 
 
 def rendered(view: SearchView) -> "RenderableType":
@@ -78,6 +81,11 @@ def progress(view: SearchView) -> str:
     return " · ".join(parts)
 
 
+def told(row: Row, view: SearchView) -> str:
+    """What became of a trial; and how far the search is, where no table shows it."""
+    return trial_line(row, view) + ("" if sys.stdout.isatty() else f"\n  {progress(view)}")
+
+
 def trial_line(row: Row, view: SearchView) -> str:
     """What became of a trial, in a line: ``trial a1  paused after epoch 3: AP 0.21, 1.5 GFLOPs; reason``."""
     reason = f"; {row['reason']}" if row.get("reason") else ""
@@ -85,8 +93,3 @@ def trial_line(row: Row, view: SearchView) -> str:
         return f"trial {row['trial']}  {row['status']}: {row.get('reason') or last_line(row.get('error') or '')}"
     figures = ", ".join(f"{label(figure)} {number(view.value(row, figure))}" for figure in view.objectives)
     return f"trial {row['trial']}  {row['status']} after epoch {row['epoch']}: {figures}{reason}"
-
-
-def last_line(error: str) -> str:
-    """The line of a traceback that says what happened."""
-    return (error.strip().splitlines() or ["unknown"])[-1]

@@ -1,35 +1,32 @@
 """What a search leaves behind: its table, the best job file, the front, and what later steps of a pipeline take."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ... import storage
 from ...errors import JobError
-from ..spec import TuneSpec
+from ..scheduler import ROWS, last_line
 from .front import FOLDER, write_front, write_job
-from .live import last_line
-from .page import write_page
-from .view import TRIALS, Row, SearchView, label, number, short_names
+from .page import Page
+from .view import SearchView, label, number, short_names
 
 BEST_JOB = "best.yaml"
 
 
-def write_outcome(run: str, spec: TuneSpec, rows: Sequence[Row]) -> dict[str, Any]:
-    """Write trials.json, best.yaml, front/ and the page into ``run``, print the table; return the job's outputs.
+def write_outcome(view: SearchView) -> dict[str, Any]:
+    """Write trials.json, best.yaml, front/ and the page into its directory, print the table; return the job's outputs.
 
     JobError if no trial was evaluated.
     """
-    view = SearchView(spec, rows, run=run)
-    best = view.best
+    run, spec, rows, best = view.run, view.spec, view.rows, view.best
     if best is None:
         errors = [last_line(row["error"]) for row in rows if row.get("error")]
         errors += [row["reason"] for row in rows if row["status"] == "rejected"]
         raise JobError(f"run {run}", f"none of {len(rows)} trials reached an evaluation",
                        errors[0] if errors else "raise budget.trials or train.epochs")
-    storage.write_json(storage.join(run, TRIALS), ranked_rows(view))
+    storage.write_json(storage.join(run, ROWS), ranked_rows(view))
     write_job(storage.join(run, BEST_JOB), spec, best, view)
     write_front(run, view)
-    write_page(run)
+    Page(run).write(view)
     print(table(view))
     return {"run": run, "best_job": storage.join(run, BEST_JOB), "front": storage.join(run, FOLDER),
             "checkpoint": best["checkpoint"], "model": best["run"], "best": dict(best)}

@@ -3,7 +3,7 @@
 import html
 from typing import Any
 
-from .live import last_line
+from ..scheduler import last_line
 from .view import SearchView, label, number, short_names
 
 

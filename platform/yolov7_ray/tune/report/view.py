@@ -2,19 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ... import storage
 from ...errors import NotFound
+from ..scheduler import ROWS, STATE
 from ..search.fronts import non_dominated
 from ..spec import JOB_RECORD, TuneSpec
 
-TRIALS = "trials.json"
-"""In a search's directory: a row for each trial."""
-SEARCH = "search.json"
-"""In a search's directory: the state of its scheduler."""
 STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed")
 _LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "ms", "latency_batch_ms": "ms in a batch"}
 
@@ -29,12 +26,10 @@ class SearchView:
     rows: Sequence[Row]
     """Rows of trials.json: trial, values, status, reason, epoch, figures, cost (of one epoch), spent, run, …"""
     elapsed_s: float = 0.0
-    """Since this process began to search."""
-    spent_before: float = 0.0
-    """What earlier processes of the same search have spent, in the unit of the rows' cost."""
+    """How long the search has run in all."""
     run: str = ""
-    history: Sequence[tuple[float, str, int]] = field(default=())
-    """(spent in all, trial, epoch) of every result, in order."""
+    history: Sequence[Sequence] = ()
+    """[spent in all, trial, epoch] of every rung that was reached, in order."""
 
     @property
     def objectives(self) -> Mapping[str, str]:
@@ -96,10 +91,10 @@ class SearchView:
     @property
     def eta_s(self) -> float | None:
         """Seconds until the budget is used up, at the speed so far; None: not known yet."""
-        spent_here, hours = self.spent - self.spent_before, self.spec.budget.hours
-        if not self.budget or spent_here <= 0 or self.elapsed_s <= 0:
+        hours = self.spec.budget.hours
+        if not self.budget or not self.spent or not self.elapsed_s:
             return None
-        left = max(0.0, self.budget - self.spent) * self.elapsed_s / spent_here
+        left = max(0.0, self.budget - self.spent) * self.elapsed_s / self.spent
         return left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))
 
     def value(self, row: Row, figure: str) -> float | None:
@@ -120,8 +115,8 @@ class SearchView:
 def load_view(run: str) -> SearchView:
     """The search in the directory ``run``; NotFound if there is none."""
     spec = TuneSpec.model_validate(storage.read_json(storage.join(run, JOB_RECORD))["job"])
-    rows, state = _read(storage.join(run, TRIALS), []), _read(storage.join(run, SEARCH), {})
-    return SearchView(spec, rows, run=run, history=[tuple(event) for event in state.get("history", [])])
+    rows, state = _read(storage.join(run, ROWS), []), _read(storage.join(run, STATE), {})
+    return SearchView(spec, rows, state.get("elapsed_s", 0.0), run=run, history=state.get("history", []))
 
 
 def _read(uri: str, default: Any) -> Any:

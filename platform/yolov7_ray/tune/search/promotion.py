@@ -64,6 +64,7 @@ class Promotion:
     def record(self, trial: str, epoch: int, figures: Mapping[str, float | None], cost: float) -> None:
         """``trial`` has trained up to the rung ``epoch`` and pauses; ``cost``: of one of its epochs, in any unit."""
         found = self._trials.setdefault(trial, {"cost": float(cost), "figures": {}, "lost": False})
+        found["lost"] = False
         found["figures"][str(epoch)] = {name: figures.get(name) for name in self.objectives}
 
     def lost(self, trial: str) -> None:

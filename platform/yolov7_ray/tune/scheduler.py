@@ -1,0 +1,252 @@
+"""Which trial is trained next, and how far: proposals, promotion, retries and finalists of one search, without Ray.
+
+All of it is in the search's directory before a trial acts on it: ``search.json``, and beside it what the proposer
+remembers. So a search that was killed goes on as it would have without that.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, Protocol
+
+from .. import storage
+from ..errors import JobError, NotFound, StorageError
+from ..train.spec import TrainSpec
+from .search.promotion import Promotion, rungs
+from .spec import TuneSpec
+from .trial import Trial
+
+STATE = "search.json"
+"""In a search's directory: what is known of every trial, and the state of promotion."""
+ROWS = "trials.json"
+"""In a search's directory: the table of trials."""
+MAX_FAILED_FIRST = 3
+"""The search ends if so many trials fail before one reaches a rung."""
+FINISHED = "FINISHED"
+"""Answer of a proposer that has no point left."""
+
+
+class Proposer(Protocol):
+    """Who proposes the values of new trials."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | Literal["FINISHED"] | None: ...
+
+    def observe(self, trial_id: str, epoch: int, figures: dict[str, float | None]) -> None: ...
+
+    def lost(self, trial_id: str) -> None: ...
+
+    def state(self) -> bytes: ...
+
+    def restore(self, state: bytes) -> None: ...
+
+
+class Start(NamedTuple):
+    """A trial to train now."""
+
+    trial: Trial
+    job: TrainSpec
+    keep_all: bool
+    """Whether every checkpoint that training keeps stays."""
+
+
+class Scheduler:
+    """The decisions of one search."""
+
+    def __init__(self, spec: TuneSpec, run: str, proposer: Proposer, num_images: int,
+                 check: Callable[[TrainSpec], tuple[dict, str | None]] = lambda job: ({}, None),
+                 log: Callable[[str], None] = print) -> None:
+        """``num_images`` in the training split; ``check(job)``: figures known before training, and why it is not."""
+        self.spec, self.run, self.proposer, self.check, self.log = spec, run, proposer, check, log
+        self._num_images = num_images
+        state = read_state(run)
+        self.trials = {name: Trial(name, **known) for name, known in state.get("trials", {}).items()}
+        self.history: list[list] = state.get("history", [])
+        """[compute spent by all, trial, epoch] of every rung that was reached, in order."""
+        self._version, self._earlier_s, self._began = state.get("version", 0), state.get("elapsed_s", 0.0), _now()
+        if self._version:
+            proposer.restore(storage.read_bytes(self._proposer_uri(self._version)))
+        self.promotion = Promotion(self.rungs, spec.objectives, reduction=spec.reduction_factor,
+                                   trials=spec.budget.trials, share=self.share, state=state.get("promotion"))
+        self._to_start = [trial for trial in self.trials.values() if trial.status in ("running", "failed")]
+        for trial in self._to_start:
+            trial.status, trial.lost, trial.error = "running", 0, None
+        self._started: set[str] = set()
+        self._exhausted = self._settled = False
+
+    # --- what is known ------------------------------------------------------------------------------
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs at which trials pause, and the last of all."""
+        spec = self.spec
+        if spec.algorithm in ("random", "grid"):
+            return [spec.train.epochs]
+        return rungs(spec.grace_epochs, spec.reduction_factor, spec.train.epochs, spec.train.evaluation.every_epochs)
+
+    @property
+    def share(self) -> float | None:
+        """Of the compute of training all in full; a search without rungs trains each in full."""
+        return None if self.spec.algorithm in ("random", "grid") else self.spec.budget.share
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long this search has run, its earlier parts included."""
+        return self._earlier_s + _now() - self._began
+
+    @property
+    def running(self) -> dict[str, int]:
+        """Trial -> rung to which it is trained, or to be trained."""
+        return {name: trial.to_epoch for name, trial in self.trials.items() if trial.status == "running"}
+
+    @property
+    def num_started(self) -> int:
+        """How many trials are trained at this moment."""
+        return len(self._started)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing runs and nothing may be started."""
+        return self._settled and not self.running
+
+    def rows(self) -> list[dict]:
+        """The table of trials, as they came."""
+        return [trial.row(self.is_finished) for trial in self.trials.values()]
+
+    # --- decisions ----------------------------------------------------------------------------------
+
+    def next(self) -> Start | None:
+        """The next trial to train, whose decision is in storage; None: none until another has paused or ended."""
+        if self._to_start:
+            return self._begin(self._to_start.pop(0))
+        while not self._settled:
+            out_of_time = self.spec.budget.hours is not None and self.elapsed_s > 3600 * self.spec.budget.hours
+            may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
+            step = None if out_of_time else self.promotion.next(self.running, may_propose)
+            if step is None:
+                self._settled = True
+                if self.is_finished:
+                    self._explain()
+                    self.save()
+                return None
+            if step.trial is not None:
+                trial = self.trials[step.trial]
+                trial.status, trial.to_epoch = "running", step.to_epoch
+                return self._begin(trial)
+            name = f"{len(self.trials) + 1:03d}"
+            values = self.proposer.suggest(name)
+            if values is None:
+                return None
+            if values == FINISHED:
+                self._exhausted = True
+                continue
+            trial = self.trials[name] = Trial(name, values, storage.join(self.run, "trials", name),
+                                              to_epoch=step.to_epoch)
+            if self._admitted(trial):
+                return self._begin(trial)
+        return None
+
+    def _num_proposed(self) -> int:
+        return sum(trial.status != "rejected" for trial in self.trials.values())
+
+    def _admitted(self, trial: Trial) -> bool:
+        """Whether the trial keeps the constraints; else it is answered without training."""
+        trial.figures, reason = self.check(self.job(trial))
+        if reason is None:
+            return True
+        trial.status, trial.reason, trial.to_epoch = "rejected", reason, 0
+        self.proposer.observe(trial.trial_id, 0, trial.figures)
+        self.log(f"trial {trial.trial_id}  rejected: {reason}")
+        self.save()
+        return False
+
+    def _begin(self, trial: Trial) -> Start:
+        trial.reason = None
+        self._started.add(trial.trial_id)
+        self.save()
+        return Start(trial, self.job(trial), self.spec.keep_checkpoints == "all")
+
+    def job(self, trial: Trial) -> TrainSpec:
+        """The train job of a trial."""
+        return self.spec.trial(trial.values).model_copy(update={"storage": storage.join(self.run, "trials")})
+
+    def reached(self, name: str, figures: dict[str, float | None]) -> Trial:
+        """The trial has been trained to its rung, with these figures there."""
+        trial = self.trials[name]
+        self._started.discard(name)
+        trial.epoch, trial.lost = trial.to_epoch, 0
+        trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
+        trial.figures = trial.figures | figures
+        trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
+        self.promotion.record(name, trial.epoch, trial.figures, trial.cost)
+        self.proposer.observe(name, trial.epoch, trial.figures)
+        self.history.append([self.promotion.spent(), name, trial.epoch])
+        self._settled = False
+        self.save()
+        return trial
+
+    def failed(self, name: str, error: str, retryable: bool) -> Trial:
+        """The trial was lost; it is tried again unless that is useless or was done often enough.
+
+        JobError if the first trials of a search all fail: the others would, too.
+        """
+        trial = self.trials[name]
+        self._started.discard(name)
+        trial.lost += 1
+        if retryable and trial.lost <= self.spec.retries:
+            self._to_start.append(trial)
+            return trial
+        trial.status, trial.error = "failed", error
+        self.promotion.lost(name)
+        self.proposer.lost(name)
+        self._settled = False
+        self.save()
+        if all(known.status in ("failed", "rejected", "running") and not known.epoch for known in self.trials.values()) \
+                and sum(known.status == "failed" for known in self.trials.values()) >= MAX_FAILED_FIRST:
+            raise JobError(f"run {self.run}", f"the first {MAX_FAILED_FIRST} trials failed, the last with: "
+                           f"{last_line(error)}", "mend the train job, and start a new search or --resume this one")
+        return trial
+
+    def _explain(self) -> None:
+        """Say of each paused trial why it waits."""
+        for name, trial in self.trials.items():
+            if trial.status == "paused":
+                trial.reason = self.promotion.reason(name)
+
+    # --- storage ------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the state; if storage does not answer, the next decision writes all of it."""
+        version = self._version + 1
+        try:
+            storage.write_bytes(self._proposer_uri(version), self.proposer.state())
+            storage.write_json(storage.join(self.run, STATE), {
+                "version": version, "elapsed_s": self.elapsed_s, "finished": self.is_finished, "rungs": self.rungs,
+                "spent": self.promotion.spent(), "promotion": self.promotion.state(), "history": self.history,
+                "trials": {name: trial.state() for name, trial in self.trials.items()}})
+            storage.write_json(storage.join(self.run, ROWS), self.rows())
+        except StorageError as error:
+            self.log(f"the state of the search could not be written ({error}); it goes on")
+            return
+        with suppress(StorageError):
+            storage.delete(self._proposer_uri(self._version))
+        self._version = version
+
+    def _proposer_uri(self, version: int) -> str:
+        return storage.join(self.run, f"proposer-{version:06d}")
+
+
+def read_state(run: str) -> dict:
+    """What search.json holds; empty before the first decision."""
+    try:
+        return storage.read_json(storage.join(run, STATE))
+    except NotFound:
+        return {}
+
+
+def last_line(error: str) -> str:
+    """The line of a traceback that says what happened."""
+    return (error.strip().splitlines() or ["unknown"])[-1]
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -1,0 +1,229 @@
+"""Decisions of a search: what is trained next, retried, given up, and what a search that was killed goes on with."""
+
+import json
+import pickle
+import random
+
+import pytest
+from training_jobs import train_job
+
+from yolov7_ray import storage
+from yolov7_ray.errors import JobError, StorageError
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.tune.scheduler import FINISHED, Scheduler
+
+
+class Numbers:
+    """Proposes widths by its own random numbers, and remembers what it was told."""
+
+    def __init__(self, number: int = 100) -> None:
+        self.random, self.left, self.told = random.Random(7), number, []
+
+    def suggest(self, trial_id: str):
+        self.left -= 1
+        return FINISHED if self.left < 0 else {"optimizer.learning_rate": round(self.random.uniform(0.001, 0.1), 6)}
+
+    def observe(self, trial_id: str, epoch: int, figures: dict) -> None:
+        self.told.append((trial_id, epoch, figures.get("ap")))
+        self.random.random()  # what it proposes depends on what it was told
+
+    def lost(self, trial_id: str) -> None:
+        self.told.append((trial_id, "lost"))
+
+    def state(self) -> bytes:
+        return pickle.dumps(vars(self))
+
+    def restore(self, state: bytes) -> None:
+        vars(self).update(pickle.loads(state))
+
+
+def search(tmp_path, proposer=None, check=None, log=print, **changes) -> Scheduler:
+    spec = validate({"kind": "tune", "train": train_job("data", "runs", epochs=9), "storage": str(tmp_path),
+                     "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]}}, "reduction_factor": 3,
+                     "budget": {"trials": 6, "share": 0.5}} | changes)
+    more = {} if check is None else {"check": check}
+    return Scheduler(spec, str(tmp_path / "s"), proposer or Numbers(), 20, log=log, **more)
+
+
+def reach(scheduler: Scheduler, start) -> tuple:
+    """Train a trial: its AP grows with its rate and its epochs. What was trained, to which epoch."""
+    trial = start.trial
+    ap = trial.values["optimizer.learning_rate"] * trial.to_epoch
+    scheduler.reached(trial.trial_id, {"ap": ap, "gflops": 2.0})
+    return trial.trial_id, trial.to_epoch, trial.values["optimizer.learning_rate"]
+
+
+def undisturbed(tmp_path, **changes) -> list[tuple]:
+    scheduler, found = search(tmp_path / "undisturbed", **changes), []
+    while start := scheduler.next():
+        found.append(reach(scheduler, start))
+    assert scheduler.is_finished
+    return found
+
+
+def test_trials_pause_at_rungs_and_the_best_are_trained_to_the_end(tmp_path):
+    found = undisturbed(tmp_path)
+    epochs = {name: epoch for name, epoch, _ in found}
+    assert {epoch for _, epoch, _ in found} == {1, 3, 9} and len(epochs) == 6
+    rates = {name: rate for name, _, rate in found}
+    assert epochs[max(rates, key=rates.get)] == 9
+    rows = storage.read_json(str(tmp_path / "undisturbed/s/trials.json"))
+    assert {row["trial"]: row["status"] for row in rows} == {
+        name: "trained" if epoch == 9 else "stopped" for name, epoch in epochs.items()}
+    for row in rows:
+        assert row["figures"] == {"ap": rates[row["trial"]] * row["epoch"], "gflops": 2.0}
+        assert (row["cost"], row["spent"]) == (40.0, 40.0 * row["epoch"]), "GFLOPs of 20 images"
+        assert row["epoch"] == row["rung"] == epochs[row["trial"]] and bool(row["reason"]) == (row["epoch"] < 9)
+    state = storage.read_json(str(tmp_path / "undisturbed/s/search.json"))
+    assert [tuple(event[1:]) for event in state["history"]] == [(name, epoch) for name, epoch, _ in found]
+    assert state["history"][0][0] == 40 and state["history"][-1][0] == state["spent"]
+    assert state["spent"] == sum(row["spent"] for row in rows) <= 0.5 * 6 * 9 * 40
+
+
+@pytest.mark.parametrize("killed_at", range(1, 12, 2))
+def test_a_search_that_is_killed_at_any_moment_goes_on_as_without_that(tmp_path, killed_at):
+    expected = undisturbed(tmp_path)
+    scheduler, found = search(tmp_path / "killed"), []
+    for number in range(100):
+        if number == killed_at:  # between the start of a trial and its rung
+            scheduler.next()
+            scheduler = search(tmp_path / "killed")
+        if number == killed_at + 1:  # between two trials
+            scheduler = search(tmp_path / "killed")
+        if (start := scheduler.next()) is None:
+            break
+        found.append(reach(scheduler, start))
+    assert found == expected
+    assert sorted(path.name for path in (tmp_path / "killed/s").iterdir() if path.is_file()) == [
+        f"proposer-{storage.read_json(str(tmp_path / 'killed/s/search.json'))['version']:06d}", "search.json",
+        "trials.json"]
+
+
+def test_a_finished_search_is_extended_by_more_trials(tmp_path):
+    scheduler = search(tmp_path)
+    before = []
+    while start := scheduler.next():
+        before.append(reach(scheduler, start))
+    assert search(tmp_path).next() is None
+    longer = search(tmp_path, budget={"trials": 9, "share": 0.5})
+    after = []
+    while start := longer.next():
+        after.append(reach(longer, start))
+    assert {name for name, *_ in after} >= {"007", "008", "009"} and len(longer.trials) == 9
+    assert len({rate for *_, rate in before + after}) == 9, "what was proposed is not proposed again"
+
+
+def test_several_trials_run_at_a_time_and_each_once(tmp_path):
+    scheduler = search(tmp_path)
+    starts = [scheduler.next() for _ in range(4)]
+    assert [start.trial.trial_id for start in starts] == ["001", "002", "003", "004"]
+    assert scheduler.num_started == 4 and scheduler.running == dict.fromkeys(("001", "002", "003", "004"), 1)
+    reach(scheduler, starts[2])
+    assert scheduler.num_started == 3 and scheduler.trials["003"].row(ended=False)["status"] == "paused"
+    again = search(tmp_path)
+    assert [again.next().trial.trial_id for _ in range(3)] == ["001", "002", "004"] and again.num_started == 3
+
+
+def test_a_lost_trial_is_tried_again_and_then_given_up(tmp_path):
+    scheduler = search(tmp_path, retries=2)
+    name = scheduler.next().trial.trial_id
+    for lost in (1, 2):
+        assert scheduler.failed(name, "its process died", True).status == "running" and scheduler.num_started == 0
+        assert scheduler.next().trial.trial_id == name and scheduler.trials[name].lost == lost
+    assert scheduler.failed(name, "Traceback\nits process died", True).status == "failed"
+    assert scheduler.proposer.told == [(name, "lost")]
+    other = scheduler.next()
+    assert other.trial.trial_id == "002"
+    reach(scheduler, other)
+    rows = {row["trial"]: row for row in scheduler.rows()}
+    assert (rows["001"]["status"], rows["001"]["error"]) == ("failed", "Traceback\nits process died")
+    while start := scheduler.next():
+        reach(scheduler, start)
+    assert scheduler.is_finished and scheduler.trials["001"].status == "failed"
+    resumed = search(tmp_path)
+    assert resumed.next().trial.trial_id == "001", "--resume tries it once more"
+
+
+def test_progress_forgives_earlier_losses(tmp_path):
+    scheduler = search(tmp_path, retries=1, budget={"trials": 1, "share": 1})
+    for _ in range(3):
+        start = scheduler.next()
+        assert scheduler.failed("001", "lost", True).status == "running"
+        reach(scheduler, scheduler.next())
+    assert start.trial.epoch == 9 and scheduler.next() is None
+
+
+def test_an_error_that_would_recur_is_not_retried_and_ends_a_search_in_which_nothing_works(tmp_path):
+    scheduler = search(tmp_path)
+    for _ in range(2):
+        assert scheduler.failed(scheduler.next().trial.trial_id, "ValueError: no", False).status == "failed"
+    start = scheduler.next()
+    with pytest.raises(JobError, match="the first 3 trials failed, the last with: ValueError: no"):
+        scheduler.failed(start.trial.trial_id, "Traceback\nValueError: no", False)
+
+
+def test_a_trial_that_breaks_a_constraint_is_answered_without_training(tmp_path):
+    lines = []
+
+    def check(job):
+        rate = job.optimizer.learning_rate
+        return {"gflops": 2.0}, f"rate {rate:g} is above 0.05" if rate > 0.05 else None
+
+    scheduler = search(tmp_path, check=check, log=lines.append)
+    while start := scheduler.next():
+        assert start.trial.values["optimizer.learning_rate"] <= 0.05
+        reach(scheduler, start)
+    rows = scheduler.rows()
+    rejected = [row for row in rows if row["status"] == "rejected"]
+    assert rejected and len(rows) - len(rejected) == 6, "a rejected trial is none of the budget's"
+    assert all(row["epoch"] == row["spent"] == 0 and "is above 0.05" in row["reason"] for row in rejected)
+    assert [line.partition("rejected")[0] for line in lines] == [f"trial {row['trial']}  " for row in rejected]
+
+
+def test_a_search_ends_when_its_points_or_hours_are_used_up(tmp_path, monkeypatch):
+    scheduler = search(tmp_path / "points", Numbers(2))
+    while start := scheduler.next():
+        reach(scheduler, start)
+    assert len(scheduler.trials) == 2 and scheduler.is_finished
+
+    now = [0.0]
+    monkeypatch.setattr("yolov7_ray.tune.scheduler._now", lambda: now[0])
+    hours = {"budget": {"trials": 6, "share": 0.5, "hours": 2}}
+    scheduler = search(tmp_path / "hours", **hours)
+    start, now[0] = scheduler.next(), 3600.0
+    reach(scheduler, start)
+    start = scheduler.next()
+    now[0] = 7201.0
+    assert scheduler.next() is None and not scheduler.is_finished, "a trial still runs"
+    reach(scheduler, start)
+    assert scheduler.next() is None and scheduler.is_finished
+    now[0] = 0.0
+    assert search(tmp_path / "hours", **hours).next() is None, "hours of its earlier parts count"
+    assert search(tmp_path / "hours", budget={"trials": 6, "share": 0.5}).next() is not None
+
+
+def test_storage_that_does_not_answer_does_not_end_a_search(tmp_path, monkeypatch):
+    lines, broken = [], [True]
+    write = storage.write_json
+
+    def fail(uri, value):
+        if broken[0]:
+            raise StorageError(uri, "does not answer", "try again")
+        write(uri, value)
+
+    scheduler = search(tmp_path, log=lines.append)
+    monkeypatch.setattr(storage, "write_json", fail)
+    reach(scheduler, scheduler.next())
+    assert len(lines) == 2 and "could not be written" in lines[0]
+    broken[0] = False
+    start = scheduler.next()
+    known = json.loads((tmp_path / "s/search.json").read_text())["trials"]
+    assert known["001"]["epoch"] == 1 and known[start.trial.trial_id]["status"] == "running"
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid"])
+def test_trials_of_a_plain_sweep_are_all_trained_to_the_end(tmp_path, algorithm):
+    found = undisturbed(tmp_path, algorithm=algorithm, search={
+        "optimizer.learning_rate": {"choice": [0.01, 0.02]}}) if algorithm == "grid" else undisturbed(
+        tmp_path, algorithm=algorithm)
+    assert {epoch for _, epoch, _ in found} == {9}

@@ -1,0 +1,102 @@
+"""Trials on a real local Ray: bitwise as without pauses, recorded as they ended, and not lost with any process."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from training_jobs import DEADLINE_S, ROOT, assert_same_training, train, train_job
+
+from yolov7_ray import storage
+from yolov7_ray.jobs.job_file import load_job, validate
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+PRINTED = re.compile(r"^trial (\w+)  epoch (\d+)/3 .* AP ([0-9.]+)", re.MULTILINE)
+RUNS_AGAIN = re.compile(r"^trial (\w+)  resumed after epoch", re.MULTILINE)
+
+
+def tune_job(dataset: str, storage_uri: str, **changes) -> dict:
+    return {"kind": "tune", "train": train_job(dataset, "runs", epochs=3), "storage": storage_uri,
+            "budget": {"trials": 3, "share": 0.7}, "reduction_factor": 2, "search": {
+                "model.width": {"choice": [0.25, 0.5]}, "data.image_size_px": {"choice": [64, 96]}}} | changes
+
+
+def tune(document: dict, name: str) -> dict:
+    from yolov7_ray.tune.tuner import tune
+
+    return tune(validate(document), name)
+
+
+def test_every_trial_is_recorded_as_it_ended_and_a_finished_search_is_extended(ray_session, shapes_dataset, tmp_path,
+                                                                               capfd):
+    document, run = tune_job(shapes_dataset, str(tmp_path)), tmp_path / "search"
+    outputs = tune(document, "search")
+    assert outputs["run"] == str(run)
+    rows = json.loads((run / "trials.json").read_text())
+    printed = capfd.readouterr().out
+    assert len(rows) == 3 and all(row["error"] is None for row in rows)
+    assert len({json.dumps(row["values"]) for row in rows}) == 3, "no values twice"
+    last = {trial: (int(epoch), float(ap)) for trial, epoch, ap in PRINTED.findall(printed)}
+    assert {row["status"] for row in rows} == {"trained", "stopped"}
+    for row in rows:
+        assert (row["epochs"], round(row["last_ap"], 3)) == last[row["trial"]]
+        assert row["epoch"] == row["epochs"] and round(row["figures"]["ap"], 3) == last[row["trial"]][1]
+        assert (row["status"] == "trained") == (row["epoch"] == 3) and (row["epoch"] == 3 or row["reason"])
+        assert (Path(row["run"]) / "report" / "index.html").exists()
+        assert row["checkpoint"] is None or Path(row["checkpoint"]).exists()
+        assert len(list(Path(row["run"]).glob("checkpoint-*"))) <= 2
+    assert RUNS_AGAIN.search(printed), "a trial paused and was promoted"
+    assert "tensorboard --logdir" not in printed and "/tmp/ray" not in printed and "ray_results" not in printed
+    best = load_job(outputs["best_job"])
+    assert best.kind == "train" and best.epochs == 3
+
+    paused = next(row for row in rows if row["status"] == "trained" and row["checkpoint"])
+    job = load_job(str(Path(paused["run"]) / "spec.json")).model_dump(mode="json")
+    assert_same_training(train(job | {"storage": str(tmp_path / "alone")}, "alone")["run"], paused["run"])
+
+    assert tune(document, "search")["best"] == outputs["best"], "a finished search is not searched again"
+    tune(document | {"budget": {"trials": 9, "share": 0.7}}, "search")
+    extended = json.loads((run / "trials.json").read_text())
+    assert len({json.dumps(row["values"]) for row in extended}) == len(extended) == 4, "the space holds four"
+    assert {row["trial"] for row in rows} < {row["trial"] for row in extended}
+
+
+def test_two_workers_and_s3(ray_session, shapes_dataset, s3, tmp_path):
+    job = train_job(shapes_dataset, "runs", epochs=2, batch_size=7, resources={"workers": 2})
+    outputs = tune(tune_job(shapes_dataset, s3, train=job, budget={"trials": 2, "share": 1}), "search")
+    rows = storage.read_json(f"{s3}/search/trials.json")
+    assert outputs["run"] == f"{s3}/search" and [row["status"] for row in rows] == ["trained", "trained"]
+    document = storage.read_json(f"{rows[0]['run']}/spec.json")
+    alone = train(document | {"storage": str(tmp_path)}, "alone")["run"]
+    found, expected = (storage.read_json(f"{run}/results.json")["epochs"] for run in (rows[0]["run"], alone))
+    assert [(row["epoch"], row["train/box"], row["ap"]) for row in found] == [
+        (row["epoch"], row["train/box"], row["ap"]) for row in expected]
+
+
+def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
+    job = tmp_path / "tune.yaml"
+    job.write_text(json.dumps(tune_job(shapes_dataset, str(tmp_path / "runs"), budget={"trials": 1}, grace_epochs=1000,
+                                       max_concurrent_trials=1, train=train_job(shapes_dataset, "runs", epochs=1000))))
+    process = subprocess.Popen([sys.executable, ROOT / "submit.py", job, "--name", "s"], cwd=tmp_path, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = threading.Timer(DEADLINE_S, process.kill)
+    deadline.start()
+    try:
+        while "  epoch 1/1000" not in (line := process.stdout.readline()):
+            assert line, "it ended before its first epoch"
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate()[0]
+    finally:
+        deadline.cancel()
+        process.kill()
+    assert process.returncode == 130, rest
+    assert f"interrupted; python submit.py {job} --resume s (and the same --set) goes on" in rest
+    assert "saved after epoch" in rest and "done in" not in rest and "Error" not in rest, rest
+    [row] = storage.read_json(str(tmp_path / "runs/s/trials.json"))
+    assert row["status"] == "running", "a resumed search goes on with the trial"
+    assert list((tmp_path / "runs/s/trials").glob("*/checkpoint-*"))
