@@ -26,7 +26,7 @@ class Member:
 
 def front_of(spec: PublishSpec) -> list[Member] | None:
     """The members of the front that a publish job names; None if it names a single model."""
-    return None if REF.fullmatch(spec.model) else load_front(spec.model)
+    return None if REF.fullmatch(spec.model) or spec.model.endswith(".safetensors") else load_front(spec.model)
 
 
 def load_front(uri: str) -> list[Member] | None:

@@ -90,9 +90,10 @@ def publish_model(spec: PublishSpec) -> dict[str, Any]:
         folded, _ = weights.load_model(path)
         parity = _checked_parity(spec, loaded.model, folded, dataset, size_px)
         metrics = _evaluate(folded, dataset, size_px, spec) if dataset is not None else {}
-        if spec.least_ap is not None and not (metrics["ap"] or 0.0) >= spec.least_ap:
-            raise BelowGate(spec.model, f"its AP {_format_metric(metrics['ap'])} is below least_ap {spec.least_ap:g}; "
-                            "nothing was registered", "train longer, or lower least_ap if you can accept that")
+        ap = metrics["overall"]["ap"] if metrics else None
+        if spec.least_ap is not None and not (ap or 0.0) >= spec.least_ap:
+            raise BelowGate(spec.model, f"its AP {_format_metric(ap)} is below least_ap {spec.least_ap:g}; nothing was "
+                            "registered", "train longer, or lower least_ap if you can accept that")
         registry = Registry(spec.registry)
         version = registry.register(spec.publish_as, {MODEL_FILE: path},
                                     _record(loaded, size_px, metrics, parity))
