@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 from ray import cloudpickle
 from ray.actor import ActorHandle
@@ -20,7 +20,6 @@ from .report.view import SearchView
 from .scheduler import Scheduler, last_line
 from .trial import Trial, figures_of, remove_dominated
 
-T = TypeVar("T")
 STOP_TIMEOUT_S = 30.0
 """How long an interrupted search waits until Tune's loop has ended."""
 SAY_WAITING_EVERY_S = 60.0
@@ -39,13 +38,15 @@ class Follower(Callback):
         self._page = Page(scheduler.run)
         self._interrupted, self._ended = threading.Event(), threading.Event()
         self._ended.set()
-        self._began, self._num_ended, self._idle_since = time.monotonic(), 0, time.monotonic()
+        self._error: Exception | None = None
+        self._idle_since = time.monotonic()
 
-    def follow(self, search: Callable[[], T]) -> T:
+    def follow(self, search: Callable[[], None]) -> None:
         """Run ``search()``, to which this callback belongs."""
         self._ended.clear()
         try:
-            return search()
+            search()
+            self._raise()
         finally:
             self._ended.set()
 
@@ -72,26 +73,51 @@ class Follower(Callback):
     def on_step_begin(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         if self._interrupted.is_set():
             raise Interrupted
+        self._raise()
         self._show(self.view())
         self._tell_waiting(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
-        reached = self.scheduler.reached(trial.config["leg"]["trial"], figures_of(trial.last_result["row"]))
-        reached.read_results()
-        self._num_ended += 1
-        self._tell(reached)
-        if self.scheduler.spec.keep_checkpoints == "front":
-            remove_dominated(self.scheduler.trials.values(), self.scheduler.spec.objectives)
+        with self._errors_kept():
+            self._ended_leg(trial.config["leg"]["trial"], trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
-        name, error = trial.config["leg"]["trial"], error_of(trial)
-        why, spec = explained(error, trial.config["leg"]["run"]), self.scheduler.spec
+        with self._errors_kept():
+            self._lost_leg(trial.config["leg"], error_of(trial))
+
+    @contextmanager
+    def _errors_kept(self) -> Iterator[None]:
+        """Keep an error until the next step: here Tune would wrap it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  (raised again)
+            self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _ended_leg(self, name: str, result: dict) -> None:
+        if "costs" in result:
+            found = self.scheduler.measured(name, result["costs"])
+            if found.status == "rejected":
+                self._tell(found)
+            return
+        reached = self.scheduler.reached(name, figures_of(result["row"]))
+        self._tell(reached)
+        with suppress(StorageError):  # the report reads them again, and what is not removed now is so later
+            reached.read_results()
+            if self.scheduler.spec.keep_checkpoints == "front":
+                remove_dominated(self.scheduler.trials.values(), self.scheduler.spec.objectives)
+
+    def _lost_leg(self, leg: dict, error: Exception) -> None:
+        name, why = leg["trial"], explained(error, leg["run"])
         found = self.scheduler.failed(name, why, is_retryable(error))
         if found.status == "failed":
             self._tell(found)
         else:
             self.say(f"trial {name}  was lost ({reason(error)}); going on from its last checkpoint, "
-                     f"{found.lost} of {spec.retries} retries")
+                     f"{found.lost} of {self.scheduler.spec.retries} retries")
 
     def _tell(self, trial: Trial) -> None:
         """Say what became of a trial, and write the page anew."""

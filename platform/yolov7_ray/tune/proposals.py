@@ -1,5 +1,6 @@
 """Which values are tried next: Optuna's TPE, which proposes nothing twice."""
 
+import base64
 import itertools
 import json
 import math
@@ -31,6 +32,7 @@ class Proposer(OptunaSearch):
         self._random = random.Random(spec.seed)
         self._running: dict[str, str] = {}
         self._known: dict[str, list[float] | None] = {}
+        self.trials, self.rejected = {}, []
 
     def suggest(self, trial_id: str) -> Values | str:
         """Values of a new trial; FINISHED: every point of the space has been proposed."""
@@ -50,6 +52,7 @@ class Proposer(OptunaSearch):
                 self._ot_study.enqueue_trial(self._random.choice(left))
                 values = super().suggest(trial_id)
         self._running[trial_id] = key_of(values)
+        self.trials[trial_id] = Known()
         self._known[key_of(values)] = None
         return values
 
@@ -87,13 +90,26 @@ class Proposer(OptunaSearch):
         """The trial has failed for good."""
         self.on_trial_complete(trial_id, error=True)
 
-    def state(self) -> bytes:
-        """What `restore` takes."""
-        return cloudpickle.dumps(vars(self))
+    def reject(self, trial_id: str, costs: dict) -> str | None:
+        """Nothing is rejected."""
 
-    def restore(self, state: bytes) -> None:
-        """Go on where the proposer of this state stood."""
-        vars(self).update(cloudpickle.loads(state))
+    def state(self) -> dict:
+        """What `proposer` takes."""
+        return {"pickle": base64.b64encode(cloudpickle.dumps(vars(self))).decode()}
+
+
+class Known:
+    """What is known of a trial before it is trained."""
+
+    costs: dict = {}
+
+
+def proposer(spec: TuneSpec, manifest: object, state: dict | None) -> Proposer:
+    """Who proposes the trials of a search, from its ``state`` if it has begun."""
+    made = Proposer(spec)
+    if state is not None:
+        vars(made).update(cloudpickle.loads(base64.b64decode(state["pickle"])))
+    return made
 
 
 def key_of(values: Values) -> str:

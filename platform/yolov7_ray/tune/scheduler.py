@@ -1,12 +1,11 @@
 """Which trial is trained next, and how far: proposals, promotion, retries and finalists of one search, without Ray.
 
-All of it is in the search's directory before a trial acts on it: ``search.json``, and beside it what the proposer
-remembers. So a search that was killed goes on as it would have without that.
+All of it is in the search's directory, in ``search.json``, before a trial acts on it. So a search that was killed goes on
+as it would have without that.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from .. import storage
@@ -26,18 +25,31 @@ FINISHED = "FINISHED"
 """Answer of a proposer that has no point left."""
 
 
+class Known(Protocol):
+    """What a proposer knows of a point."""
+
+    values: dict[str, Any]
+    costs: dict[str, float]
+    """Figures that are known before training."""
+    reason: str | None
+    """Why it is not trained."""
+
+
 class Proposer(Protocol):
     """Who proposes the values of new trials."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | Literal["FINISHED"] | None: ...
+    trials: Mapping[str, Known]
+    rejected: Sequence[Known]
 
-    def observe(self, trial_id: str, epoch: int, figures: dict[str, float | None]) -> None: ...
+    def suggest(self, trial: str) -> dict[str, Any] | Literal["FINISHED"]: ...
 
-    def lost(self, trial_id: str) -> None: ...
+    def observe(self, trial: str, epoch: int, figures: dict[str, float | None]) -> None: ...
 
-    def state(self) -> bytes: ...
+    def reject(self, trial: str, costs: dict[str, float]) -> str | None: ...
 
-    def restore(self, state: bytes) -> None: ...
+    def lost(self, trial: str) -> None: ...
+
+    def state(self) -> dict: ...
 
 
 class Start(NamedTuple):
@@ -47,24 +59,27 @@ class Start(NamedTuple):
     job: TrainSpec
     keep_all: bool
     """Whether every checkpoint that training keeps stays."""
+    measures: bool
+    """Whether only its latency is measured, before it is trained."""
 
 
 class Scheduler:
     """The decisions of one search."""
 
-    def __init__(self, spec: TuneSpec, run: str, proposer: Proposer, num_images: int,
-                 check: Callable[[TrainSpec], tuple[dict, str | None]] = lambda job: ({}, None),
-                 log: Callable[[str], None] = print) -> None:
-        """``num_images`` in the training split; ``check(job)``: figures known before training, and why it is not."""
-        self.spec, self.run, self.proposer, self.check, self.log = spec, run, proposer, check, log
-        self._num_images = num_images
+    def __init__(self, spec: TuneSpec, run: str, proposer: Callable[[dict | None], Proposer], num_images: int,
+                 measures_latency: bool = False, log: Callable[[str], None] = print) -> None:
+        """``proposer``: makes one from its state, None: a new one. ``num_images``: of the training split.
+
+        ``measures_latency``: on the machine of each trial, before it is trained.
+        """
+        self.spec, self.run, self.log = spec, run, log
+        self._num_images, self._measures_latency = num_images, measures_latency
         state = read_state(run)
+        self.proposer = proposer(state.get("proposer"))
         self.trials = {name: Trial(name, **known) for name, known in state.get("trials", {}).items()}
         self.history: list[list] = state.get("history", [])
         """[compute spent by all, trial, epoch] of every rung that was reached, in order."""
-        self._version, self._earlier_s, self._began = state.get("version", 0), state.get("elapsed_s", 0.0), _now()
-        if self._version:
-            proposer.restore(storage.read_bytes(self._proposer_uri(self._version)))
+        self._earlier_s, self._began = state.get("elapsed_s", 0.0), _now()
         self.promotion = Promotion(self.rungs, spec.objectives, reduction=spec.reduction_factor,
                                    trials=spec.budget.trials, share=self.share, state=state.get("promotion"))
         self._to_start = [trial for trial in self.trials.values() if trial.status in ("running", "failed")]
@@ -109,8 +124,10 @@ class Scheduler:
         return self._settled and not self.running
 
     def rows(self) -> list[dict]:
-        """The table of trials, as they came."""
-        return [trial.row(self.is_finished) for trial in self.trials.values()]
+        """The table of trials, as they came, and of the points that were rejected."""
+        rejected = [Trial(f"rejected-{number}", known.values, "", "rejected", figures=known.costs, reason=known.reason)
+                    for number, known in enumerate(self.proposer.rejected, 1)]
+        return [trial.row(self.is_finished) for trial in (*self.trials.values(), *rejected)]
 
     # --- decisions ----------------------------------------------------------------------------------
 
@@ -133,41 +150,50 @@ class Scheduler:
                 trial.status, trial.to_epoch = "running", step.to_epoch
                 return self._begin(trial)
             name = f"{len(self.trials) + 1:03d}"
-            values = self.proposer.suggest(name)
-            if values is None:
-                return None
+            values = self._suggested(name)
             if values == FINISHED:
                 self._exhausted = True
                 continue
             trial = self.trials[name] = Trial(name, values, storage.join(self.run, "trials", name),
                                               to_epoch=step.to_epoch)
-            if self._admitted(trial):
-                return self._begin(trial)
+            return self._begin(trial)
         return None
+
+    def _suggested(self, name: str) -> dict[str, Any] | Literal["FINISHED"]:
+        """Values of a new trial; told are the points that break a constraint."""
+        before = len(self.proposer.rejected)
+        values = self.proposer.suggest(name)
+        if found := self.proposer.rejected[before:]:
+            self.log(f"{len(found)} point{'s' if len(found) > 1 else ''} rejected, the last: {found[-1].reason}")
+        return values
 
     def _num_proposed(self) -> int:
         return sum(trial.status != "rejected" for trial in self.trials.values())
 
-    def _admitted(self, trial: Trial) -> bool:
-        """Whether the trial keeps the constraints; else it is answered without training."""
-        trial.figures, reason = self.check(self.job(trial))
-        if reason is None:
-            return True
-        trial.status, trial.reason, trial.to_epoch = "rejected", reason, 0
-        self.proposer.observe(trial.trial_id, 0, trial.figures)
-        self.log(f"trial {trial.trial_id}  rejected: {reason}")
-        self.save()
-        return False
-
     def _begin(self, trial: Trial) -> Start:
         trial.reason = None
+        trial.figures |= self.proposer.trials[trial.trial_id].costs
+        measures = self._measures_latency and trial.figures.get("latency_ms") is None
         self._started.add(trial.trial_id)
         self.save()
-        return Start(trial, self.job(trial), self.spec.keep_checkpoints == "all")
+        return Start(trial, self.job(trial), self.spec.keep_checkpoints == "all", measures)
 
     def job(self, trial: Trial) -> TrainSpec:
         """The train job of a trial."""
         return self.spec.trial(trial.values).model_copy(update={"storage": storage.join(self.run, "trials")})
+
+    def measured(self, name: str, costs: dict[str, float]) -> Trial:
+        """What the trial costs on its machine; it is trained now, or rejected."""
+        trial = self.trials[name]
+        self._started.discard(name)
+        trial.reason = self.proposer.reject(name, costs)
+        trial.figures |= self.proposer.trials[name].costs
+        if trial.reason is None:
+            self._to_start.insert(0, trial)
+        else:
+            trial.status, trial.to_epoch, self._settled = "rejected", 0, False
+            self.save()
+        return trial
 
     def reached(self, name: str, figures: dict[str, float | None]) -> Trial:
         """The trial has been trained to its rung, with these figures there."""
@@ -175,7 +201,7 @@ class Scheduler:
         self._started.discard(name)
         trial.epoch, trial.lost = trial.to_epoch, 0
         trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
-        trial.figures = trial.figures | figures
+        trial.figures = figures | self.proposer.trials[name].costs
         trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
         self.promotion.record(name, trial.epoch, trial.figures, trial.cost)
         self.proposer.observe(name, trial.epoch, trial.figures)
@@ -187,7 +213,7 @@ class Scheduler:
     def failed(self, name: str, error: str, retryable: bool) -> Trial:
         """The trial was lost; it is tried again unless that is useless or was done often enough.
 
-        JobError if the first trials of a search all fail: the others would, too.
+        JobError if the first trials of the search all fail: the others would, too.
         """
         trial = self.trials[name]
         self._started.discard(name)
@@ -200,11 +226,14 @@ class Scheduler:
         self.proposer.lost(name)
         self._settled = False
         self.save()
-        if all(known.status in ("failed", "rejected", "running") and not known.epoch for known in self.trials.values()) \
-                and sum(known.status == "failed" for known in self.trials.values()) >= MAX_FAILED_FIRST:
+        self._check_failures(error)
+        return trial
+
+    def _check_failures(self, error: str) -> None:
+        failed = [trial for trial in self.trials.values() if trial.status == "failed"]
+        if len(failed) >= MAX_FAILED_FIRST and not any(trial.epoch for trial in self.trials.values()):
             raise JobError(f"run {self.run}", f"the first {MAX_FAILED_FIRST} trials failed, the last with: "
                            f"{last_line(error)}", "mend the train job, and start a new search or --resume this one")
-        return trial
 
     def _explain(self) -> None:
         """Say of each paused trial why it waits."""
@@ -216,23 +245,15 @@ class Scheduler:
 
     def save(self) -> None:
         """Write the state; if storage does not answer, the next decision writes all of it."""
-        version = self._version + 1
         try:
-            storage.write_bytes(self._proposer_uri(version), self.proposer.state())
             storage.write_json(storage.join(self.run, STATE), {
-                "version": version, "elapsed_s": self.elapsed_s, "finished": self.is_finished, "rungs": self.rungs,
-                "spent": self.promotion.spent(), "promotion": self.promotion.state(), "history": self.history,
+                "elapsed_s": self.elapsed_s, "finished": self.is_finished, "rungs": self.rungs,
+                "spent": self.promotion.spent(), "history": self.history, "promotion": self.promotion.state(),
+                "proposer": self.proposer.state(),
                 "trials": {name: trial.state() for name, trial in self.trials.items()}})
             storage.write_json(storage.join(self.run, ROWS), self.rows())
         except StorageError as error:
             self.log(f"the state of the search could not be written ({error}); it goes on")
-            return
-        with suppress(StorageError):
-            storage.delete(self._proposer_uri(self._version))
-        self._version = version
-
-    def _proposer_uri(self, version: int) -> str:
-        return storage.join(self.run, f"proposer-{version:06d}")
 
 
 def read_state(run: str) -> dict:

@@ -20,7 +20,7 @@ from ..train.progress import printed_progress
 from ..train.trainer import check_run, environment_variables, run_in_thread
 from .concurrency import TrialSlots
 from .follower import Follower
-from .proposals import Proposer
+from .proposals import proposer
 from .report.live import live_table
 from .report.outcome import write_outcome
 from .scheduler import Scheduler
@@ -50,7 +50,8 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
     manifest = check_run(spec.train, storage.join(run, "trials"))
     storage.write_json(storage.join(run, JOB_RECORD),
                        {"job": spec.model_dump(mode="json"), "fingerprint": manifest.fingerprint})
-    scheduler = Scheduler(spec, run, Proposer(spec), manifest.split(spec.train.data.train_split).num_rows)
+    scheduler = Scheduler(spec, run, lambda state: proposer(spec, manifest, state),
+                          manifest.split(spec.train.data.train_split).num_rows)
     with printed_progress() as progress_actor, live_table() as show:
         follower = Follower(scheduler, progress_actor, show)
         try:
@@ -65,8 +66,8 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
 def run_trials(spec: TuneSpec, scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHandle,
                follower: Follower) -> None:
     """Train what the scheduler says, until it has nothing left."""
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(TrialActor, progress_actor=progress_actor),
-                                        placement(spec))
+    trainable = ray_tune.with_parameters(TrialActor, progress_actor=progress_actor)
+    trainable.__qualname__ = TrialActor.__qualname__  # the name of its process
     with tempfile.TemporaryDirectory() as scratch, TrialSlots(spec) as slots, environment_variables(**ENVIRONMENT):
         experiment = Experiment("search", trainable, storage_path=scratch)
         ray_tune.run(experiment, search_alg=Legs(scheduler, slots, experiment, manifest.fingerprint),
@@ -102,4 +103,5 @@ class Legs(SearchAlgorithm):
         leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch, self._fingerprint,
                   start.keep_all)
         return RayTrial(self._experiment.run_identifier, config={"leg": asdict(leg)},
-                        trial_id=f"{trial.trial_id}-{self._number}", storage=self._experiment.storage)
+                        trial_id=f"{trial.trial_id}-{self._number}", storage=self._experiment.storage,
+                        placement_group_factory=placement(self._scheduler.spec))

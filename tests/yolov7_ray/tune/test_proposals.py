@@ -3,7 +3,7 @@
 from training_jobs import train_job
 
 from yolov7_ray.jobs.job_file import validate
-from yolov7_ray.tune.proposals import Proposer
+from yolov7_ray.tune.proposals import Proposer, proposer
 from yolov7_ray.tune.search_space import search_space
 
 
@@ -36,11 +36,9 @@ def test_every_point_is_proposed_once_and_then_the_search_is_over():
 
 def test_a_resumed_search_proposes_what_the_undisturbed_one_does():
     undisturbed = search(Proposer(spec()), 0, 12)
-    proposer = Proposer(spec())
-    first = search(proposer, 0, 5)
-    resumed = Proposer(spec())
-    resumed.restore(proposer.state())
-    assert first + search(resumed, 5, 7) == undisturbed
+    begun = Proposer(spec())
+    first = search(begun, 0, 5)
+    assert first + search(proposer(spec(), None, begun.state()), 5, 7) == undisturbed
 
 
 def test_the_space_is_optunas_with_both_ends():

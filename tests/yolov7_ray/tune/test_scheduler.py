@@ -1,8 +1,9 @@
 """Decisions of a search: what is trained next, retried, given up, and what a search that was killed goes on with."""
 
 import json
-import pickle
 import random
+from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from training_jobs import train_job
@@ -13,36 +14,63 @@ from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.tune.scheduler import FINISHED, Scheduler
 
 
+@dataclass
+class Known:
+    """A point."""
+
+    values: dict
+    costs: dict = field(default_factory=dict)
+    reason: str | None = None
+
+
 class Numbers:
-    """Proposes widths by its own random numbers, and remembers what it was told."""
+    """Proposes rates by its own random numbers, remembers what it was told, and refuses rates above a limit."""
 
-    def __init__(self, number: int = 100) -> None:
-        self.random, self.left, self.told = random.Random(7), number, []
+    def __init__(self, state: dict | None = None, number: int = 100, limit: float = 1.0) -> None:
+        self.random, self.limit, state = random.Random(), limit, state or {}
+        self.random.setstate(state.get("random") and freeze(state["random"]) or random.Random(7).getstate())
+        self.left, self.told = state.get("left", number), state.get("told", [])
+        self.trials = {name: Known(**known) for name, known in state.get("trials", {}).items()}
+        self.rejected = [Known(**known) for known in state.get("rejected", [])]
 
-    def suggest(self, trial_id: str):
-        self.left -= 1
-        return FINISHED if self.left < 0 else {"optimizer.learning_rate": round(self.random.uniform(0.001, 0.1), 6)}
+    def suggest(self, trial: str):
+        while self.left:
+            self.left -= 1
+            known = Known({"optimizer.learning_rate": (rate := round(self.random.uniform(0.001, 0.1), 6))})
+            if rate <= self.limit:
+                self.trials[trial] = known
+                return known.values
+            known.reason = f"rate {rate:g} is above {self.limit:g}"
+            self.rejected.append(known)
+        return FINISHED
 
-    def observe(self, trial_id: str, epoch: int, figures: dict) -> None:
-        self.told.append((trial_id, epoch, figures.get("ap")))
+    def observe(self, trial: str, epoch: int, figures: dict) -> None:
+        self.told.append([trial, epoch, figures.get("ap")])
         self.random.random()  # what it proposes depends on what it was told
 
-    def lost(self, trial_id: str) -> None:
-        self.told.append((trial_id, "lost"))
+    def reject(self, trial: str, costs: dict) -> str | None:
+        self.trials[trial].costs |= costs
+        return "too slow" if costs["latency_ms"] > 10 else None
 
-    def state(self) -> bytes:
-        return pickle.dumps(vars(self))
+    def lost(self, trial: str) -> None:
+        self.told.append([trial, "lost"])
 
-    def restore(self, state: bytes) -> None:
-        vars(self).update(pickle.loads(state))
+    def state(self) -> dict:
+        return {"random": self.random.getstate(), "left": self.left, "told": self.told,
+                "trials": {name: vars(known) for name, known in self.trials.items()},
+                "rejected": [vars(known) for known in self.rejected]}
 
 
-def search(tmp_path, proposer=None, check=None, log=print, **changes) -> Scheduler:
+def freeze(value):
+    """A random generator's state, as it was before JSON made lists of its tuples."""
+    return tuple(map(freeze, value)) if isinstance(value, list) else value
+
+
+def search(tmp_path, proposer=Numbers, log=print, measures_latency=False, **changes) -> Scheduler:
     spec = validate({"kind": "tune", "train": train_job("data", "runs", epochs=9), "storage": str(tmp_path),
                      "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]}}, "reduction_factor": 3,
                      "budget": {"trials": 6, "share": 0.5}} | changes)
-    more = {} if check is None else {"check": check}
-    return Scheduler(spec, str(tmp_path / "s"), proposer or Numbers(), 20, log=log, **more)
+    return Scheduler(spec, str(tmp_path / "s"), proposer, 20, measures_latency, log)
 
 
 def reach(scheduler: Scheduler, start) -> tuple:
@@ -94,9 +122,6 @@ def test_a_search_that_is_killed_at_any_moment_goes_on_as_without_that(tmp_path,
             break
         found.append(reach(scheduler, start))
     assert found == expected
-    assert sorted(path.name for path in (tmp_path / "killed/s").iterdir() if path.is_file()) == [
-        f"proposer-{storage.read_json(str(tmp_path / 'killed/s/search.json'))['version']:06d}", "search.json",
-        "trials.json"]
 
 
 def test_a_finished_search_is_extended_by_more_trials(tmp_path):
@@ -131,7 +156,7 @@ def test_a_lost_trial_is_tried_again_and_then_given_up(tmp_path):
         assert scheduler.failed(name, "its process died", True).status == "running" and scheduler.num_started == 0
         assert scheduler.next().trial.trial_id == name and scheduler.trials[name].lost == lost
     assert scheduler.failed(name, "Traceback\nits process died", True).status == "failed"
-    assert scheduler.proposer.told == [(name, "lost")]
+    assert scheduler.proposer.told == [[name, "lost"]]
     other = scheduler.next()
     assert other.trial.trial_id == "002"
     reach(scheduler, other)
@@ -162,26 +187,38 @@ def test_an_error_that_would_recur_is_not_retried_and_ends_a_search_in_which_not
         scheduler.failed(start.trial.trial_id, "Traceback\nValueError: no", False)
 
 
-def test_a_trial_that_breaks_a_constraint_is_answered_without_training(tmp_path):
+def test_points_that_break_a_constraint_are_told_and_kept_without_training(tmp_path):
     lines = []
-
-    def check(job):
-        rate = job.optimizer.learning_rate
-        return {"gflops": 2.0}, f"rate {rate:g} is above 0.05" if rate > 0.05 else None
-
-    scheduler = search(tmp_path, check=check, log=lines.append)
+    scheduler = search(tmp_path, partial(Numbers, limit=0.05), lines.append)
     while start := scheduler.next():
         assert start.trial.values["optimizer.learning_rate"] <= 0.05
         reach(scheduler, start)
-    rows = scheduler.rows()
+    rows = storage.read_json(str(tmp_path / "s/trials.json"))
     rejected = [row for row in rows if row["status"] == "rejected"]
-    assert rejected and len(rows) - len(rejected) == 6, "a rejected trial is none of the budget's"
+    assert rejected and len(rows) - len(rejected) == 6, "a rejected point is none of the budget's trials"
     assert all(row["epoch"] == row["spent"] == 0 and "is above 0.05" in row["reason"] for row in rejected)
-    assert [line.partition("rejected")[0] for line in lines] == [f"trial {row['trial']}  " for row in rejected]
+    assert sum(int(line.partition(" point")[0]) for line in lines) == len(rejected)
+    assert lines[-1].endswith(f"rejected, the last: {rejected[-1]['reason']}")
+
+
+def test_latency_is_measured_before_training_and_a_slow_trial_is_not_trained(tmp_path):
+    scheduler = search(tmp_path, measures_latency=True)
+    start = scheduler.next()
+    assert start.measures and start.trial.trial_id == "001"
+    assert scheduler.measured("001", {"latency_ms": 11.0}).status == "rejected"
+    assert scheduler.next().trial.trial_id == "002"
+    assert scheduler.measured("002", {"latency_ms": 9.0}).status == "running" and scheduler.num_started == 0
+    start = scheduler.next()
+    assert (start.trial.trial_id, start.measures, start.trial.to_epoch) == ("002", False, 1)
+    reach(scheduler, start)
+    assert scheduler.trials["002"].figures["latency_ms"] == 9.0
+    row = scheduler.rows()[0]
+    assert (row["status"], row["reason"], row["figures"]) == ("rejected", "too slow", {"latency_ms": 11.0})
+    assert not search(tmp_path, measures_latency=True).trials["002"].row()["error"]
 
 
 def test_a_search_ends_when_its_points_or_hours_are_used_up(tmp_path, monkeypatch):
-    scheduler = search(tmp_path / "points", Numbers(2))
+    scheduler = search(tmp_path / "points", partial(Numbers, number=2))
     while start := scheduler.next():
         reach(scheduler, start)
     assert len(scheduler.trials) == 2 and scheduler.is_finished

@@ -1,6 +1,7 @@
 """Trials on a real local Ray: bitwise as without pauses, recorded as they ended, and not lost with any process."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from training_jobs import DEADLINE_S, ROOT, assert_same_training, train, train_job
+from training_jobs import DEADLINE_S, ROOT, assert_same_training, processes, train, train_job, wait_for
 
 from yolov7_ray import storage
 from yolov7_ray.jobs.job_file import load_job, validate
@@ -17,6 +18,9 @@ from yolov7_ray.jobs.job_file import load_job, validate
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PRINTED = re.compile(r"^trial (\w+)  epoch (\d+)/3 .* AP ([0-9.]+)", re.MULTILINE)
+KILLED = {"ray::TrialActor": "001/checkpoint-epoch-*-step-*/checkpoint.json",
+          "ray::ProgressActor": "002/checkpoint-epoch-*/checkpoint.json"}
+"""Kind of process -> file of a trial after which it is killed."""
 RUNS_AGAIN = re.compile(r"^trial (\w+)  resumed after epoch", re.MULTILINE)
 
 
@@ -76,6 +80,45 @@ def test_two_workers_and_s3(ray_session, shapes_dataset, s3, tmp_path):
     found, expected = (storage.read_json(f"{run}/results.json")["epochs"] for run in (rows[0]["run"], alone))
     assert [(row["epoch"], row["train/box"], row["ap"]) for row in found] == [
         (row["epoch"], row["train/box"], row["ap"]) for row in expected]
+
+
+@pytest.mark.long
+def test_processes_that_are_killed_are_replaced_and_the_search_ends_as_without_that(ray_session, shapes_dataset, tmp_path,
+                                                                                    capfd):
+    document = tune_job(shapes_dataset, str(tmp_path), max_concurrent_trials=1, train=train_job(
+        shapes_dataset, "runs", epochs=4, checkpoint={"every_updates": 1}))
+    rows = {}
+    for name in ("undisturbed", "disturbed"):
+        failure: list[BaseException] = []
+
+        def body(name: str = name, failure: list = failure) -> None:
+            try:
+                tune(document, name)
+            except BaseException as error:  # noqa: BLE001  (handed to the test's thread)
+                failure.append(error)
+
+        before = {kind: set(processes(kind)) for kind in KILLED}
+        runner = threading.Thread(target=body, daemon=True)
+        runner.start()
+        for kind, sign in KILLED.items() if name == "disturbed" else ():
+            wait_for(tmp_path / name / "trials", sign)
+            victims = set(processes(kind)) - before[kind]
+            assert victims, kind
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+        runner.join(DEADLINE_S)
+        assert not runner.is_alive() and not failure, failure
+        rows[name] = json.loads((tmp_path / name / "trials.json").read_text())
+    said = capfd.readouterr().out
+    assert re.search(r"trial 001  was lost \(its process or its node died\); going on from its last checkpoint, "
+                     "1 of 2 retries", said)
+    keys = ("trial", "values", "status", "epoch", "figures", "ap", "spent", "reason")
+    assert [{key: row[key] for key in keys} for row in rows["disturbed"]] == [
+        {key: row[key] for key in keys} for row in rows["undisturbed"]]
+    for row, other in zip(rows["undisturbed"], rows["disturbed"]):
+        assert (row["checkpoint"] is None) == (other["checkpoint"] is None)
+        if row["checkpoint"]:
+            assert_same_training(row["run"], other["run"])
 
 
 def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
