@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial as RayTrial
 
 from ..errors import JobError, StorageError
 from ..train.failures import explain, is_retryable, reason
+from .finals import Finals
 from .report.live import told
 from .report.page import Page
 from .report.view import SearchView
@@ -33,7 +34,7 @@ class Interrupted(BaseException):
 class Follower(Callback):
     """Follows a search."""
 
-    def __init__(self, scheduler: Scheduler, progress_actor: ActorHandle, show: Callable[[SearchView], None]) -> None:
+    def __init__(self, scheduler: Scheduler | Finals, progress_actor: ActorHandle, show: Callable[[SearchView], None]) -> None:
         self.scheduler, self._progress_actor, self._show = scheduler, progress_actor, show
         self._page = Page(scheduler.run)
         self._interrupted, self._ended = threading.Event(), threading.Event()

@@ -5,6 +5,7 @@ promotion is another one, which the next free actor takes.
 """
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 
 from ray import tune as ray_tune
@@ -19,10 +20,12 @@ from ..data.manifest import Manifest
 from ..train.progress import printed_progress
 from ..train.trainer import check_run, environment_variables, run_in_thread
 from .concurrency import TrialSlots
+from .finals import Finals
 from .follower import Follower
 from .proposals import proposer
 from .report.live import live_table
 from .report.outcome import write_outcome
+from .report.view import SearchView
 from .scheduler import Scheduler
 from .spec import JOB_RECORD, TuneSpec
 from .trainable import Leg, TrialActor
@@ -53,19 +56,28 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
     scheduler = Scheduler(spec, run, lambda state: proposer(spec, manifest, state),
                           manifest.split(spec.train.data.train_split).num_rows)
     with printed_progress() as progress_actor, live_table() as show:
-        follower = Follower(scheduler, progress_actor, show)
-        try:
-            run_in_thread(lambda: follower.follow(
-                lambda: run_trials(spec, scheduler, manifest, progress_actor, follower)))
-        except (KeyboardInterrupt, SystemExit):
-            follower.interrupt()
-            raise
-    return write_outcome(follower.outcome())
+        outcome = follow(scheduler, manifest, progress_actor, show)
+        if spec.finalists and outcome.best is not None:
+            outcome = follow(Finals(scheduler), manifest, progress_actor, show)
+    return write_outcome(outcome)
 
 
-def run_trials(spec: TuneSpec, scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHandle,
+def follow(scheduler: Scheduler | Finals, manifest: Manifest, progress_actor: ActorHandle,
+           show: Callable[[SearchView], None]) -> SearchView:
+    """Train what the scheduler says, tell it, and return what came of it."""
+    follower = Follower(scheduler, progress_actor, show)
+    try:
+        run_in_thread(lambda: follower.follow(lambda: run_trials(scheduler, manifest, progress_actor, follower)))
+    except (KeyboardInterrupt, SystemExit):
+        follower.interrupt()
+        raise
+    return follower.outcome()
+
+
+def run_trials(scheduler: Scheduler | Finals, manifest: Manifest, progress_actor: ActorHandle,
                follower: Follower) -> None:
     """Train what the scheduler says, until it has nothing left."""
+    spec = scheduler.spec
     trainable = ray_tune.with_parameters(TrialActor, progress_actor=progress_actor)
     trainable.__qualname__ = TrialActor.__qualname__  # the name of its process
     with tempfile.TemporaryDirectory() as scratch, TrialSlots(spec) as slots, environment_variables(**ENVIRONMENT):
@@ -83,7 +95,7 @@ def placement(spec: TuneSpec) -> PlacementGroupFactory:
 class Legs(SearchAlgorithm):
     """The legs that the scheduler wants, as trials of Tune."""
 
-    def __init__(self, scheduler: Scheduler, slots: TrialSlots, experiment: Experiment, fingerprint: str) -> None:
+    def __init__(self, scheduler: Scheduler | Finals, slots: TrialSlots, experiment: Experiment, fingerprint: str) -> None:
         self._scheduler, self._slots, self._experiment = scheduler, slots, experiment
         self._fingerprint, self._number = fingerprint, 0
 

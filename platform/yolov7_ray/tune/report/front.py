@@ -46,7 +46,9 @@ def write_job(uri: str, spec: TuneSpec, row: Row, view: SearchView) -> None:
 
 def write_front(run: str, view: SearchView) -> list[Member]:
     """Write ``<run>/front``: a job file for each member, and front.json, from which they are published and served."""
-    rows = [row for row in view.front or view.hopeful if row.get("checkpoint")]
+    distinct = {tuple(view.value(row, figure) for figure in view.objectives): row
+                for row in reversed(view.front or view.hopeful) if row.get("checkpoint")}  # of equals the first
+    rows = list(reversed(distinct.values()))
     folder, members = storage.join(run, FOLDER), []
     for row, name in zip(rows, names_of(rows)):
         job = storage.join(folder, f"{name}.yaml")

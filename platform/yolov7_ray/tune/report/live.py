@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 16
 """Trials in the table; the others are counted."""
 REDRAWS_PER_S = 2
-_COLOURS = {"running": "cyan", "trained": "green", "failed": "red", "rejected": "yellow"}
+_COLOURS = {"running": "cyan", "trained": "green", "finalist": "green", "failed": "red", "rejected": "yellow"}
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def rendered(view: SearchView) -> "RenderableType":
     shown = sorted(view.ranked, key=lambda row: (row["status"] != "running", row["trial"] not in front))[:MAX_ROWS]
     for row in shown:
         mark = "●" if row["trial"] in front else "○" if row["trial"] in hopeful else ""
-        table.add_row(mark, row["trial"], row["status"], f"{row['epoch']}/{view.spec.train.epochs}",
+        table.add_row(mark, row["trial"], row["status"], f"{row['epoch']}/{row['rung'] if 'finalist' in row else view.spec.train.epochs}",
                       *(number(view.value(row, figure)) for figure in view.objectives),
                       *(number(row["values"].get(path)) for path in names), Text(row.get("reason") or ""),
                       style=_COLOURS.get(row["status"], ""))
@@ -67,7 +67,7 @@ def rendered(view: SearchView) -> "RenderableType":
 def progress(view: SearchView) -> str:
     """The whole search in one line."""
     counts = ", ".join(f"{view.counts[status]} {status}" for status in STATUSES if view.counts[status])
-    parts = [f"{len(view.rows)} of {view.num_trials} trials" + (f": {counts}" if counts else "")]
+    parts = [f"{view.num_begun} of {view.num_trials} trials" + (f": {counts}" if counts else "")]
     if view.best is not None:
         best = ", ".join(f"{label(figure)} {number(view.value(view.best, figure))}" for figure in view.objectives)
         unfinished = "" if view.front else ", unfinished"

@@ -79,7 +79,7 @@ def page(view: SearchView, epochs: dict[str, Epochs]) -> str:
 
 def _tiles(view: SearchView) -> list[Tile]:
     counts = ", ".join(f"{view.counts[status]} {status}" for status in STATUSES if view.counts[status])
-    tiles = [(f"{len(view.rows)} of {view.num_trials}", "trials", counts)]
+    tiles = [(f"{view.num_begun} of {view.num_trials}", "trials", counts)]
     if view.best is not None:
         unfinished = "" if view.front else ", unfinished"
         tiles.append((number(view.value(view.best, view.leading)), f"best {label(view.leading)}",
@@ -109,7 +109,7 @@ def classes(view: SearchView, row: Row) -> str:
         return "trained front"
     if any(row is member for member in view.hopeful):
         return "open hopeful"
-    return "trained" if row["status"] == "trained" else "open"
+    return "trained" if row["status"] in ("trained", "finalist") else "open"
 
 
 def tip(view: SearchView, row: Row) -> str:
@@ -151,8 +151,8 @@ def _learning(view: SearchView, learning: dict[str, list[tuple[int, float]]]) ->
     if not rows:
         return ""
     lines = [Curve(row["trial"], learning[row["trial"]], classes(view, row), tip(view, row)) for row in rows]
-    rungs = sorted({row["rung"] for row in view.rows if row.get("rung")} - {view.spec.train.epochs})
-    axes = (Axis.of([0, view.spec.train.epochs], zero=True), Axis.of([value for line in lines for _, value in line.points]))
+    rungs = sorted({epoch for _, _, epoch in view.history} - {view.spec.train.epochs})
+    axes = (Axis.of([0, view.spec.train.epochs, *(row["epoch"] for row in rows)], zero=True), Axis.of([value for line in lines for _, value in line.points]))
     return _card("Learning", f"{label(view.leading)} after each epoch; dashed: rungs, where trials pause and the better "
                              "go on", curves(lines, *axes, ("epoch", label(view.leading)), [(rung, "") for rung in rungs]))
 

@@ -21,7 +21,8 @@ def trials_table(view: SearchView) -> str:
     rows = []
     for row in view.ranked:
         why = row.get("reason") or (last_line(row["error"]) if row.get("error") else "")
-        report = f"<a href='../trials/{html.escape(row['trial'])}/report/index.html'>{html.escape(row['trial'])}</a>"
+        run = row["run"].removeprefix(view.run).lstrip("/")
+        report = f"<a href='../{html.escape(run)}/report/index.html'>{html.escape(row['trial'])}</a>"
         cells = [f"<td data-value='{int(row['trial'] in front)}'>{'●' if row['trial'] in front else ''}",
                  f"<td data-value='{html.escape(row['trial'])}'>{report if row['epoch'] else html.escape(row['trial'])}",
                  f"<td class='{row['status']}'>{row['status']}", _cell(str(row["epoch"]), row["epoch"]),

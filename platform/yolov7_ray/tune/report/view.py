@@ -12,7 +12,7 @@ from ..scheduler import ROWS, STATE
 from ..search.fronts import non_dominated
 from ..spec import JOB_RECORD, TuneSpec
 
-STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed")
+STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed", "finalist")
 _LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "ms", "latency_batch_ms": "ms in a batch"}
 
 Row = Mapping[str, Any]
@@ -48,29 +48,45 @@ class SearchView:
     @property
     def num_trials(self) -> int:
         """Most trials that this search begins."""
-        return max(self.spec.budget.trials, len(self.rows))
+        return max(self.spec.budget.trials, self.num_begun)
+
+    @property
+    def num_begun(self) -> int:
+        """Trials that have begun: neither rejected before, nor finalists, which are trained anew."""
+        return sum(row["status"] != "rejected" and "finalist" not in row for row in self.rows)
 
     @cached_property
     def front(self) -> list[Row]:
-        """Fully trained trials that no other fully trained one dominates; the best by the first objective first."""
-        return self._front_of([row for row in self.rows if row["status"] == "trained"])
+        """Fully trained trials that no other fully trained one dominates, the best by the first objective first.
+
+        Where there are finalists, which were trained longer, of those alone.
+        """
+        finalists = [row for row in self.rows if row["status"] == "finalist"]
+        if finalists and len(self.objectives) == 1:
+            return [self.best]  # of those within the noise the cheapest
+        return self._front_of(finalists or [row for row in self.rows if row["status"] == "trained"])
 
     @cached_property
     def hopeful(self) -> list[Row]:
         """Trials that are not fully trained, and that none dominates as far as they have come."""
+        if any("finalist" in row for row in self.rows):
+            return []
         known = [row for row in self.rows if row["status"] in ("trained", "running", "paused", "stopped")]
         return [row for row in self._front_of(known) if row["status"] != "trained"]
 
     @property
     def best(self) -> Row | None:
-        """The best fully trained trial by the first objective; before there is one, the best of all."""
+        """The best finalist, else the best fully trained trial by the first objective, else the best so far."""
+        finalists = [row for row in self.rows if row["status"] == "finalist"]
+        if finalists:
+            return min(finalists, key=lambda row: row["place"])
         known = self.front or [row for row in self.ranked if self.value(row, self.leading) is not None]
         return known[0] if known else None
 
     @cached_property
     def ranked(self) -> list[Row]:
-        """All rows by the first objective, the best first, those without it last."""
-        return sorted(self.rows, key=lambda row: (self._rank(row), row["trial"]))
+        """All rows by the first objective, the best first, those without it last; finalists before all."""
+        return sorted(self.rows, key=lambda row: ("finalist" not in row, self._rank(row), row["trial"]))
 
     @property
     def spent(self) -> float:
@@ -91,8 +107,8 @@ class SearchView:
     @property
     def eta_s(self) -> float | None:
         """Seconds until the budget is used up, at the speed so far; None: not known yet."""
-        hours = self.spec.budget.hours
-        if not self.budget or not self.spent or not self.elapsed_s:
+        hours, finals = self.spec.budget.hours, any("finalist" in row for row in self.rows)
+        if finals or not self.budget or not self.spent or not self.elapsed_s:
             return None
         left = max(0.0, self.budget - self.spent) * self.elapsed_s / self.spent
         return left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))
