@@ -188,7 +188,7 @@ def test_a_served_engine(monkeypatch):
     from yolov7.model.detector import build_model
     from yolov7_ray.registry.model_source import LoadedModel
     from yolov7_ray.serve.detector import Detector
-    from yolov7_ray.serve.engines import ENGINES
+    from yolov7_ray.registry.engines import ENGINES
     from yolov7_ray.serve.served import Options
 
     class OneBox:

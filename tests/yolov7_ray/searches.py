@@ -7,8 +7,7 @@ from training_jobs import train_job
 
 from yolov7_ray import storage
 from yolov7_ray.jobs.job_file import validate
-from yolov7_ray.tune.scheduler import ROWS, STATE
-from yolov7_ray.tune.spec import JOB_RECORD, TuneSpec
+from yolov7_ray.tune.report.view import SearchView
 
 RUNGS = (1, 3, 9)
 
@@ -29,8 +28,8 @@ def row(trial: str, status: str = "trained", epoch: int = 2, ap: float | None = 
             "checkpoint": f"runs/s/trials/{trial}/checkpoint-epoch-{epoch:04d}" if epoch else None} | changes
 
 
-def record_search(run: str, num_trials: int = 24, **changes) -> TuneSpec:
-    """Write a search of made-up trials into ``run``: curves that rise to what depends on size and rate."""
+def record_search(run: str, num_trials: int = 24, **changes) -> SearchView:
+    """A search of made-up trials, whose curves, in ``run``, rise to what depends on size and rate."""
     draw = random.Random(0)
     spec = validate({"kind": "tune", "storage": "runs", "name": "search-shapes", "budget": {"trials": 32},
                      "train": train_job("datasets/shapes", "runs", epochs=RUNGS[-1]),
@@ -62,7 +61,4 @@ def record_search(run: str, num_trials: int = 24, **changes) -> TuneSpec:
     for found in rows:
         if found["spread"] is None:
             del found["spread"]
-    storage.write_json(storage.join(run, JOB_RECORD), {"job": spec.model_dump(mode="json"), "fingerprint": "f" * 64})
-    storage.write_json(storage.join(run, ROWS), rows)
-    storage.write_json(storage.join(run, STATE), {"history": history})
-    return spec
+    return SearchView(spec, rows, 600.0, run=run, history=history)

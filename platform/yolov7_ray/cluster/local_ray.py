@@ -161,6 +161,13 @@ def nodes(address: str | None = None) -> list[dict[str, float]] | None:
     return None if is_autoscaler_v2(fetch_from_server=True) else alive  # KubeRay's limits are in its own resource
 
 
+def may_grow() -> bool:
+    """Whether an autoscaler may add nodes to the cluster that this process is in."""
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+    return LAUNCHER_CONFIG.expanduser().is_file() or is_autoscaler_v2(fetch_from_server=True)
+
+
 def _nodes_to_come(config: dict) -> list[dict[str, float]]:
     """Nodes that the cluster launcher's autoscaler may add to its head."""
     limit = int(config.get("max_workers", 0))

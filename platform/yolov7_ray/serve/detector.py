@@ -17,8 +17,8 @@ from yolov7.images.draw import draw_detections
 from yolov7.images.sample import Letterbox, decode_image, encode_image, letterbox
 from yolov7.model.reparameterize import reparameterize
 
+from ..registry.engines import ENGINES
 from ..registry.model_source import LoadedModel, ModelSource
-from .engines import ENGINES
 from .limits import undecodable
 from .served import Detected, Options
 

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial as RayTrial
 
 from ..errors import JobError, StorageError
 from ..train.failures import explain, is_retryable, reason
-from .finals import Finals
+from .report.finalists import finalist_rows
 from .report.live import told
 from .report.page import Page
 from .report.view import SearchView
@@ -34,7 +34,7 @@ class Interrupted(BaseException):
 class Follower(Callback):
     """Follows a search."""
 
-    def __init__(self, scheduler: Scheduler | Finals, progress_actor: ActorHandle, show: Callable[[SearchView], None]) -> None:
+    def __init__(self, scheduler: Scheduler, progress_actor: ActorHandle, show: Callable[[SearchView], None]) -> None:
         self.scheduler, self._progress_actor, self._show = scheduler, progress_actor, show
         self._page = Page(scheduler.run)
         self._interrupted, self._ended = threading.Event(), threading.Event()
@@ -58,16 +58,16 @@ class Follower(Callback):
 
     def outcome(self) -> SearchView:
         """The search at its end, with what each trial has in storage."""
-        for trial in self.scheduler.trials.values():
+        for trial in (*self.scheduler.trials.values(), *self.scheduler.finalists.values()):
             if trial.results is None:
                 trial.read_results()
         return self.view()
 
     def view(self) -> SearchView:
         """The search as it is now."""
-        scheduler = self.scheduler
-        return SearchView(scheduler.spec, scheduler.rows(), scheduler.elapsed_s, run=scheduler.run,
-                          history=scheduler.history)
+        scheduler, rows = self.scheduler, self.scheduler.rows()
+        return SearchView(scheduler.spec, [*rows, *finalist_rows(scheduler.spec, rows, scheduler.finalists)],
+                          scheduler.elapsed_s, run=scheduler.run, history=scheduler.history)
 
     # --- Tune's events ------------------------------------------------------------------------------
 

@@ -6,12 +6,15 @@ as it would have without that.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 from .. import storage
 from ..errors import JobError, NotFound, StorageError
 from ..train.spec import TrainSpec
-from .search.promotion import Promotion, rungs
+from .finalists import finalists, outcome
+from .search.promotion import Promotion, Step, rungs
+from .search.proposals import FINISHED
 from .spec import TuneSpec
 from .trial import Trial
 
@@ -19,10 +22,10 @@ STATE = "search.json"
 """In a search's directory: what is known of every trial, and the state of promotion."""
 ROWS = "trials.json"
 """In a search's directory: the table of trials."""
+FINALISTS = "finalists.json"
+"""In a search's directory: the table of finalists."""
 MAX_FAILED_FIRST = 3
 """The search ends if so many trials fail before one reaches a rung."""
-FINISHED = "FINISHED"
-"""Answer of a proposer that has no point left."""
 
 
 class Known(Protocol):
@@ -77,12 +80,14 @@ class Scheduler:
         state = read_state(run)
         self.proposer = proposer(state.get("proposer"))
         self.trials = {name: Trial(name, **known) for name, known in state.get("trials", {}).items()}
+        self.finalists = {name: Trial(name, **known) for name, known in state.get("finalists", {}).items()}
+        """Trainings that follow the search, each with its own job."""
         self.history: list[list] = state.get("history", [])
         """[compute spent by all, trial, epoch] of every rung that was reached, in order."""
         self._earlier_s, self._began = state.get("elapsed_s", 0.0), _now()
         self.promotion = Promotion(self.rungs, spec.objectives, reduction=spec.reduction_factor,
                                    trials=spec.budget.trials, share=self.share, state=state.get("promotion"))
-        self._to_start = [trial for trial in self.trials.values() if trial.status in ("running", "failed")]
+        self._to_start = [trial for trial in self._all() if trial.status in ("running", "failed")]
         for trial in self._to_start:
             trial.status, trial.lost, trial.error = "running", 0, None
         self._started: set[str] = set()
@@ -121,13 +126,21 @@ class Scheduler:
     @property
     def is_finished(self) -> bool:
         """Whether nothing runs and nothing may be started."""
-        return self._settled and not self.running
+        return self._settled and not self.running and all(trial.status != "running" for trial in self._all())
+
+    def _all(self) -> list[Trial]:
+        return [*self.trials.values(), *self.finalists.values()]
 
     def rows(self) -> list[dict]:
         """The table of trials, as they came, and of the points that were rejected."""
         rejected = [Trial(f"rejected-{number}", known.values, "", "rejected", figures=known.costs, reason=known.reason)
                     for number, known in enumerate(self.proposer.rejected, 1)]
         return [trial.row(self.is_finished) for trial in (*self.trials.values(), *rejected)]
+
+    def outcome(self) -> list[dict]:
+        """Rows of the finalists, the best first, as far as they are trained."""
+        results = {name: trial.figures for name, trial in self.finalists.items() if trial.status == "trained"}
+        return outcome(self.spec, self.rows(), results) if results else []
 
     # --- decisions ----------------------------------------------------------------------------------
 
@@ -136,15 +149,10 @@ class Scheduler:
         if self._to_start:
             return self._begin(self._to_start.pop(0))
         while not self._settled:
-            out_of_time = self.spec.budget.hours is not None and self.elapsed_s > 3600 * self.spec.budget.hours
-            may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
-            step = None if out_of_time else self.promotion.next(self.running, may_propose)
+            step = self._step()
             if step is None:
                 self._settled = True
-                if self.is_finished:
-                    self._explain()
-                    self.save()
-                return None
+                return self._last() if not self.running else None
             if step.trial is not None:
                 trial = self.trials[step.trial]
                 trial.status, trial.to_epoch = "running", step.to_epoch
@@ -159,6 +167,34 @@ class Scheduler:
             return self._begin(trial)
         return None
 
+    def _last(self) -> Start | None:
+        """What follows the last trial: the finalists, if the job has some."""
+        self._explain()
+        if self.spec.finalists and not self.finalists:
+            self.finalists = {name: self._finalist(name, job) for name, job in finalists(self.spec, self.rows())}
+            self._to_start = [trial for trial in self.finalists.values() if trial.status == "running"]
+        self.save()
+        return self._begin(self._to_start.pop(0)) if self._to_start else None
+
+    def _finalist(self, name: str, job: TrainSpec) -> Trial:
+        """A training that follows the search; a trial that was trained with the same job is not trained again."""
+        for trial in self.trials.values():
+            given = {"name": name, "storage": job.storage}
+            if trial.status == "trained" and self.job(trial).model_copy(update=given) == job:
+                return replace(trial, trial_id=name, job=job.model_dump(mode="json"))
+        return Trial(name, {}, storage.join(self.run, "trials", name), to_epoch=job.epochs,
+                     job=job.model_dump(mode="json"))
+
+    @property
+    def could_start(self) -> bool:
+        """Whether a trial could be started now, if there is room for it."""
+        return bool(self._to_start) or not self._settled and self._step() is not None
+
+    def _step(self) -> Step | None:
+        out_of_time = self.spec.budget.hours is not None and self.elapsed_s > 3600 * self.spec.budget.hours
+        may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
+        return None if out_of_time else self.promotion.next(self.running, may_propose)
+
     def _suggested(self, name: str) -> dict[str, Any] | Literal["FINISHED"]:
         """Values of a new trial; told are the points that break a constraint."""
         before = len(self.proposer.rejected)
@@ -171,22 +207,24 @@ class Scheduler:
         return sum(trial.status != "rejected" for trial in self.trials.values())
 
     def _begin(self, trial: Trial) -> Start:
-        trial.reason = None
-        trial.figures |= self.proposer.trials[trial.trial_id].costs
-        measures = self._measures_latency and trial.figures.get("latency_ms") is None
+        trial.reason, measures = None, False
+        if trial.job is None:
+            trial.figures |= self.proposer.trials[trial.trial_id].costs
+            measures = self._measures_latency and trial.figures.get("latency_ms") is None
         self._started.add(trial.trial_id)
         self.save()
         return Start(trial, self.job(trial), self.spec.keep_checkpoints == "all", measures)
 
     def job(self, trial: Trial) -> TrainSpec:
         """The train job of a trial."""
-        return self.spec.trial(trial.values).model_copy(update={"storage": storage.join(self.run, "trials")})
+        job = self.spec.trial(trial.values) if trial.job is None else TrainSpec.model_validate(trial.job)
+        return job.model_copy(update={"storage": storage.join(self.run, "trials")})
 
     def measured(self, name: str, costs: dict[str, float]) -> Trial:
         """What the trial costs on its machine; it is trained now, or rejected."""
-        trial = self.trials[name]
-        self._started.discard(name)
-        trial.reason = self.proposer.reject(name, costs)
+        trial = self._ended(name)
+        numbers = {figure: value for figure, value in costs.items() if isinstance(value, int | float)}
+        trial.reason = self.proposer.reject(name, numbers)
         trial.figures |= self.proposer.trials[name].costs
         if trial.reason is None:
             self._to_start.insert(0, trial)
@@ -197,34 +235,41 @@ class Scheduler:
 
     def reached(self, name: str, figures: dict[str, float | None]) -> Trial:
         """The trial has been trained to its rung, with these figures there."""
-        trial = self.trials[name]
-        self._started.discard(name)
+        trial = self._ended(name)
         trial.epoch, trial.lost = trial.to_epoch, 0
-        trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
-        trial.figures = figures | self.proposer.trials[name].costs
-        trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
-        self.promotion.record(name, trial.epoch, trial.figures, trial.cost)
-        self.proposer.observe(name, trial.epoch, trial.figures)
-        self.history.append([self.promotion.spent(), name, trial.epoch])
-        self._settled = False
+        if trial.job is None:
+            trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
+            trial.figures = figures | self.proposer.trials[name].costs
+            trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
+            self.promotion.record(name, trial.epoch, trial.figures, trial.cost)
+            self.proposer.observe(name, trial.epoch, trial.figures)
+            self.history.append([self.promotion.spent(), name, trial.epoch])
+            self._settled = False
+        else:
+            trial.status, trial.figures = "trained", figures
         self.save()
         return trial
+
+    def _ended(self, name: str) -> Trial:
+        """The trial, or finalist, of which a leg has ended."""
+        self._started.discard(name)
+        return self.trials.get(name) or self.finalists[name]
 
     def failed(self, name: str, error: str, retryable: bool) -> Trial:
         """The trial was lost; it is tried again unless that is useless or was done often enough.
 
         JobError if the first trials of the search all fail: the others would, too.
         """
-        trial = self.trials[name]
-        self._started.discard(name)
+        trial = self._ended(name)
         trial.lost += 1
         if retryable and trial.lost <= self.spec.retries:
             self._to_start.append(trial)
             return trial
         trial.status, trial.error = "failed", error
-        self.promotion.lost(name)
-        self.proposer.lost(name)
-        self._settled = False
+        if trial.job is None:
+            self.promotion.lost(name)
+            self.proposer.lost(name)
+            self._settled = False
         self.save()
         self._check_failures(error)
         return trial
@@ -250,8 +295,11 @@ class Scheduler:
                 "elapsed_s": self.elapsed_s, "finished": self.is_finished, "rungs": self.rungs,
                 "spent": self.promotion.spent(), "history": self.history, "promotion": self.promotion.state(),
                 "proposer": self.proposer.state(),
-                "trials": {name: trial.state() for name, trial in self.trials.items()}})
+                "trials": {name: trial.state() for name, trial in self.trials.items()},
+                "finalists": {name: trial.state() for name, trial in self.finalists.items()}})
             storage.write_json(storage.join(self.run, ROWS), self.rows())
+            if self.finalists:
+                storage.write_json(storage.join(self.run, FINALISTS), self.outcome())
         except StorageError as error:
             self.log(f"the state of the search could not be written ({error}); it goes on")
 

@@ -162,6 +162,8 @@ class TuneSpec(Job):
         if self.grace_epochs > self.train.epochs:
             raise ValueError(f"grace_epochs: {self.grace_epochs} is more than the {self.train.epochs} epochs of a "
                              "trial, so that none would be stopped early; give less, or the same to stop none")
+        if self.finalists and self.finalists.epochs:
+            self._check_epochs(self.finalists.epochs)
         for path, distribution in self.search.items():
             for key, reason in _FIXED.items():
                 if (path + ".").startswith(key + "."):
@@ -173,14 +175,25 @@ class TuneSpec(Job):
                 self._check_values(dict(zip(pair, values)))
         return self
 
+    def _check_epochs(self, epochs: int) -> None:
+        """ValueError if the train job refuses so many."""
+        try:
+            TrainSpec.model_validate(self.train.model_dump(mode="json") | {"epochs": epochs})
+        except pydantic.ValidationError as error:
+            raise ValueError(f"finalists.epochs: {epochs} is refused by the train job: {reason_of(error)}") from None
+
     def _check_values(self, values: dict[str, Any]) -> None:
         """ValueError if the train job refuses them."""
         try:
             self.trial(values)
         except pydantic.ValidationError as error:
             named = " with ".join(f"{path}: {value}" for path, value in values.items())
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"search.{named} is refused by the train job: {reason}") from None
+            raise ValueError(f"search.{named} is refused by the train job: {reason_of(error)}") from None
+
+
+def reason_of(error: pydantic.ValidationError) -> str:
+    """The first reason, in the words of our validators."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def ends(values: Sequence, most: int) -> list:

@@ -26,6 +26,7 @@ from ..train.loop import Worker, train_to, worker_on
 from ..train.spec import TrainSpec
 from ..train.starting_point import DATA_RECORD, with_fitted_anchors
 from ..train.trainer import COLLECTIVE_TIMEOUT_S
+from .latency import latency
 from .trial import keep_best_and_newest
 
 JOIN_TIMEOUT_S = 300
@@ -48,6 +49,10 @@ class Leg:
     """Of the dataset as it was when the search began: it may have grown since."""
     keep_all: bool
     """Whether no checkpoint that training keeps is removed."""
+    measured_classes: int | None
+    """Not to be trained: the latency of its model with so many classes is measured."""
+    search: str
+    """URI of the search's directory."""
 
     @property
     def label(self) -> str:
@@ -66,8 +71,11 @@ class TrialActor(ray_tune.Trainable):
         return True
 
     def step(self) -> dict:
-        """Train the leg; the row of metrics of its last epoch."""
+        """Train the leg: the row of metrics of its last epoch; or measure what the model costs here."""
         leg = Leg(**self._config["leg"])
+        if leg.measured_classes is not None:
+            job = TrainSpec.model_validate(leg.job)
+            return {"done": True, "costs": latency(leg.search, job, leg.measured_classes)}
         try:
             row = self._train(leg)
             if not leg.keep_all:

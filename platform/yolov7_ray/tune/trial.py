@@ -36,6 +36,8 @@ class Trial:
     error: str | None = None
     reason: str | None = None
     """Why it was not trained further."""
+    job: dict | None = None
+    """Of a finalist: its train job; that of a trial follows from its values."""
     has_checkpoints: bool = True
     """Whether its checkpoints were kept."""
     results: dict | None = None
@@ -68,7 +70,7 @@ class Trial:
                 "checkpoint": storage.join(self.run, best) if best and self.has_checkpoints else None,
                 "ap50": results.get("best", {}).get("ap50"),
                 "gflops": results.get("gflops", self.figures.get("gflops")),
-                "parameters": results.get("parameters", self.figures.get("parameters")), "epochs": len(epochs)}
+                "parameters": results.get("parameters", self.figures.get("parameters")), "epochs": len(epochs) or self.epoch}
 
     def state(self) -> dict:
         """What is kept in storage."""

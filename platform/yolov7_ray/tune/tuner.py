@@ -5,12 +5,10 @@ promotion is another one, which the next free actor takes.
 """
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 
 from ray import tune as ray_tune
 from ray.actor import ActorHandle
-from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Experiment
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.search import SearchAlgorithm
@@ -19,14 +17,14 @@ from .. import storage
 from ..data.manifest import Manifest
 from ..train.progress import printed_progress
 from ..train.trainer import check_run, environment_variables, run_in_thread
-from .concurrency import TrialSlots
-from .finals import Finals
+from .concurrency import TrialSlots, placement
 from .follower import Follower
-from .proposals import proposer
+from .latency import model_costs, needs_latency
 from .report.live import live_table
 from .report.outcome import write_outcome
-from .report.view import SearchView
 from .scheduler import Scheduler
+from .search.proposals import Proposer
+from .search.starts import Starts, starts
 from .spec import JOB_RECORD, TuneSpec
 from .trainable import Leg, TrialActor
 
@@ -54,50 +52,41 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
     storage.write_json(storage.join(run, JOB_RECORD),
                        {"job": spec.model_dump(mode="json"), "fingerprint": manifest.fingerprint})
     scheduler = Scheduler(spec, run, lambda state: proposer(spec, manifest, state),
-                          manifest.split(spec.train.data.train_split).num_rows)
+                          manifest.split(spec.train.data.train_split).num_rows, needs_latency(spec))
     with printed_progress() as progress_actor, live_table() as show:
-        outcome = follow(scheduler, manifest, progress_actor, show)
-        if spec.finalists and outcome.best is not None:
-            outcome = follow(Finals(scheduler), manifest, progress_actor, show)
-    return write_outcome(outcome)
+        follower = Follower(scheduler, progress_actor, show)
+        try:
+            run_in_thread(lambda: follower.follow(
+                lambda: run_trials(scheduler, manifest, progress_actor, follower)))
+        except (KeyboardInterrupt, SystemExit):
+            follower.interrupt()
+            raise
+    return write_outcome(follower.outcome())
 
 
-def follow(scheduler: Scheduler | Finals, manifest: Manifest, progress_actor: ActorHandle,
-           show: Callable[[SearchView], None]) -> SearchView:
-    """Train what the scheduler says, tell it, and return what came of it."""
-    follower = Follower(scheduler, progress_actor, show)
-    try:
-        run_in_thread(lambda: follower.follow(lambda: run_trials(scheduler, manifest, progress_actor, follower)))
-    except (KeyboardInterrupt, SystemExit):
-        follower.interrupt()
-        raise
-    return follower.outcome()
-
-
-def run_trials(scheduler: Scheduler | Finals, manifest: Manifest, progress_actor: ActorHandle,
-               follower: Follower) -> None:
+def run_trials(scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHandle, follower: Follower) -> None:
     """Train what the scheduler says, until it has nothing left."""
-    spec = scheduler.spec
     trainable = ray_tune.with_parameters(TrialActor, progress_actor=progress_actor)
     trainable.__qualname__ = TrialActor.__qualname__  # the name of its process
-    with tempfile.TemporaryDirectory() as scratch, TrialSlots(spec) as slots, environment_variables(**ENVIRONMENT):
+    with tempfile.TemporaryDirectory() as scratch, TrialSlots(scheduler) as slots, environment_variables(**ENVIRONMENT):
         experiment = Experiment("search", trainable, storage_path=scratch)
-        ray_tune.run(experiment, search_alg=Legs(scheduler, slots, experiment, manifest.fingerprint),
+        ray_tune.run(experiment, search_alg=Legs(scheduler, slots, experiment, manifest),
                      callbacks=[follower], reuse_actors=True, raise_on_failed_trial=False, verbose=0)
 
 
-def placement(spec: TuneSpec) -> PlacementGroupFactory:
-    """What the workers of a trial need, each on one node; who waits for them needs nothing."""
-    workers = spec.train.resources.demand()
-    return PlacementGroupFactory([dict(workers.each)] * workers.count)
+def proposer(spec: TuneSpec, manifest: Manifest, state: dict | None) -> Proposer:
+    """Who proposes the trials of a search, from its ``state`` if it has begun."""
+    begin = starts(spec, manifest.fingerprint) if state is None else Starts()
+    return Proposer(spec, lambda job: model_costs(job, len(manifest.classes)), first=begin.first,
+                    earlier=begin.earlier, state=state)
 
 
 class Legs(SearchAlgorithm):
     """The legs that the scheduler wants, as trials of Tune."""
 
-    def __init__(self, scheduler: Scheduler | Finals, slots: TrialSlots, experiment: Experiment, fingerprint: str) -> None:
+    def __init__(self, scheduler: Scheduler, slots: TrialSlots, experiment: Experiment, manifest: Manifest) -> None:
         self._scheduler, self._slots, self._experiment = scheduler, slots, experiment
-        self._fingerprint, self._number = fingerprint, 0
+        self._manifest, self._number = manifest, 0
 
     def add_configurations(self, experiments: list[Experiment]) -> None:
         """Nothing: they come one by one."""
@@ -106,14 +95,13 @@ class Legs(SearchAlgorithm):
         return self._scheduler.is_finished
 
     def next_trial(self) -> RayTrial | None:
-        if self._scheduler.num_started >= self._slots():
-            return None
-        start = self._scheduler.next()
+        start = self._scheduler.next() if self._slots.has_room() else None
         if start is None:
             return None
         trial, self._number = start.trial, self._number + 1
-        leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch, self._fingerprint,
-                  start.keep_all)
+        leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch,
+                  self._manifest.fingerprint, start.keep_all,
+                  len(self._manifest.classes) if start.measures else None, self._scheduler.run)
         return RayTrial(self._experiment.run_identifier, config={"leg": asdict(leg)},
                         trial_id=f"{trial.trial_id}-{self._number}", storage=self._experiment.storage,
                         placement_group_factory=placement(self._scheduler.spec))

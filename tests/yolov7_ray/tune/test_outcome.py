@@ -7,9 +7,12 @@ from yolov7_ray import storage
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import load_job, validate
 from yolov7_ray.registry.front import load_front
+from yolov7_ray.tune.report.finalists import finalist_rows
 from yolov7_ray.tune.report.front import names_of
+from yolov7_ray.tune.report.live import progress
 from yolov7_ray.tune.report.outcome import table, write_outcome
 from yolov7_ray.tune.report.view import SearchView
+from yolov7_ray.tune.trial import Trial
 
 
 def values(width: float, rate: float = 0.01) -> dict:
@@ -97,3 +100,44 @@ def test_a_directory_without_a_front_is_none(tmp_path, uri, found):
     else:
         with pytest.raises(JobError, match=found):
             load_front(str(tmp_path / uri))
+
+
+# --- finalists --------------------------------------------------------------------------------------
+
+
+def with_finalists(run, figures: dict[str, float | None], **changes) -> SearchView:
+    """The search with trainings of a and b; those without AP still run."""
+    spec = validate(tune_job(finalists={"count": 2, "epochs": 7, "seeds": 2}, **changes))
+    trainings = {name: Trial(name, {}, f"runs/s/trials/{name}", "running" if ap is None else "trained", to_epoch=7,
+                             epoch=0 if ap is None else 7, figures={} if ap is None else {"ap": ap},
+                             results=None if ap is None else {"best_checkpoint": "best", "best": {"ap": ap}})
+                 for name, ap in figures.items()}
+    return SearchView(spec, [*ROWS, *finalist_rows(spec, ROWS, trainings)], run=str(run))
+
+
+def test_finalists_are_the_front_and_what_is_published(tmp_path):
+    view = with_finalists(tmp_path, {"a-seed-0": 0.4, "a-seed-1": 0.5, "b-seed-0": 0.3, "b-seed-1": 0.3})
+    assert [member["trial"] for member in view.front] == ["a-final", "b-final"] and view.hopeful == []
+    first = view.best
+    assert first["figures"]["ap"] == pytest.approx(0.45) and first["spread"]["ap"] == pytest.approx(0.05 * 2 ** .5)
+    assert (first["status"], first["epoch"], first["reason"]) == ("finalist", 7, "mean of 2 of 2 seeds")
+    assert progress(view).startswith("4 of 4 trials: 3 trained, 1 stopped, 2 finalist · best a-final (AP 0.45, GFLOPs 2)")
+    outputs = write_outcome(view)
+    assert outputs["checkpoint"] == "runs/s/trials/a-seed-1/best", "of the better seed"
+    assert outputs["model"] == "runs/s/trials/a-seed-1"
+    assert [(member.name, member.trial) for member in load_front(outputs["front"])] == [
+        ("w050", "a-final"), ("w025", "b-final")]
+
+
+def test_with_one_objective_a_tie_within_the_noise_goes_to_the_cheaper(tmp_path):
+    tie = {"a-seed-0": 0.41, "a-seed-1": 0.45, "b-seed-0": 0.40, "b-seed-1": 0.44}  # 0.01, of 0.028 between seeds
+    view = with_finalists(tmp_path, tie, objectives={"ap": "max"})
+    assert [member["trial"] for member in view.front] == ["b-final"] and view.best is view.front[0]
+
+
+def test_a_finalist_is_told_as_far_as_it_is_trained(tmp_path):
+    view = with_finalists(tmp_path, {"a-seed-0": 0.4, "a-seed-1": None, "b-seed-0": None, "b-seed-1": None})
+    assert [(found["trial"], found["status"], found["reason"]) for found in view.rows[-2:]] == [
+        ("a-final", "running", "mean of 1 of 2 seeds"), ("b-final", "running", "mean of 0 of 2 seeds")]
+    assert view.best["trial"] == "a" and view.eta_s is None
+    assert with_finalists(tmp_path, {}).rows == ROWS

@@ -11,7 +11,8 @@ from training_jobs import train_job
 from yolov7_ray import storage
 from yolov7_ray.errors import JobError, StorageError
 from yolov7_ray.jobs.job_file import validate
-from yolov7_ray.tune.scheduler import FINISHED, Scheduler
+from yolov7_ray.tune.scheduler import Scheduler
+from yolov7_ray.tune.search.proposals import FINISHED
 
 
 @dataclass
@@ -215,6 +216,30 @@ def test_latency_is_measured_before_training_and_a_slow_trial_is_not_trained(tmp
     row = scheduler.rows()[0]
     assert (row["status"], row["reason"], row["figures"]) == ("rejected", "too slow", {"latency_ms": 11.0})
     assert not search(tmp_path, measures_latency=True).trials["002"].row()["error"]
+
+
+def test_the_best_are_trained_in_full_with_several_seeds_and_those_that_were_are_not_again(tmp_path):
+    job = {"finalists": {"count": 2, "seeds": 2}}
+    scheduler, found = search(tmp_path, **job), []
+    while (start := scheduler.next()).trial.job is None:
+        found.append(reach(scheduler, start))
+    trained = [name for name, epoch, _ in found if epoch == 9]
+    assert len(trained) >= 2 and len(scheduler.finalists) == 4
+    best = max(found, key=lambda leg: (leg[1], leg[2]))[0]
+    first = list(scheduler.finalists.values())[:2]
+    assert [trial.trial_id for trial in first] == [f"{best}-seed-0", f"{best}-seed-1"]
+    assert first[0].status == "trained" and first[0].run == scheduler.trials[best].run, "that was the trial itself"
+    assert (start.trial, start.job.seed, start.job.epochs) == (first[1], 1, 9) and not start.measures
+    scheduler = search(tmp_path, **job)  # killed
+    assert (again := scheduler.next()).trial.trial_id == start.trial.trial_id
+    scheduler.reached(again.trial.trial_id, {"ap": 0.9})
+    other = scheduler.next()
+    assert other.job.seed == 1 and scheduler.failed(other.trial.trial_id, "no", False).status == "failed"
+    assert scheduler.next() is None and scheduler.is_finished
+    rows = storage.read_json(str(tmp_path / "s/finalists.json"))
+    assert rows[0]["finalist"] == best and rows[0]["seeds"][1] == {"ap": 0.9} and len(rows[1]["seeds"]) == 1
+    assert rows[0]["figures"]["ap"] == pytest.approx((scheduler.trials[best].figures["ap"] + 0.9) / 2)
+    assert len(scheduler.rows()) == 6, "finalists are no trials"
 
 
 def test_a_search_ends_when_its_points_or_hours_are_used_up(tmp_path, monkeypatch):

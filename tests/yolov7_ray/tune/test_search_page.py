@@ -13,9 +13,8 @@ from yolov7_ray import storage
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.tune.report.axis import Axis
 from yolov7_ray.tune.report.importance import compared_epoch, importances
-from yolov7_ray.tune.report.page import Page, page, progress_over_compute, write_page
-from yolov7_ray.tune.report.view import SearchView, load_view
-from yolov7_ray.tune.scheduler import ROWS
+from yolov7_ray.tune.report.page import Page, page, progress_over_compute
+from yolov7_ray.tune.report.view import SearchView
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -97,10 +96,9 @@ def test_names_are_text_not_html(tmp_path):
 
 def test_epochs_are_read_again_only_of_trials_that_went_on(tmp_path, monkeypatch):
     run = str(tmp_path / "search")
-    record_search(run, 6)
+    view = record_search(run, 6)
     writer, read, real = Page(run), [], storage.read_json
     monkeypatch.setattr(storage, "read_json", lambda uri: read.append(uri) or real(uri))
-    view = load_view(run)
     writer.write(view)
     read.clear()
     rows = [dict(found) for found in view.rows]
@@ -132,8 +130,8 @@ def column(page, number: int) -> list[str]:
 @pytest.mark.slow
 def test_the_page_works_from_disk_in_light_and_dark_on_wide_and_narrow_screens(browser, tmp_path):
     run = tmp_path / "search"
-    record_search(str(run))
-    write_page(str(run))
+    view = record_search(str(run))
+    Page(str(run)).write(view)
     for width, scheme in ((1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page, errors, asked = context.new_page(), [], []
@@ -154,11 +152,11 @@ def test_the_page_works_from_disk_in_light_and_dark_on_wide_and_narrow_screens(b
 @pytest.mark.slow
 def test_the_table_sorts_and_a_trial_is_lit_everywhere(browser, tmp_path):
     run = tmp_path / "search"
-    record_search(str(run))
-    write_page(str(run))
+    view = record_search(str(run))
+    Page(str(run)).write(view)
     page = browser.new_page()
     page.goto((run / "report/index.html").as_uri())
-    rows = storage.read_json(str(run / ROWS))
+    rows = view.rows
     heads = page.locator(".trials th").all_inner_texts()
     assert heads == ["●", "trial", "status", "epochs", "AP", "GFLOPs", "depth", "width", "learning_rate", "algorithm", "why"]
     known = sorted((found["figures"]["ap"] for found in rows if found["figures"]["ap"] is not None))

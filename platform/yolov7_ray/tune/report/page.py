@@ -17,7 +17,7 @@ from .charts import Curve, Point, bars, curves, parallel, scatter
 from .importance import importances
 from .style import STYLE
 from .table import trials_table
-from .view import STATUSES, Row, SearchView, duration, label, load_view, number, short_names
+from .view import STATUSES, Row, SearchView, duration, label, number, short_names
 
 PAGE = "report/index.html"
 """In a search's directory."""
@@ -48,11 +48,6 @@ class Page:
         self._epochs = {key: known[key] if key in known else _read_epochs(row["run"]) for row in view.rows
                         if (key := (row["trial"], row["epoch"]))[1]}
         return {trial: epochs for (trial, _), epochs in self._epochs.items()}
-
-
-def write_page(run: str) -> None:
-    """Write the page of a search from what lies in its directory."""
-    Page(run).write(load_view(run))
 
 
 def _read_epochs(run: str) -> Epochs:

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ... import storage
-from ...errors import NotFound
-from ..scheduler import ROWS, STATE
 from ..search.fronts import non_dominated
-from ..spec import JOB_RECORD, TuneSpec
+from ..spec import TuneSpec
 
 STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed", "finalist")
 _LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "ms", "latency_batch_ms": "ms in a batch"}
@@ -126,20 +123,6 @@ class SearchView:
         known = [number for number, point in points.items() if None not in point]
         front = non_dominated([points[number] for number in known], list(self.objectives.values()))
         return sorted((rows[known[index]] for index in front), key=lambda row: (self._rank(row), row["trial"]))
-
-
-def load_view(run: str) -> SearchView:
-    """The search in the directory ``run``; NotFound if there is none."""
-    spec = TuneSpec.model_validate(storage.read_json(storage.join(run, JOB_RECORD))["job"])
-    rows, state = _read(storage.join(run, ROWS), []), _read(storage.join(run, STATE), {})
-    return SearchView(spec, rows, state.get("elapsed_s", 0.0), run=run, history=state.get("history", []))
-
-
-def _read(uri: str, default: Any) -> Any:
-    try:
-        return storage.read_json(uri)
-    except NotFound:
-        return default
 
 
 def label(figure: str) -> str:
