@@ -8,7 +8,7 @@ import pytest
 from searches import row, tune_job
 
 from yolov7_ray.jobs.job_file import validate
-from yolov7_ray.tune.report.live import live_table, progress, rendered, trial_line
+from yolov7_ray.tune.report.live import epochs_of, live_table, progress, rendered, trial_line
 from yolov7_ray.tune.report.view import SearchView, duration, label, number, short_names
 
 
@@ -70,7 +70,7 @@ def test_figures_are_written_as_people_write_them():
         "–", "0.1235", "3.15M", "12", "adamw", "True", "2.5G", "250k"]
     assert [duration(seconds) for seconds in (40, 600, 12_600, 200_000)] == ["40 s", "10 min", "3.5 h", "2.3 days"]
     assert [label(figure) for figure in ("ap", "ap50", "ap_small", "ap/cat", "gflops", "latency_ms")] == [
-        "AP", "AP50", "AP small", "AP of cat", "GFLOPs", "ms"]
+        "AP", "AP50", "AP small", "AP of cat", "GFLOPs", "latency ms"]
     assert short_names(["model.width", "loss.box_gain", "a.x", "b.x"]) == {
         "model.width": "width", "loss.box_gain": "box_gain", "a.x": "a.x", "b.x": "b.x"}
 
@@ -87,6 +87,13 @@ def test_the_table_shows_what_runs_then_the_best_and_counts_the_rest():
     assert any(line.split()[0:2] == ["○", "f"] for line in lines)
     assert lines[1].split() == ["trial", "epoch", "AP", "GFLOPs", "width", "learning_rate"]
     assert lines[-1] == "and 13 more"
+
+
+def test_epochs_say_how_far_a_trial_goes():
+    shown = view(ROWS)
+    assert [epochs_of(found, shown) for found in (row("a"), row("b", "paused", 1), row("c", "running", 0, rung=1),
+                                                  row("d", "running", 1, rung=2), row("e", "finalist", 7, finalist="a"))] == [
+        "2/2", "1/2", "0→1/2", "1/2", "7/7"]
 
 
 def test_without_a_terminal_there_is_no_table():

@@ -55,13 +55,20 @@ def rendered(view: SearchView) -> "RenderableType":
     shown = sorted(view.ranked, key=lambda row: (row["status"] != "running", row["trial"] not in front))[:MAX_ROWS]
     for row in shown:
         mark = "●" if row["trial"] in front else "○" if row["trial"] in hopeful else ""
-        table.add_row(mark, row["trial"], row["status"], f"{row['epoch']}/{row['rung'] if 'finalist' in row else view.spec.train.epochs}",
+        table.add_row(mark, row["trial"], row["status"], epochs_of(row, view),
                       *(number(view.value(row, figure)) for figure in view.objectives),
                       *(number(row["values"].get(path)) for path in names), Text(row.get("reason") or ""),
                       style=_COLOURS.get(row["status"], ""))
     more = len(view.rows) - len(shown)
     parts = [Text(progress(view), style="bold"), table]
     return Group(*parts, Text(f"and {more} more", style="dim")) if more else Group(*parts)
+
+
+def epochs_of(row: Row, view: SearchView) -> str:
+    """How far a trial has come of how far it could: 3/9, while it runs to the next rung 3→9/27."""
+    epochs = row["rung"] if "finalist" in row else view.spec.train.epochs
+    ahead = f"→{row['rung']}" if row["status"] == "running" and row["rung"] not in (row["epoch"], epochs) else ""
+    return f"{row['epoch']}{ahead}/{epochs}"
 
 
 def progress(view: SearchView) -> str:

@@ -62,7 +62,8 @@ def page(view: SearchView, epochs: dict[str, Epochs]) -> str:
     name = view.run.rstrip("/").rpartition("/")[2] or "search"
     learning = {trial: [(row["epoch"], row[view.leading]) for row in rows if row.get(view.leading) is not None]
                 for trial, rows in epochs.items()}
-    goals = ", ".join(f"{label(figure)} {direction}" for figure, direction in view.objectives.items())
+    goals = ", ".join([*(f"{label(figure)} {direction}" for figure, direction in view.objectives.items()),
+                       *(f"{label(figure)} {bound}" for figure, bound in view.spec.constraints.items())])
     facts = f"{view.run} · {view.spec.train.dataset} · {goals} · at most {view.spec.train.epochs} epochs a trial"
     charts = [_front(view), _learning(view, learning), _progress(view), _importance(view, learning), _parallel(view)]
     parts = [("charts", "Results", f"<div class=charts>{''.join(charts)}</div>" if view.best else ""),

@@ -10,7 +10,7 @@ from ..search.fronts import non_dominated
 from ..spec import TuneSpec
 
 STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed", "finalist")
-_LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "ms", "latency_batch_ms": "ms in a batch"}
+_LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "latency ms", "latency_batch_ms": "batch latency ms"}
 
 Row = Mapping[str, Any]
 
