@@ -26,6 +26,7 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 def test_ticks_are_round_values_at_their_places():
     axis = Axis(0.0, 10.0)
     assert axis.ticks() == [(0.0, "0"), (0.2, "2"), (0.4, "4"), (0.6, "6"), (0.8, "8"), (1.0, "10")]
+    assert [text for _, text in Axis(0.0, 2.5, whole=True).ticks()] == ["0", "1", "2"]
     log = Axis(-3.0, -1.0, log=True)
     assert [text for _, text in log.ticks()] == ["0.001", "0.003", "0.01", "0.03", "0.1"]
     assert log.place(0.01) == pytest.approx(0.5)

@@ -20,11 +20,13 @@ class Axis:
     low: float
     high: float
     log: bool = False
+    whole: bool = False
+    """Whether only whole numbers are ticks."""
     categories: tuple[str, ...] = ()
     """Texts in order, for an axis without numbers: the value of each is its index."""
 
     @classmethod
-    def of(cls, values: Sequence[Any], log: bool = False, zero: bool = False) -> "Axis":
+    def of(cls, values: Sequence[Any], log: bool = False, zero: bool = False, whole: bool = False) -> "Axis":
         """An axis that holds all of ``values``; those that are no numbers become categories.
 
         ``log``: logarithmic if they lie far enough apart. ``zero``: it begins there.
@@ -37,7 +39,7 @@ class Axis:
         log = log and 0 < low * FAR < high
         low, high = (math.log10(low), math.log10(high)) if log else (min(low, 0.0) if zero else low, high)
         free = (high - low) * MARGIN or abs(high) * MARGIN or 0.5
-        return cls(low if zero else low - free, high + free, log)
+        return cls(low if zero else low - free, high + free, log, whole)
 
     def place(self, value: Any) -> float:
         """Where a value is, 0 at the low end."""
@@ -52,13 +54,13 @@ class Axis:
         if self.categories:
             every = -(-len(self.categories) // most)
             return [(self.place(name), name) for name in self.categories[::every]]
-        values = _decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most)
+        values = _decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most, self.whole)
         return [(self.place(value), number(value)) for value in values]
 
 
-def _rounds(low: float, high: float, most: int) -> list[float]:
+def _rounds(low: float, high: float, most: int, whole: bool) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten within the ends."""
-    raw = (high - low) / most
+    raw = max(1.0, (high - low) / most) if whole else (high - low) / most
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     return [float(f"{index * step:.10g}") for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
