@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ray import cloudpickle
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as RayTrial
 
 from ..errors import JobError, StorageError
+from ..train.checkpoints import Checkpoints
 from ..train.failures import explain, is_retryable, reason
 from .report.finalists import finalist_rows
 from .report.live import told
@@ -86,6 +87,10 @@ class Follower(Callback):
         with self._errors_kept():
             self._lost_leg(trial.config["leg"], error_of(trial))
 
+    def on_trial_recover(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        self.say(f"trial {trial.config['leg']['trial']}  was lost (its node was reclaimed); going on from its last "
+                 "checkpoint")  # Tune itself starts it again, however often
+
     @contextmanager
     def _errors_kept(self) -> Iterator[None]:
         """Keep an error until the next step: here Tune would wrap it."""
@@ -113,7 +118,10 @@ class Follower(Callback):
 
     def _lost_leg(self, leg: dict, error: Exception) -> None:
         name, why = leg["trial"], explained(error, leg["run"])
-        found = self.scheduler.failed(name, why, is_retryable(error))
+        newest = None
+        with suppress(StorageError):
+            newest = Checkpoints(leg["run"], 1).newest()
+        found = self.scheduler.failed(name, why, is_retryable(error) or isinstance(error, OutOfMemoryError), newest)
         if found.status == "failed":
             self._tell(found)
         else:

@@ -1,6 +1,6 @@
 """The tune job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import storage
@@ -9,6 +9,7 @@ from ..errors import JobError, NotFound
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.resumption import changes, refuse, resolved
 from ..jobs.spec import Job, UriPath, uris_in
+from .objectives import CLASS_PREFIX
 from .spec import DEFAULT_STORAGE, DEFAULTS, JOB_RECORD, MAY_CHANGE, TuneSpec
 
 
@@ -35,9 +36,11 @@ class Tune(JobKind[TuneSpec]):
                       "max_concurrent_trials" if trials > 1 else workers.count_key, workers.cpus_key, workers.gpus_key)
 
     def check_inputs(self, spec: TuneSpec, upcoming: Upcoming) -> None:
-        from ..data.manifest import require_dataset
+        from ..data.manifest import load_manifest, require_dataset
 
         require_dataset(spec.train.dataset, upcoming)
+        if "${" not in spec.train.dataset and not upcoming.makes(spec.train.dataset):
+            check_classes(spec, load_manifest(spec.train.dataset).classes)
 
     def check_resume(self, spec: TuneSpec, run_name: str) -> list[str]:
         from ..data.manifest import dataset_root, load_manifest
@@ -58,14 +61,9 @@ class Tune(JobKind[TuneSpec]):
         return [str(change) for change in found]
 
     def dry_run(self, spec: TuneSpec, upcoming: Upcoming) -> list[Line]:
-        from ..train.dry_run import train_lines
+        from .dry_run import search_lines
 
-        searched = []
-        for path, distribution in spec.search.items():
-            [(name, values)] = distribution.model_dump().items()
-            searched.append(("search", f"{path}: {name} {', '.join(map(str, values))}"))
-        trials = ("trials", f"{spec.budget.trials}, of at most {spec.train.epochs} epochs")
-        return [trials, *searched, *train_lines(spec.train, upcoming)]
+        return search_lines(spec, upcoming)
 
     def next_command(self, spec: TuneSpec, outputs: dict[str, Any]) -> str:
         return f"python submit.py {outputs['best_job']}"
@@ -77,6 +75,15 @@ class Tune(JobKind[TuneSpec]):
 
     def jobs_made(self, spec: TuneSpec) -> dict[str, Job]:
         return {"best_job": spec.alone({})}
+
+
+def check_classes(spec: TuneSpec, classes: Sequence[str]) -> None:
+    """JobError if an objective is the AP of a class that the dataset does not have."""
+    for figure in spec.objectives:
+        name = figure.removeprefix(CLASS_PREFIX)
+        if name != figure and name not in classes:
+            raise JobError(f"objectives.{figure}", f"is no class of {spec.train.dataset}",
+                           f"choose {', '.join(f'{CLASS_PREFIX}{known}' for known in classes[:10])}")
 
 
 KIND = Tune()

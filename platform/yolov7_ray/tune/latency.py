@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -40,14 +40,18 @@ def needs_latency(spec: TuneSpec) -> bool:
 
 def model_costs(job: TrainSpec, num_classes: int) -> dict[str, float]:
     """``gflops`` of one image and ``parameters`` of the re-parameterised model, counted without building it."""
-    return dict(_counted(job.build_architecture(), job.data.image_size_px, num_classes))
+    architecture, size_px = job.build_architecture(), job.data.image_size_px
+    parameters, flops = _counted(architecture, num_classes)
+    side = size_px / architecture.default_image_size_px  # FLOPs grow with the square of it, exactly
+    return {"gflops": flops * side ** 2 / 1e9, "parameters": parameters}
 
 
 @cache
-def _counted(architecture: Architecture, size_px: int, num_classes: int) -> Mapping[str, float]:
+def _counted(architecture: Architecture, num_classes: int) -> tuple[int, int]:
+    """Parameters, and FLOPs at the architecture's own image size."""
     with torch.device("meta"):
-        parameters = count_parameters(build_model(architecture, num_classes, folded=True))
-    return {"gflops": count_flops(architecture, size_px, num_classes, folded=True) / 1e9, "parameters": parameters}
+        model = build_model(architecture, num_classes, folded=True)
+    return count_parameters(model), count_flops(model, architecture.default_image_size_px)
 
 
 def latency(run: str, job: TrainSpec, num_classes: int) -> dict[str, float | str]:

@@ -1,11 +1,12 @@
 """Keys of a tune job."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..errors import JobError
 from ..jobs import document, validation_errors
@@ -13,6 +14,7 @@ from ..jobs.spec import URI, Job, Part, Positive, Seed
 from ..train.spec import TrainSpec
 from .distributions import Distribution
 from .objectives import Constraints, Objectives, default_objectives
+from .search.recipe_ranges import recipe_search
 
 MAX_CHECKED = 64
 """Most values of one key that are tried on the train job in advance: from each end half of them."""
@@ -28,6 +30,10 @@ MAY_CHANGE = ("name", "storage", "budget", "finalists", "retries", "keep_checkpo
 CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_size_px")
 """Keys of a train job by which models differ in cost."""
 DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
+RECIPE = "recipe"
+"""In place of a search: every number of the recipe."""
+TRAINED_IN_FULL = ("random", "grid")
+"""Algorithms that stop no trial early."""
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
 _FIXED = {"kind": "is the same for all trials; remove it",
@@ -50,6 +56,9 @@ class Budget(Part):
     """Share of the compute that training every trial in full takes; null: no limit."""
     hours: Annotated[float, Field(gt=0)] | None = None
     """No trial is begun or continued after so many hours; default: no limit."""
+    tflops: Annotated[float, Field(gt=0)] | None = None
+    """TFLOPS that one GPU, or without GPUs one CPU core, reaches in training: for the hours that --dry-run tells.
+    Default: a tenth of the published peak."""
 
 
 class Finalists(Part):
@@ -85,7 +94,8 @@ class TuneSpec(Job):
     train: Annotated[TrainSpec, BeforeValidator(_train_job)]
     """The job that each trial runs, with the trial's values set: its keys, or the path or URI of its file."""
     search: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}."""
+    """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}. Or the
+    word recipe: every number of optimizer, loss and augment, in ranges that ship."""
     objectives: Objectives = default_objectives(False)
     """Figures that are weighed -> max or min: ap, ap50, ap75, ap_small, ap_medium, ap_large, ap/CLASS, latency_ms,
     latency_batch_ms, gflops, parameters. Default: ap, and gflops if the search changes them."""
@@ -93,8 +103,8 @@ class TuneSpec(Job):
     """Bounds that a model must keep, e.g. parameters: "<= 3e6"; one that does not is never trained."""
     budget: Budget = Budget()
     algorithm: Literal["promote", "evolve", "random", "grid"] = "promote"
-    """Who proposes: promote: Optuna's TPE; evolve: mutation of the best; random; grid: every point of the space.
-    Trials are trained further by promotion, from rung to rung, whoever proposed them."""
+    """promote: Optuna's TPE proposes; evolve: the best ones have mutated children. Both train trials from rung to rung,
+    the promising ones further, within budget.share. random, and grid, which is every point: each is trained in full."""
     start_with: list[URI] = [DEFAULTS]
     """What is known before the search: defaults, the train job's own values; directories of earlier searches."""
     finalists: Finalists | None = None
@@ -139,6 +149,16 @@ class TuneSpec(Job):
         """Whether trials differ in cost."""
         return any(path in CHANGES_COST for path in self.search)
 
+    @field_validator("search", mode="before")
+    @classmethod
+    def _recipe(cls, search: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(search, str) and search != RECIPE:
+            raise ValueError(f"'{search}' does not fit; give a section of keys, or {RECIPE}")
+        if search != RECIPE:
+            return search
+        train = info.data.get("train")  # None: not valid, which is an error of its own
+        return recipe_search(train) if train else {"seed": {"choice": [0]}}
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
@@ -162,6 +182,8 @@ class TuneSpec(Job):
         if self.grace_epochs > self.train.epochs:
             raise ValueError(f"grace_epochs: {self.grace_epochs} is more than the {self.train.epochs} epochs of a "
                              "trial, so that none would be stopped early; give less, or the same to stop none")
+        if self.algorithm == "grid":
+            self._check_grid()
         if self.finalists and self.finalists.epochs:
             self._check_epochs(self.finalists.epochs)
         for path, distribution in self.search.items():
@@ -174,6 +196,18 @@ class TuneSpec(Job):
             for values in itertools.product(*(ends(self.search[path].bounds(), MAX_PAIRED) for path in pair)):
                 self._check_values(dict(zip(pair, values)))
         return self
+
+    def _check_grid(self) -> None:
+        """ValueError if a key has no list of values, or there are more points than trials."""
+        values = {path: distribution.values() for path, distribution in self.search.items()}
+        for path, listed in values.items():
+            if listed is None:
+                raise ValueError(f"search.{path}: takes any number, and algorithm grid needs values; give it as choice, "
+                                 "integer or quantized, or another algorithm")
+        points = math.prod(map(len, values.values()))
+        if points > self.budget.trials:
+            raise ValueError(f"budget.trials: {self.budget.trials} are fewer than the {points:,} points of the grid; "
+                             f"give {points}, fewer values, or another algorithm")
 
     def _check_epochs(self, epochs: int) -> None:
         """ValueError if the train job refuses so many."""

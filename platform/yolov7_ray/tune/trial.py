@@ -32,7 +32,7 @@ class Trial:
     cost: float = 0.0
     """Of one of its epochs, in GFLOPs of forward passes."""
     lost: int = 0
-    """How often it was lost since its last rung."""
+    """How often in a row it was lost, without progress in between."""
     error: str | None = None
     reason: str | None = None
     """Why it was not trained further."""
