@@ -1,86 +1,105 @@
-"""What trials will reach at their end, from what they and the others reached so far.
+"""What trials will reach at their end, from what they and the others have reached so far.
 
-The figures of a trial at the rungs, and what is known of it in advance, are one draw of a normal distribution whose
-mean and covariance are fitted by expectation maximisation with a weak prior (figures of near rungs resemble each
-other). As trials are promoted by figures that the fit knows, those that were left behind do not distort it (missing at
-random: Little and Rubin, Statistical Analysis with Missing Data, chapter 11).
+A trial's figures at the rungs are a draw of a normal distribution, fitted by expectation maximisation with a weak
+prior; what trials promoted by figures that the fit knows leave unknown does not distort it (missing at random: Little
+and Rubin, Statistical Analysis with Missing Data, chapter 11). Trials of similar values deviate from it in similar
+ways: a Gaussian process over rungs and values (freeze-thaw, Swersky et al. 2014), whose weight the data choose.
 
-N trials · K rungs · C covariates · V = K + C columns
+N trials · K rungs · F features · M known figures
 """
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 STEPS = 12
 """Of expectation maximisation, each time from the prior on, so that a resumed search forecasts the same."""
-PRIOR_TRIALS = 6.0
-"""How many trials the prior of the covariance weighs as much as."""
-PRIOR_MEAN_TRIALS = 0.3
-CORRELATION = 0.8
-"""Between the figures of neighbouring rungs, before any is known."""
-LEAST_STD = 0.02
-"""Of a forecast, in units of the spread between trials: a training told again differs by that."""
+PRIOR_TRIALS, PRIOR_MEAN_TRIALS = 6.0, 0.3
+"""How many trials the prior weighs as much as: that of the covariance, that of the means."""
+RUNG_CORRELATION, COST_CORRELATION = 0.8, 0.3
+"""Prior correlation of the figures at neighbouring rungs, and of the last figure and the cost of an epoch: larger
+models reach more, but not yet at the first rung."""
+SIMILARITY = (0.0, 0.3, 0.6, 0.9)
+"""Shares of the variance between trials that their values may explain."""
+LENGTH = 0.5
+"""Distance in the unit cube of values, by the root of its dimensions, over which trials resemble each other."""
+NOISE = 1e-2
+"""Least standard deviation of a forecast, in units of the spread between trials."""
 
 
-def forecast(figures: np.ndarray, covariates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def encode(values: Sequence[Mapping[str, object]], costs: Sequence[float]) -> np.ndarray:
+    """(N, F) in [0, 1]: cost and values of each trial, positive numbers by their logarithm, others a column for each."""
+    columns = [np.log(np.asarray(costs, np.float64))]
+    for key in sorted({key for row in values for key in row}):
+        column = [row.get(key) for row in values]
+        if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column):
+            numbers = np.array(column, np.float64)
+            columns.append(np.log(numbers) if numbers.min() > 0 else numbers)
+        else:
+            columns += [np.array([str(value) == kind for value in column], np.float64) / np.sqrt(2)
+                        for kind in sorted(set(map(str, column)))]
+    found = np.array(columns).T
+    low, high = found.min(0), found.max(0)
+    varied = high > low
+    return (found[:, varied] - low[varied]) / (high - low)[varied]
+
+
+def forecast(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (N,) of the figure at the last rung.
 
-    figures: (N, K), NaN where a trial has not been. covariates: (N, C), known for all. Where the last rung is known
-    it is returned, with no deviation.
+    figures: (N, K), NaN where a trial has not been, at least one known in all. costs: (N,), of an epoch, above 0.
+    features: (N, F) of `encode`. Where the last figure is known it is returned, with no deviation.
     """
-    num_rungs = figures.shape[1]
-    known = figures[~np.isnan(figures)]
-    if not len(known):
-        return np.zeros(len(figures)), np.ones(len(figures))
-    latest = np.array([row[~np.isnan(row)][-1] if (~np.isnan(row)).any() else known.mean() for row in figures])
-    scale = latest.std() or abs(latest.mean()) or 1.0
-    spread = covariates.std(0)
-    covariates = (covariates - covariates.mean(0)) / np.where(spread > 0, spread, 1)
-    values = np.hstack([(figures - latest.mean()) / scale, covariates])
-    mean, covariance = fit(values, num_rungs)
-    missing = np.isnan(values)
-    expected, deviation = values[:, num_rungs - 1].copy(), np.zeros(len(values))
-    for rows, found, lost in patterns(missing):
-        if missing[rows[0], num_rungs - 1]:
-            filled, rest = condition(values[rows], mean, covariance, found, lost)
-            at = lost.tolist().index(num_rungs - 1)
-            expected[rows] = filled[:, at]
-            deviation[rows] = max(np.sqrt(max(rest[at, at], 0)), LEAST_STD)
-    return expected * scale + latest.mean(), deviation * scale
+    num, num_rungs = figures.shape
+    latest = np.array([row[~np.isnan(row)][-1] for row in figures if (~np.isnan(row)).any()])
+    centre, scale = latest.mean(), latest.std() or abs(latest.mean()) or 1.0
+    cost = np.log(costs)
+    cost = (cost - cost.mean()) / (cost.std() or 1)
+    mean, covariance = fit(np.column_stack([(figures - centre) / scale, cost]))
+    slope = covariance[:-1, -1] / covariance[-1, -1]
+    of_rungs = covariance[:-1, :-1] - np.outer(slope, covariance[-1, :-1])  # of trials of one cost
+    trend = mean[:-1] + np.outer(cost - mean[-1], slope)
+    trial, rung = np.nonzero(~np.isnan(figures))
+    rest = (figures[trial, rung] - centre) / scale - trend[trial, rung]
+    near = np.exp(-((features[:, None] - features[None]) ** 2).sum(2) / (2 * LENGTH ** 2 * max(features.shape[1], 1)))
+    best = None
+    for share in SIMILARITY if features.shape[1] else SIMILARITY[:1]:
+        alike = share * near + (1 - share) * np.eye(num)
+        factor = np.linalg.cholesky(alike[np.ix_(trial, trial)] * of_rungs[np.ix_(rung, rung)]
+                                    + NOISE ** 2 * np.eye(len(rest)))
+        white = np.linalg.solve(factor, rest)
+        likelihood = -white @ white / 2 - np.log(np.diag(factor)).sum()
+        if best is None or likelihood > best[0]:
+            best = likelihood, alike, factor, white
+    _, alike, factor, white = best
+    gain = np.linalg.solve(factor, (alike[:, trial] * of_rungs[-1, rung]).T)
+    expected = trend[:, -1] + white @ gain
+    variance = of_rungs[-1, -1] * np.diag(alike) - (gain ** 2).sum(0)
+    known = ~np.isnan(figures[:, -1])
+    deviation = np.where(known, 0, np.sqrt(np.maximum(variance, NOISE ** 2)) * scale)
+    return np.where(known, figures[:, -1], expected * scale + centre), deviation
 
 
-def fit(values: np.ndarray, num_rungs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (V,) and covariance (V, V) of the rows, NaN where unknown; the first columns are the rungs."""
+def fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (V,) and covariance (V, V) of rows of the figures at the rungs, NaN where unknown, and the cost."""
     num, width = values.shape
+    rungs = np.arange(width - 1)
     prior = np.eye(width)
-    rungs = np.arange(num_rungs)
-    prior[:num_rungs, :num_rungs] = CORRELATION ** abs(rungs[:, None] - rungs)
+    prior[:-1, :-1] = RUNG_CORRELATION ** abs(rungs[:, None] - rungs)
+    prior[:-1, -1] = prior[-1, :-1] = COST_CORRELATION * rungs / max(1, width - 2)
     mean, covariance = np.zeros(width), prior.copy()
-    groups = patterns(np.isnan(values))
+    kinds, kind_of = np.unique(np.isnan(values), axis=0, return_inverse=True)
+    groups = [(np.flatnonzero(kind_of.reshape(-1) == number), np.flatnonzero(~kind), np.flatnonzero(kind))
+              for number, kind in enumerate(kinds)]
     for _ in range(STEPS):
-        filled, extra = np.where(np.isnan(values), 0.0, values), np.zeros((width, width))
+        filled, spread = np.nan_to_num(values), np.zeros((width, width))
         for rows, found, lost in groups:
-            if len(lost):
-                filled[np.ix_(rows, lost)], rest = condition(values[rows], mean, covariance, found, lost)
-                extra[np.ix_(lost, lost)] += len(rows) * rest
+            across = covariance[np.ix_(found, lost)]
+            weights = np.linalg.solve(covariance[np.ix_(found, found)], across)
+            filled[np.ix_(rows, lost)] = mean[lost] + (values[np.ix_(rows, found)] - mean[found]) @ weights
+            spread[np.ix_(lost, lost)] += len(rows) * (covariance[np.ix_(lost, lost)] - across.T @ weights)
         mean = filled.sum(0) / (num + PRIOR_MEAN_TRIALS)
         centred = filled - mean
-        covariance = (PRIOR_TRIALS * prior + centred.T @ centred + extra + PRIOR_MEAN_TRIALS * np.outer(mean, mean)) / (
+        covariance = (PRIOR_TRIALS * prior + centred.T @ centred + spread + PRIOR_MEAN_TRIALS * np.outer(mean, mean)) / (
             num + PRIOR_TRIALS)
     return mean, covariance
-
-
-def patterns(missing: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows that lack the same columns, the columns they have, and those they lack."""
-    kinds, kind_of = np.unique(missing, axis=0, return_inverse=True)
-    return [(np.flatnonzero(kind_of.reshape(-1) == number), np.flatnonzero(~kind), np.flatnonzero(kind))
-            for number, kind in enumerate(kinds)]
-
-
-def condition(values: np.ndarray, mean: np.ndarray, covariance: np.ndarray, found: np.ndarray, lost: np.ndarray,
-              ) -> tuple[np.ndarray, np.ndarray]:
-    """Expected columns ``lost`` of rows that have the columns ``found``, and their covariance."""
-    if not len(found):
-        return np.tile(mean[lost], (len(values), 1)), covariance[np.ix_(lost, lost)]
-    across = covariance[np.ix_(found, lost)]
-    weights = np.linalg.solve(covariance[np.ix_(found, found)], across)
-    return mean[lost] + (values[:, found] - mean[found]) @ weights, covariance[np.ix_(lost, lost)] - across.T @ weights

@@ -1,8 +1,9 @@
 """Which trials of a search are trained on: successive halving by promotion, for one or several objectives.
 
-A trial trains up to a rung and pauses there. What each would reach at its end is forecast, and the one is promoted
-that is expected to add most to the hypervolume of the fully trained trials for the compute that its end takes, as long
-as the share of the compute lasts (freeze-thaw, Swersky et al. 2014; multi-objective ASHA, Schmucker et al. 2021).
+A trial trains up to a rung and pauses there. What each would reach at its end is forecast; those are chosen whose ends
+fit into what is left of the compute and that are expected to add most, together, to the hypervolume of the fully
+trained trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives, Schmucker
+et al. 2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
 """
 
 import math
@@ -11,15 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .forecast import forecast
+from .expectation import best_plan, exceeds, points_along
+from .forecast import encode, forecast
 from .fronts import SIGN
 
 STATIC = frozenset({"gflops", "parameters", "latency_ms", "latency_batch_ms"})
 """Figures that a trial has before it is trained."""
-ROOT = 1 / 3
-"""Power of a learnt figure in which it is forecast: early values differ by orders of magnitude."""
-NUM_SAMPLES = 512
-"""Points of objective space by which hypervolumes are estimated."""
 MARGIN = 0.1
 """How far the reference point lies beyond the worst static figure, in the range of those."""
 FIRST_SHARE = 0.5
@@ -37,14 +35,20 @@ class Step:
 def rungs(first: int, reduction: int, epochs: int, every: int = 1) -> list[int]:
     """Epochs at which trials pause: ``first`` times powers of ``reduction``, each the next evaluated one, and the last.
 
-    None lies so near the last that a step from it would be less than a step to it, in ratios. ``every``: so many epochs
-    lie between two evaluations.
+    None lies nearer to the last, in ratios, than half of the way to the rung before. ``every``: so many epochs lie
+    between two evaluations.
     """
     found, rung = {epochs}, first
     while (epoch := math.ceil(rung / every) * every) ** 2 * reduction <= epochs ** 2:
         found.add(epoch)
         rung *= reduction
     return sorted(found)
+
+
+def halving_share(rungs: Sequence[int], reduction: int) -> float:
+    """Share of the full sweep's compute if one in ``reduction`` goes on at each rung."""
+    steps = np.diff([0, *rungs])
+    return float(sum(step / reduction ** number for number, step in enumerate(steps)) / rungs[-1])
 
 
 class Promotion:
@@ -58,13 +62,17 @@ class Promotion:
         in ``reduction`` goes on at each rung. ``state``: that of an earlier search, which this one continues.
         """
         self.rungs, self.objectives, self.trials = list(rungs), dict(objectives), trials
-        self.share = share if share is not None else halving_share(self.rungs, reduction)
+        self.share = halving_share(self.rungs, reduction) if share is None else share
         self._trials: dict[str, dict] = (state or {}).get("trials", {})
 
-    def record(self, trial: str, epoch: int, figures: Mapping[str, float | None], cost: float) -> None:
-        """``trial`` has trained up to the rung ``epoch`` and pauses; ``cost``: of one of its epochs, in any unit."""
-        found = self._trials.setdefault(trial, {"cost": float(cost), "figures": {}, "lost": False})
-        found["lost"] = False
+    def record(self, trial: str, epoch: int, figures: Mapping[str, float | None], cost: float,
+               values: Mapping[str, object] | None = None) -> None:
+        """``trial`` has trained up to the rung ``epoch`` and pauses; ``cost``: of one of its epochs, in any unit.
+
+        ``values``: what the search sets for it (JSON); trials with similar ones are expected to end similarly.
+        """
+        found = self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": False})
+        found |= {"cost": float(cost), "values": dict(values or {}), "lost": False}
         found["figures"][str(epoch)] = {name: figures.get(name) for name in self.objectives}
 
     def lost(self, trial: str) -> None:
@@ -77,7 +85,7 @@ class Promotion:
 
     def spent(self) -> float:
         """Compute of all recorded epochs, in the unit of ``cost``."""
-        return sum(found["cost"] * self._epoch(trial) for trial, found in self._trials.items() if found["figures"])
+        return sum(self._cost(trial) * self._epoch(trial) for trial in self._trials)
 
     def budget(self, trials: int | None = None) -> float:
         """Compute that may be spent on so many trials, default all, as far as those so far tell what one costs."""
@@ -86,36 +94,36 @@ class Promotion:
     def next(self, running: Mapping[str, int], can_propose: bool) -> Step | None:
         """What to start now, beside the ``running`` trials (trial -> the rung it trains to); None: nothing.
 
-        None with nothing running means that the search is over.
+        None with nothing running means that the search is over. A search ends with a fully trained trial even if its
+        share is less than that takes.
         """
         begun = len(self._trials.keys() | running.keys())
-        reserved = sum(self._cost(trial) * max(0, to - self._epoch(trial)) for trial, to in running.items())
-        left = self.budget(None if can_propose else min(begun, self.trials)) - self.spent() - reserved
         if can_propose and begun < self._num_begin():
             return Step(None, self.rungs[0])
         if any(not self._epoch(trial) for trial in running):
-            return None  # first rungs are short; then all are compared
+            return None  # first rungs are short, and after them all trials can be compared
+        reserved = sum(self._cost(trial) * (to - self._epoch(trial)) for trial, to in running.items())
+        left = self.budget(None if can_propose else min(begun, self.trials)) - self.spent() - reserved
         paused = [trial for trial in self._paused() if trial not in running]
-        affordable = [trial for trial in paused if self._to_end(trial) <= left]
-        if not affordable and not running and not self._finished():
-            affordable = paused  # a search ends with a trained model, however small its share
-        if not affordable:
-            return None
-        best = min(self._plan(affordable, running, left), key=self._epoch)
-        return Step(best, next(rung for rung in self.rungs if rung > self._epoch(best)))
+        if paused and not running and not self._finished():
+            left = max(left, min(map(self._to_end, paused)))
+        if plan := self._plan(paused, running, left):
+            return Step(plan[0], next(rung for rung in self.rungs if rung > self._epoch(plan[0])))
+        return None
 
     def reason(self, trial: str) -> str | None:
-        """Why ``trial`` pauses; None where it does not."""
+        """Why ``trial`` pauses, in a short sentence; None where it does not."""
         if trial not in (paused := self._paused()):
             return None
-        epoch, place = self._epoch(trial), self._order().index(trial) + 1
-        return f"paused after epoch {epoch}: {place} of {len(paused)} by what they would add to the front for their cost"
+        order = self._plan(paused, {}, math.inf)
+        return (f"paused after epoch {self._epoch(trial)}: {order.index(trial) + 1} of {len(paused)} by what its end "
+                "is expected to add")
 
     # --- what is known ------------------------------------------------------------------------------
 
     def _epoch(self, trial: str) -> int:
         """Last rung that ``trial`` has reached; 0: none."""
-        return max(map(int, self._trials[trial]["figures"]), default=0) if trial in self._trials else 0
+        return max(map(int, self._trials.get(trial, {}).get("figures", ())), default=0)
 
     def _mean_cost(self) -> float:
         costs = [found["cost"] for found in self._trials.values() if found["cost"] is not None]
@@ -130,7 +138,7 @@ class Promotion:
 
     def _paused(self) -> list[str]:
         return [trial for trial, found in self._trials.items()
-                if not found["lost"] and found["figures"] and self._epoch(trial) < self.rungs[-1]]
+                if found["figures"] and not found["lost"] and self._epoch(trial) < self.rungs[-1]]
 
     def _finished(self) -> list[str]:
         return [trial for trial in self._trials if self._epoch(trial) >= self.rungs[-1]]
@@ -141,103 +149,63 @@ class Promotion:
 
     # --- what is expected ---------------------------------------------------------------------------
 
-    def _order(self) -> list[str]:
-        gain = self._gains({})
-        return sorted(self._paused(), key=lambda trial: -gain[trial] / self._to_end(trial))
-
     def _plan(self, paused: Sequence[str], running: Mapping[str, int], left: float) -> list[str]:
-        """Paused trials, most valuable first, whose ends take ``left`` and are expected to add most together."""
+        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` and add most."""
+        if not paused or min(map(self._to_end, paused)) > left:
+            return []
         names = [trial for trial, found in self._trials.items() if found["figures"]]
-        dominates = self._dominates(names)
-        taken = np.array([trial in running or self._epoch(trial) >= self.rungs[-1] for trial in names])
-        free = np.prod(1 - dominates[taken], axis=0)
-        index = {trial: number for number, trial in enumerate(names)}
-        return best_plan(list(paused), dominates[[index[trial] for trial in paused]], free,
+        dominates = dict(zip(names, self._dominates(names)))
+        taken = [dominates[trial] for trial in names if trial in running or self._epoch(trial) >= self.rungs[-1]]
+        uncovered = np.prod(1 - np.array(taken), axis=0) if taken else np.ones(len(dominates[names[0]]))
+        plan = best_plan(np.array([dominates[trial] for trial in paused]), uncovered,
                          np.array([self._to_end(trial) for trial in paused]), left)
-
-    def _gains(self, running: Mapping[str, int]) -> dict[str, float]:
-        """Paused trial -> hypervolume that it is expected to add at its end to that of the finished and running ones.
-
-        A point of objective space is dominated by a trial with the product of the probabilities that the trial's end
-        is better in each objective.
-        """
-        names = [trial for trial, found in self._trials.items() if found["figures"]]
-        dominates = self._dominates(names)
-        taken = np.array([trial in running or self._epoch(trial) >= self.rungs[-1] for trial in names])
-        free = np.prod(1 - dominates[taken], axis=0)
-        return dict(zip(names, (dominates @ free / NUM_SAMPLES).tolist()))
+        return [paused[index] for index in plan]
 
     def _dominates(self, names: Sequence[str]) -> np.ndarray:
-        """(N, NUM_SAMPLES): probability that each trial dominates, at its end, each of points spread evenly."""
-        probability = np.ones((len(names), NUM_SAMPLES))
-        covariates = np.log([[self._trials[trial]["cost"] or 1e-9] for trial in names])
+        """(N, S): probability that each trial's end dominates each of points spread evenly over the objectives."""
+        costs = np.array([self._cost(trial) for trial in names])
+        features = encode([self._trials[trial]["values"] for trial in names], costs)
+        probability = 1.0
         for axis, (name, direction) in enumerate(self.objectives.items()):
-            at_rungs = np.array([[self._figure(trial, rung, name) for rung in self.rungs] for trial in names])
-            points = halton(NUM_SAMPLES, PRIMES[axis])
-            if name in STATIC:
-                value = SIGN[direction] * np.nanmax(at_rungs, axis=1)
-                low, high = value.min(), value.max()
-                low -= MARGIN * (high - low) or 1e-9
-                probability *= value[:, None] >= low + (high - low) * points
-            else:
-                low, high = (0, None) if (at_rungs[~np.isnan(at_rungs)] >= 0).all() else (np.nanmin(at_rungs), None)
-                power = (lambda x: np.cbrt(x)) if low == 0 else (lambda x: x)
-                mean, deviation = forecast(power(at_rungs), covariates)
-                high = np.max(mean + 2 * deviation)
-                high = high ** 3 if low == 0 else high
-                points = power(low + (high - low) * points)
-                probability *= normal_cdf((mean[:, None] - points) / np.maximum(deviation, 1e-9)[:, None])
+            figures = np.array([[self._figure(trial, rung, name) for rung in self.rungs] for trial in names])
+            of = static_figure if name in STATIC else learnt_figure
+            probability = probability * of(figures, SIGN[direction], costs, features, points_along(axis))
         return probability
 
     def _figure(self, trial: str, rung: int, name: str) -> float:
-        """A figure at a rung; NaN before it is reached, the worst one where it was reached without."""
-        at_rung = self._trials[trial]["figures"].get(str(rung))
-        if at_rung is None:
-            return math.nan
-        return 0.0 if at_rung[name] is None else at_rung[name]
+        """A figure at a rung; NaN before it is reached or where it was reached without."""
+        value = self._trials[trial]["figures"].get(str(rung), {}).get(name)
+        return math.nan if value is None else value
 
 
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+def static_figure(figures: np.ndarray, sign: float, costs: np.ndarray, features: np.ndarray, along: np.ndarray,
+                  ) -> np.ndarray:
+    """(N, S) 0 or 1: whether a figure that training does not change is as good as each point; unknown ones are not."""
+    value = sign * np.nanmax(np.column_stack([figures, np.full(len(figures), -np.inf)]), axis=1)
+    known = value[np.isfinite(value)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    margin = MARGIN * (high - low) or 1.0
+    return (value[:, None] >= low - margin + (high - low + margin) * along).astype(np.float64)
 
 
-def best_plan(names: list, dominates: np.ndarray, free: np.ndarray, costs: np.ndarray, left: float) -> list:
-    """Of greedy choices by gain / cost^a the one that covers most."""
-    best, best_cover = [], np.inf
-    for exponent in EXPONENTS:
-        weight, rest, budget = costs ** -exponent, free.copy(), left
-        chosen, open_ = [], np.ones(len(names), bool)
-        while True:
-            fits = open_ & (costs <= budget)
-            if not fits.any():
-                break
-            index = int(np.argmax(np.where(fits, dominates @ rest * weight, -1)))
-            chosen.append(names[index])
-            open_[index] = False
-            budget -= costs[index]
-            rest *= 1 - dominates[index]
-        if chosen and rest.mean() < best_cover:
-            best, best_cover = chosen, rest.mean()
-    return best or names[:1]
+def learnt_figure(figures: np.ndarray, sign: float, costs: np.ndarray, features: np.ndarray, along: np.ndarray,
+                  ) -> np.ndarray:
+    """(N, S) probability that a figure will be, at the last rung, as good as each point.
 
-
-PRIMES = (2, 3, 5, 7, 11, 13)
-
-
-def halton(count: int, base: int) -> np.ndarray:
-    """The first points in (0, 1) of van der Corput's sequence to a base."""
-    numbers, found, digit = np.arange(1, count + 1), np.zeros(count), 1 / base
-    while numbers.any():
-        found += digit * (numbers % base)
-        numbers, digit = numbers // base, digit / base
-    return found
-
-
-def normal_cdf(z: np.ndarray) -> np.ndarray:
-    """Cumulative distribution of the normal distribution, to 3e-4."""
-    return 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z ** 3)))
-
-
-def halving_share(rungs: Sequence[int], reduction: int) -> float:
-    """Share of the full sweep's compute if one in ``reduction`` goes on at each rung."""
-    steps = np.diff([0, *rungs])
-    return float(sum(step / reduction ** number for number, step in enumerate(steps)) / rungs[-1])
+    Figures that are never negative are forecast by their cube root: early ones differ by orders of magnitude.
+    """
+    known = figures[~np.isnan(figures)]
+    if not len(known):
+        return np.ones((len(figures), len(along)))
+    worst = (sign * known).min()
+    power = 3 if known.min() >= 0 else 1
+    if power == 3 and sign > 0:
+        worst = 0.0
+    root = np.cbrt if power == 3 else np.positive
+    reached = np.where(np.isnan(figures), np.nan, figures)
+    lacking = np.isnan(figures).all(1)
+    reached[lacking, 0] = sign * worst
+    mean, deviation = forecast(sign * root(reached), costs, features)
+    best = np.max(mean + 2 * deviation)
+    points = worst + (max(best, root(worst) + 1e-9) ** power - worst) * along
+    return exceeds(mean, deviation, root(points))
