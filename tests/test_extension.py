@@ -67,7 +67,7 @@ from .spec import CountSpec
 
 class Count(JobKind[CountSpec]):
     spec = CountSpec
-    outputs = ("images",)
+    outputs = {"images": "number"}
     example = {"dataset": "datasets/coco"}
 
     def run(self, spec, run_name):

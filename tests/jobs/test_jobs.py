@@ -39,9 +39,10 @@ def test_file_is_valid(path):
 @each_file
 def test_name_says_the_kind(path):
     job = load_job(path)
-    kinds = {"quickstart": "pipeline", "ablation": "train", "export": "export-dataset"}
+    kinds = {"quickstart": "pipeline", "ablation": "train", "export": "export-dataset", "search": "tune",
+             "search-and-serve": "pipeline"}
     first = path.stem.split("-")[0]
-    assert kinds.get(first, first) == job.kind
+    assert kinds.get(path.stem, kinds.get(first, first)) == job.kind
 
 
 @each_file
@@ -59,13 +60,15 @@ def test_header_says_how_to_run_it(path):
 def test_file_takes_overrides(path):
     job = load_job(path, ["name=other"])
     assert job.name == "other"
-    trained = {"train": "", "tune": "train.", "pipeline": "steps.train."}
-    if job.kind in trained:
-        section = trained[job.kind]
+    places = {"train": ("", None), "tune": ("train.", ""), "quickstart": ("steps.train.", None),
+              "search-and-serve": ("steps.search.train.", "steps.search.")}
+    if (found := path.stem if path.stem in places else job.kind) in places:
+        section, search = places[found]
+        grace = [f"{search}grace_epochs=1"] if search is not None else []
         job = load_job(path, [f"{section}epochs=2", f"{section}model.architecture=yolov7-tiny",
-                              f"{section}optimizer.learning_rate=1e-3",
-                              *(["grace_epochs=1"] if job.kind == "tune" else [])])
-        train = job.train if isinstance(job, TuneSpec) else job.steps["train"] if isinstance(job, PipelineSpec) else job
+                              f"{section}optimizer.learning_rate=1e-3", *grace])
+        step = job.steps["train" if "train" in job.steps else "search"] if isinstance(job, PipelineSpec) else job
+        train = step.train if isinstance(step, TuneSpec) else step
         assert (train.epochs, train.model.architecture, train.optimizer.learning_rate) == (2, "yolov7-tiny", 1e-3)
 
 

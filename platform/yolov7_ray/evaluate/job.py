@@ -11,7 +11,7 @@ class Evaluate(JobKind[EvaluateSpec]):
     """Model x dataset split -> COCO AP."""
 
     spec = EvaluateSpec
-    outputs = ("run",)
+    outputs = {"run": "evaluation"}
     example = {"model": "detector@latest", "registry": "registry", "dataset": "datasets/coco"}
 
     def run(self, spec: EvaluateSpec, run_name: str) -> dict[str, Any]:

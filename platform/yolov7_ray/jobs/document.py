@@ -91,6 +91,12 @@ def mapping(text: str, where: str) -> Document:
     return document
 
 
+def overlaid(below: Document, above: Document) -> Document:
+    """All keys of both; where both have one, that of ``above``, section by section."""
+    return below | {key: overlaid(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict)
+                    else value for key, value in above.items()}
+
+
 def assign(document: Document, override: str) -> tuple[str, ...]:
     """Set one ``a.b=value`` (the value is YAML) in place; return the path that was set.
 

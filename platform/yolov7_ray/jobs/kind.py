@@ -5,7 +5,7 @@ neither torch nor Ray; methods that need them import them when they are called.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -61,8 +61,11 @@ class JobKind(ABC, Generic[Spec]):
 
     spec: ClassVar[type[Job]]
     """Its keys in a job file; the docstring is its one line of help."""
-    outputs: ClassVar[tuple[str, ...]] = ()
-    """Keys of the result of `run` that later steps of a pipeline can refer to."""
+    outputs: ClassVar[Mapping[str, str]] = {}
+    """Keys of the result of `run` that later steps of a pipeline can refer to -> what each is: dataset, model, …"""
+    takes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "dataset": ("dataset",), "model": ("model",), "weights": ("model",), "models": ("models",), "job": ("job",)}
+    """Keys of its section -> what outputs they may refer to; all others take any."""
     example: ClassVar[dict[str, Any]]
     """Uncommented values of its starter file: just enough to be valid."""
     stays_up: ClassVar[bool] = False
@@ -104,6 +107,10 @@ class JobKind(ABC, Generic[Spec]):
     def datasets_made(self, spec: Spec) -> list[ExpectedDataset]:
         """The datasets that it writes."""
         return []
+
+    def jobs_made(self, spec: Spec) -> dict[str, Job]:
+        """Outputs that are job files -> a job as it will be in the file."""
+        return {}
 
     def uris(self, spec: Spec) -> Iterator[tuple[UriPath, str]]:
         """(path, value) of every URI that it reads or writes; references to outputs of earlier steps are left out."""

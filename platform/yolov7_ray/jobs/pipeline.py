@@ -47,14 +47,20 @@ class PipelineSpec(Job):
     def _check_references(self) -> "PipelineSpec":
         known: dict[str, Job] = {}
         for step, job in self.steps.items():
-            for source, output in REFERENCE.findall(job.model_dump_json()):
+            for key, source, output in _references(job.model_dump(mode="json")):
                 if source not in known:
                     raise ValueError(f"steps.{step}: ${{{source}.{output}}} names no earlier step; "
                                      f"earlier steps are {', '.join(known) or 'none'}")
-                outputs = kind_of(known[source]).outputs
+                outputs, wanted = kind_of(known[source]).outputs, kind_of(job).takes.get(key)
                 if output not in outputs:
                     raise ValueError(f"steps.{step}: step '{source}' ({known[source].kind}) has no output '{output}'; "
                                      f"it has {', '.join(outputs)}")
+                if wanted and outputs[output] not in wanted:
+                    fitting = [f"${{{source}.{name}}}" for name, what in outputs.items() if what in wanted]
+                    raise ValueError(f"steps.{step}.{key}: ${{{source}.{output}}} is a {outputs[output]} and no "
+                                     f"{' or '.join(wanted)}; give {' or '.join(fitting) or 'that of another step'}")
+                if key == "job":  # what is not known before that step has run is taken from its like
+                    job = self.steps[step] = _on(job, kind_of(known[source]).jobs_made(known[source])[output], step)
             known[step] = job
         return self
 
@@ -128,11 +134,35 @@ class Pipeline(JobKind[PipelineSpec]):
         return kind_of(job).next_command(filled(job, outputs, step), outputs[step])
 
 
+def _on(job: Job, like: Job, step: str) -> Job:
+    """``job.on(like)``, whose errors name the step."""
+    try:
+        return job.on(like)
+    except pydantic.ValidationError as error:
+        raise pydantic.ValidationError.from_exception_data(error.title, [
+            {**detail, "loc": ("steps", step, *detail["loc"])} for detail in error.errors(include_url=False)]) from None
+
+
+def _references(value: Any, key: str = "") -> Iterator[tuple[str, str, str]]:
+    """(key that it is the value of, step, output) of every ``${step.output}``."""
+    if isinstance(value, str):
+        yield from ((key, *found) for found in REFERENCE.findall(value))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _references(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item, key)
+
+
 def filled(job: Job, outputs: dict[str, dict[str, Any]], where: str) -> Job:
-    """The job with every ``${step.output}`` replaced."""
+    """The job with every ``${step.output}`` replaced; a value that is nothing else may become a section."""
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
+            whole = REFERENCE.fullmatch(value)
+            if whole and isinstance(outputs[whole[1]][whole[2]], dict):
+                return outputs[whole[1]][whole[2]]
             return REFERENCE.sub(lambda match: str(outputs[match[1]][match[2]]), value)
         if isinstance(value, dict):
             return {key: fill(item) for key, item in value.items()}

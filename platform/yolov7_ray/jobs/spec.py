@@ -7,7 +7,7 @@ are in the ``spec.py`` of its package. Hyperparameters are frozen dataclasses of
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -18,6 +18,8 @@ from yolov7.architectures.language import Architecture
 
 from .. import storage
 from ..cluster.resources import Demand, plural
+from ..errors import JobError
+from . import document
 
 STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -168,6 +170,69 @@ class Job(Part):
 
     name: Name | None = None
     """Name of the job; runs are called NAME-DATE-TIME-xxxx. Default: the job file's name."""
+
+
+class LayeredJob(Job):
+    """A job whose keys may lie over those of a job file."""
+
+    job: str | None = None
+    """Job file of the same kind, path or URI, or ${step.best_job}: it holds the keys that are not given here."""
+    _given: dict[str, Any] | None = pydantic.PrivateAttr(None)
+    """The keys beside a ``job`` that an earlier step will write; None: there is no such file."""
+    _open: bool = pydantic.PrivateAttr(False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the keys of its file are not known: it is no step of a pipeline in which another writes the file."""
+        return self._open
+
+    def on(self, below: "LayeredJob") -> Self:
+        """This open job with the other keys of ``below``, which is like the file. pydantic.ValidationError as ever."""
+        given = {key: value for key, value in (self._given or {}).items() if key != "job"}
+        filled = type(self).model_validate(document.overlaid(below.model_dump(mode="json"), given))
+        filled = filled.model_copy(update={"job": self.job})
+        filled._given = self._given
+        return filled
+
+    def gives(self, path: "UriPath") -> bool:
+        """Whether the key at ``path`` is of this job itself."""
+        section: Any = self._given
+        for key in path if section is not None else ():
+            if not isinstance(section, dict) or key not in section:
+                return False
+            section = section[key]
+        return True
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_given(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return handler(self) if self._given is None else self._given
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _over_file(cls, values: Any, handler: pydantic.ModelWrapValidatorHandler[Self]) -> Self:
+        file = values.get("job") if isinstance(values, dict) else None
+        if not isinstance(file, str):
+            return handler(values)
+        given = {key: value for key, value in values.items() if key != "job"}
+        if not REFERENCE.search(file):
+            return handler(document.overlaid(cls._read(file), given))
+        required = {key: file for key, field in cls.model_fields.items() if field.is_required()} | {"kind": values["kind"]}
+        if not given.keys() <= cls.model_fields.keys():
+            return handler(required | given)  # which says what is wrong
+        found = cls.model_construct(name=values.get("name"), job=file, **required)
+        found._given, found._open = values, True
+        return found
+
+    @classmethod
+    def _read(cls, file: str) -> dict[str, Any]:
+        """The keys in a job file of this kind; ValueError if it is none."""
+        try:
+            values = document.read(file)
+        except JobError as error:
+            raise ValueError(f"job: {error}") from None
+        if values.get("kind") not in get_args(cls.model_fields["kind"].annotation):
+            raise ValueError(f"job: {file} holds a job of kind {shortened(values.get('kind'))}; give one of the same kind")
+        return values
 
 
 class ModelUse(Job):

@@ -13,7 +13,7 @@ class Predict(JobKind[PredictSpec]):
     """Model x images -> detections."""
 
     spec = PredictSpec
-    outputs = ("output",)
+    outputs = {"output": "directory"}
     example = {"model": "detector@latest", "registry": "registry", "images": "photos", "output": "predictions"}
 
     def run(self, spec: PredictSpec, run_name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from yolov7.model.detector import build_model
 from ..data.dry_run import dataset_lines
 from ..errors import JobError
 from ..jobs.kind import Line, Upcoming
+from .front import front_of
 from .model_source import LoadedModel, load_model
 from .spec import PublishSpec
 
@@ -17,8 +18,12 @@ def publish_lines(spec: PublishSpec, upcoming: Upcoming) -> list[Line]:
     """The model, the dataset that it is measured on, and the version."""
     _, classes, lines = dataset_lines(spec.dataset, (spec.split,), upcoming) if spec.dataset else ({}, None, [])
     alias = f", alias {spec.alias}" if spec.alias else ""
-    return [*model_lines(spec.model, spec.registry, upcoming, classes, spec.dataset or ""), *lines,
-            ("version", f"the next of {spec.publish_as} in {spec.registry}{alias}")]
+    front = None if upcoming.makes(spec.model) else front_of(spec)
+    named = {spec.publish_as: spec.model} if front is None else {
+        f"{spec.publish_as}-{member.name}": member.model for member in front}
+    return [*(line for model in named.values()
+              for line in model_lines(model, spec.registry, upcoming, classes, spec.dataset or "")), *lines,
+            *(("version", f"the next of {name} in {spec.registry}{alias}") for name in named)]
 
 
 def model_lines(ref: str, registry: str | None, upcoming: Upcoming, classes: tuple[str, ...] | None = None,

@@ -1,5 +1,6 @@
 """The publish job."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..jobs.kind import JobKind, Line, Upcoming
@@ -10,7 +11,8 @@ class Publish(JobKind[PublishSpec]):
     """Checkpoint -> folded, checked, registered version."""
 
     spec = PublishSpec
-    outputs = ("model", "version")
+    outputs = {"model": "model", "models": "models", "version": "version"}
+    takes = JobKind.takes | {"model": ("model", "front")}
     example = {"model": "runs/my-run", "registry": "registry", "publish_as": "detector"}
 
     def run(self, spec: PublishSpec, run_name: str) -> dict[str, Any]:
@@ -30,13 +32,17 @@ class Publish(JobKind[PublishSpec]):
         return publish_lines(spec, upcoming)
 
     def next_command(self, spec: PublishSpec, outputs: dict[str, Any]) -> str:
-        return serve_command(outputs["model"], spec.registry)
+        return serve_command({name: served["model"] for name, served in outputs["models"].items()}, spec.registry)
 
 
-def serve_command(model: str, registry: str | None) -> str:
-    """The command that serves a model."""
+def serve_command(models: Mapping[str, str], registry: str | None) -> str:
+    """The command that serves models, name -> model; a single one as the job file names it."""
     where = f" --set registry={registry}" if registry else ""
-    return f"python submit.py jobs/serve-detector.yaml --set models.detector.model={model}{where}"
+    if len(models) == 1:
+        [model] = models.values()
+        return f"python submit.py jobs/serve-detector.yaml --set models.detector.model={model}{where}"
+    listed = ", ".join(f"{name}: {{model: '{model}'}}" for name, model in models.items())
+    return f'python submit.py jobs/serve-detector.yaml --set "models={{{listed}}}"{where}'
 
 
 KIND = Publish()

@@ -19,6 +19,7 @@ from yolov7.training.engine import evaluate
 from ..data.reading.cache import NodeCache
 from ..data.reading.dataset import ArrowDataset, evaluation_loader
 from ..errors import JobError
+from .front import front_of
 from .model_source import LoadedModel, load_model
 from .registry import Registry
 from .spec import PublishSpec
@@ -40,11 +41,41 @@ class Parity:
     """Which images were compared."""
 
 
+class BelowGate(JobError):
+    """The model is sound, but its AP is below `least_ap`."""
+
+
 def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
-    """Fold, check, register and promote; return the exact model, its version, the alias and the measurements.
+    """Fold, check, register and promote one model, or each of a front; return the exact models and the measurements.
+
+    Of several models, those below ``spec.least_ap`` are left out and named; the outputs are those of the first that is
+    not, and ``models``. JobError as of `publish_model`; also if none of a front is registered.
+    """
+    members = front_of(spec)
+    if members is None:
+        outputs = publish_model(spec)
+        return outputs | {"models": {spec.publish_as: {"model": outputs["model"]}}}
+    published, refused = {}, []
+    for member in members:
+        print(f"publish: {member.name}, trial {member.trial}", flush=True)
+        try:
+            published[member.name] = publish_model(spec.model_copy(update={
+                "model": member.model, "publish_as": f"{spec.publish_as}-{member.name}"}))
+        except BelowGate as error:
+            refused.append(str(error))
+            print(f"publish: {error}; it is left out", flush=True)
+    if not published:
+        raise JobError(spec.model, f"none of its {len(members)} models is registered: {'; '.join(refused) or 'it is empty'}",
+                       "search longer, or lower least_ap")
+    best = next(iter(published.values()))
+    return best | {"models": {name: {"model": outputs["model"]} for name, outputs in published.items()}}
+
+
+def publish_model(spec: PublishSpec) -> dict[str, Any]:
+    """Publish one model; return the exact one, its version, the alias and the measurements.
 
     Parity and AP are measured on the same file that is registered. JobError if the model cannot be found, is
-    already folded, does not fit the dataset, or differs more than spec.parity_tolerance.
+    already folded, does not fit the dataset, or differs more than spec.parity_tolerance; BelowGate if its AP is low.
     """
     loaded = load_model(spec.model, spec.registry)
     if loaded.model.is_folded:
@@ -59,6 +90,10 @@ def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
         folded, _ = weights.load_model(path)
         parity = _checked_parity(spec, loaded.model, folded, dataset, size_px)
         metrics = _evaluate(folded, dataset, size_px, spec) if dataset is not None else {}
+        ap = metrics["overall"]["ap"] if metrics else None
+        if spec.least_ap is not None and not (ap or 0.0) >= spec.least_ap:
+            raise BelowGate(spec.model, f"its AP {_format_metric(ap)} is below least_ap {spec.least_ap:g}; nothing was "
+                            "registered", "train longer, or lower least_ap if you can accept that")
         registry = Registry(spec.registry)
         version = registry.register(spec.publish_as, {MODEL_FILE: path},
                                     _record(loaded, size_px, metrics, parity))

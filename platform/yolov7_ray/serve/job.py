@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..cluster.resources import Demand, plural
+from ..errors import JobError
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..registry.job import serve_command
 from .spec import ServeSpec, token_sha256
@@ -12,7 +13,7 @@ class Serve(JobKind[ServeSpec]):
     """Registered models -> an HTTP endpoint."""
 
     spec = ServeSpec
-    outputs = ("url",)
+    outputs = {"url": "URL"}
     example = {"models": {"detector": {"model": "detector@latest"}}, "registry": "registry"}
     stays_up = True
 
@@ -27,13 +28,17 @@ class Serve(JobKind[ServeSpec]):
         return spec if digest is None else spec.model_copy(update={"token_env": None, "token_sha256": digest})
 
     def demand(self, spec: ServeSpec) -> Demand:
-        return Demand(len(spec.models) * spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica,
-                      f"{plural(len(spec.models), 'model')} of {plural(spec.replicas, 'replica')}",
+        num_models = len(spec.models) if isinstance(spec.models, dict) else 1  # at least: their number is not known yet
+        return Demand(num_models * spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica,
+                      f"{plural(num_models, 'model')} of {plural(spec.replicas, 'replica')}",
                       "replicas", "cpus_per_replica", "gpus_per_replica")
 
     def check_inputs(self, spec: ServeSpec, upcoming: Upcoming) -> None:
         from ..data.manifest import require_dataset
 
+        if isinstance(spec.models, str) and not upcoming.makes(spec.models):
+            raise JobError(f"models: {spec.models}", "refers to a step, and this is no step of a pipeline",
+                           "give a section of names, each with model")
         if spec.probe is not None:
             require_dataset(spec.probe.dataset, upcoming)
 
@@ -41,15 +46,16 @@ class Serve(JobKind[ServeSpec]):
         from ..data.dry_run import dataset_lines
         from ..registry.dry_run import model_lines
 
-        lines = [line for served in spec.models.values() for line in model_lines(served.model, spec.registry, upcoming)]
+        models = [served.model for served in spec.models.values()] if isinstance(spec.models, dict) else [spec.models]
+        lines = [line for model in models for line in model_lines(model, spec.registry, upcoming)]
         if spec.probe:
             lines += dataset_lines(spec.probe.dataset, (spec.probe.split,), upcoming)[2]
         authentication = "bearer token" if spec.token_env or spec.token_sha256 else "no"
         return [*lines, ("endpoint", f"http://{spec.host}:{spec.port}, {authentication} authentication")]
 
     def next_command(self, spec: ServeSpec, outputs: dict[str, Any]) -> str:
-        first = next(iter(spec.models.values()))
-        return f"{serve_command(first.model, spec.registry)} keeps an endpoint up"
+        models = {name: served.model for name, served in spec.models.items()}
+        return f"{serve_command(models, spec.registry)} keeps an endpoint up"
 
 
 KIND = Serve()

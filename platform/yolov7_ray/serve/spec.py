@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from ..errors import JobError
-from ..jobs.spec import URI, Fraction, ImageSize, Job, Name, Part, Positive
+from ..jobs.spec import REFERENCE, URI, Fraction, ImageSize, Job, Name, Part, Positive, shortened
 
 
 class ServedModel(Part):
@@ -15,6 +15,20 @@ class ServedModel(Part):
     """As in other jobs: a URI, or NAME@ALIAS of the registry."""
     image_size_px: ImageSize | None = None
     """Default: as the model was trained."""
+
+
+def _check_models(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Models by name, or a reference to them: nothing else is text."""
+    if isinstance(value, str):
+        if not REFERENCE.fullmatch(value):
+            raise ValueError(f"{shortened(value)} does not fit; give a section of names, each with model, or "
+                             "${step.models} of a publish step")
+        return value
+    return TypeAdapter(Models).validate_python(value)
+
+
+Models = Annotated[dict[Name, ServedModel], Field(min_length=1)]
+Reference = Annotated[str, Field(pattern=f"^{REFERENCE.pattern}$")]
 
 
 class Probe(Part):
@@ -31,8 +45,8 @@ class ServeSpec(Job):
     """Registered models -> an HTTP endpoint, with Ray Serve."""
 
     kind: Literal["serve"]
-    models: Annotated[dict[Name, ServedModel], Field(min_length=1)]
-    """Name in the API -> model; the first is the default."""
+    models: Annotated[Models | Reference, WrapValidator(_check_models)]
+    """Name in the API -> model, the first is the default; or ${step.models} of a publish step."""
     registry: URI | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000

@@ -1,9 +1,12 @@
 """The train job."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..cluster.resources import Demand
+from ..errors import JobError
 from ..jobs.kind import JobKind, Line, Upcoming
+from ..jobs.spec import UriPath, uris_in
 from .spec import TrainSpec
 
 
@@ -12,7 +15,7 @@ class Train(JobKind[TrainSpec]):
 
     spec = TrainSpec
     plans_unreachable = True
-    outputs = ("run", "checkpoint")
+    outputs = {"run": "model", "checkpoint": "model"}
     example = {"dataset": "datasets/coco", "model": {"architecture": "yolov7-tiny"}, "recipe": "tiny", "epochs": 100}
 
     def run(self, spec: TrainSpec, run_name: str) -> dict[str, Any]:
@@ -26,6 +29,9 @@ class Train(JobKind[TrainSpec]):
     def check_inputs(self, spec: TrainSpec, upcoming: Upcoming) -> None:
         from ..data.manifest import require_dataset
 
+        if spec.is_open:
+            raise JobError(f"job: {spec.job}", "refers to a step, and this is no step of a pipeline",
+                           "give the path or URI of a train job file")
         require_dataset(spec.dataset, upcoming)
 
     def check_resume(self, spec: TrainSpec, run_name: str) -> list[str]:
@@ -37,6 +43,9 @@ class Train(JobKind[TrainSpec]):
         from .dry_run import train_lines
 
         return train_lines(spec, upcoming)
+
+    def uris(self, spec: TrainSpec) -> Iterator[tuple[UriPath, str]]:
+        return (found for found in uris_in(spec) if spec.gives(found[0]))
 
     def next_command(self, spec: TrainSpec, outputs: dict[str, Any]) -> str:
         return f"python submit.py jobs/publish-detector.yaml --set model={outputs['run']}"

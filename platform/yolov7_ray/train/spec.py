@@ -18,7 +18,7 @@ from ..jobs.spec import (
     URI,
     ArchitectureName,
     ImageSize,
-    Job,
+    LayeredJob,
     Name,
     Part,
     Positive,
@@ -181,7 +181,7 @@ BETWEEN_EPOCHS = ("batch_size", "seed", "data.shuffle_shards", "data.locality", 
 """Keys that decide which image comes at which step, and so may change at the end of an epoch alone."""
 
 
-class TrainSpec(Job):
+class TrainSpec(LayeredJob):
     """Arrow dataset -> trained checkpoints, with Ray Train."""
 
     kind: Literal["train"]

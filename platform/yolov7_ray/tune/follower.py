@@ -14,6 +14,10 @@ from ray.tune.experiment import Trial as RayTrial
 
 from ..errors import JobError, StorageError
 from ..train.failures import explain, is_retryable, reason
+from .report.finalists import finalist_rows
+from .report.live import told
+from .report.page import Page
+from .report.view import SearchView
 from .scheduler import Scheduler, last_line
 from .trial import Trial, figures_of, remove_dominated
 
@@ -30,8 +34,9 @@ class Interrupted(BaseException):
 class Follower(Callback):
     """Follows a search."""
 
-    def __init__(self, scheduler: Scheduler, progress_actor: ActorHandle) -> None:
-        self.scheduler, self._progress_actor = scheduler, progress_actor
+    def __init__(self, scheduler: Scheduler, progress_actor: ActorHandle, show: Callable[[SearchView], None]) -> None:
+        self.scheduler, self._progress_actor, self._show = scheduler, progress_actor, show
+        self._page = Page(scheduler.run)
         self._interrupted, self._ended = threading.Event(), threading.Event()
         self._ended.set()
         self._error: Exception | None = None
@@ -51,12 +56,18 @@ class Follower(Callback):
         self._interrupted.set()
         self._ended.wait(STOP_TIMEOUT_S)
 
-    def outcomes(self) -> list[Trial]:
-        """All trials, with what each has in storage."""
-        for trial in self.scheduler.trials.values():
+    def outcome(self) -> SearchView:
+        """The search at its end, with what each trial has in storage."""
+        for trial in (*self.scheduler.trials.values(), *self.scheduler.finalists.values()):
             if trial.results is None:
                 trial.read_results()
-        return list(self.scheduler.trials.values())
+        return self.view()
+
+    def view(self) -> SearchView:
+        """The search as it is now."""
+        scheduler, rows = self.scheduler, self.scheduler.rows()
+        return SearchView(scheduler.spec, [*rows, *finalist_rows(scheduler.spec, rows, scheduler.finalists)],
+                          scheduler.elapsed_s, run=scheduler.run, history=scheduler.history)
 
     # --- Tune's events ------------------------------------------------------------------------------
 
@@ -64,6 +75,7 @@ class Follower(Callback):
         if self._interrupted.is_set():
             raise Interrupted
         self._raise()
+        self._show(self.view())
         self._tell_waiting(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
@@ -90,10 +102,10 @@ class Follower(Callback):
         if "costs" in result:
             found = self.scheduler.measured(name, result["costs"])
             if found.status == "rejected":
-                self.say(f"trial {name}  rejected: {found.reason}")
+                self._tell(found)
             return
         reached = self.scheduler.reached(name, figures_of(result["row"]))
-        self.say(line(reached))
+        self._tell(reached)
         with suppress(StorageError):  # the report reads them again, and what is not removed now is so later
             reached.read_results()
             if self.scheduler.spec.keep_checkpoints == "front":
@@ -103,10 +115,19 @@ class Follower(Callback):
         name, why = leg["trial"], explained(error, leg["run"])
         found = self.scheduler.failed(name, why, is_retryable(error))
         if found.status == "failed":
-            self.say(f"trial {name}  failed: {last_line(why)}")
+            self._tell(found)
         else:
             self.say(f"trial {name}  was lost ({reason(error)}); going on from its last checkpoint, "
                      f"{found.lost} of {self.scheduler.spec.retries} retries")
+
+    def _tell(self, trial: Trial) -> None:
+        """Say what became of a trial, and write the page anew."""
+        view = self.view()
+        self.say(told(trial.row(ended=False), view))
+        try:
+            self._page.write(view)
+        except StorageError as error:
+            self.say(f"the page of the search could not be written ({error}); it goes on")
 
     def say(self, text: str) -> None:
         """Print a line among those of the trials."""
@@ -142,12 +163,3 @@ class LostTrial(Exception):
 
     def __init__(self, error: Exception) -> None:
         self.worker_failures = {0: error}
-
-
-def line(trial: Trial) -> str:
-    """A trial that has paused or ended."""
-    ap = trial.figures.get("ap")
-    text = "no AP" if ap is None else f"AP {ap:.4g}"
-    cost = f", {trial.figures['gflops']:.3g} GFLOPs" if trial.figures.get("gflops") is not None else ""
-    state = "trained" if trial.status == "trained" else "paused"
-    return f"trial {trial.trial_id}  {state} after epoch {trial.epoch}: {text}{cost}"

@@ -8,9 +8,9 @@ from ..cluster.resources import Demand, plural
 from ..errors import JobError, NotFound
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.resumption import changes, refuse, resolved
-from ..jobs.spec import UriPath, uris_in
+from ..jobs.spec import Job, UriPath, uris_in
 from .objectives import CLASS_PREFIX
-from .spec import DEFAULTS, JOB_RECORD, MAY_CHANGE, TuneSpec
+from .spec import DEFAULT_STORAGE, DEFAULTS, JOB_RECORD, MAY_CHANGE, TuneSpec
 
 
 class Tune(JobKind[TuneSpec]):
@@ -18,7 +18,7 @@ class Tune(JobKind[TuneSpec]):
 
     spec = TuneSpec
     plans_unreachable = True
-    outputs = ("run", "best_job", "checkpoint", "model")
+    outputs = {"run": "search", "best_job": "job", "front": "front", "checkpoint": "model", "model": "model"}
     example = {"train": {"kind": "train", "dataset": "datasets/coco", "epochs": 10},
                "search": {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]},
                           "loss.box_gain": {"uniform": [0.02, 0.2]}}}
@@ -69,9 +69,12 @@ class Tune(JobKind[TuneSpec]):
         return f"python submit.py {outputs['best_job']}"
 
     def uris(self, spec: TuneSpec) -> Iterator[tuple[UriPath, str]]:
-        unused = ("train", "storage")  # trials are stored in the directory of the search
-        yield from (found for found in uris_in(spec) if found[0] != unused)
+        unused = (("train", "storage"), DEFAULT_STORAGE)  # trials are stored in the directory of the search
+        yield from (found for found in uris_in(spec) if found != unused)
         yield from ((("start_with", index), uri) for index, uri in enumerate(spec.start_with) if uri != DEFAULTS)
+
+    def jobs_made(self, spec: TuneSpec) -> dict[str, Job]:
+        return {"best_job": spec.alone({})}
 
 
 def check_classes(spec: TuneSpec, classes: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ RECIPE = "recipe"
 """In place of a search: every number of the recipe."""
 TRAINED_IN_FULL = ("random", "grid")
 """Algorithms that stop no trial early."""
+DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
 _FIXED = {"kind": "is the same for all trials; remove it",
@@ -134,6 +135,15 @@ class TuneSpec(Job):
             section[keys[-1]] = value
         return TrainSpec.model_validate(document)
 
+    def alone(self, values: dict[str, Any]) -> TrainSpec:
+        """The train job of a trial, to train on its own: in the train job's storage, with the epochs of finalists."""
+        changes: dict[str, Any] = {}
+        if self.train.storage != DEFAULT_STORAGE:
+            changes["storage"] = self.train.storage
+        if self.finalists and self.finalists.epochs:
+            changes["epochs"] = self.finalists.epochs
+        return self.trial(values).model_copy(update=changes)
+
     @property
     def searches_architecture(self) -> bool:
         """Whether trials differ in cost."""
@@ -164,6 +174,8 @@ class TuneSpec(Job):
 
     @model_validator(mode="after")
     def _check_search(self) -> "TuneSpec":
+        if self.train.is_open:
+            raise ValueError(f"train.job: {self.train.job} is known after that step alone; give the path of a file")
         if isinstance(self.train.resources.workers, tuple):
             raise ValueError(f"train.resources.workers: {list(self.train.resources.workers)} would change within a "
                              "trial; give one number, trials share the cluster as it is")

@@ -20,7 +20,8 @@ from ..train.trainer import check_run, environment_variables, run_in_thread
 from .concurrency import TrialSlots, placement
 from .follower import Follower
 from .latency import model_costs, needs_latency
-from .report import write_report
+from .report.live import live_table
+from .report.outcome import write_outcome
 from .scheduler import Scheduler
 from .search.proposals import Proposer
 from .search.starts import Starts, starts
@@ -42,7 +43,7 @@ does not end is killed soon."""
 
 
 def tune(spec: TuneSpec, run_name: str) -> dict:
-    """Search, or go on with the search ``run_name``; write report and best job file.
+    """Search, or go on with the search ``run_name``; write what it leaves behind.
 
     A search that had ended goes on if its budget is more than before. At Ctrl-C the trials save their state and end.
     """
@@ -52,17 +53,15 @@ def tune(spec: TuneSpec, run_name: str) -> dict:
                        {"job": spec.model_dump(mode="json"), "fingerprint": manifest.fingerprint})
     scheduler = Scheduler(spec, run, lambda state: proposer(spec, manifest, state),
                           manifest.split(spec.train.data.train_split).num_rows, needs_latency(spec))
-    with printed_progress() as progress_actor:
-        follower = Follower(scheduler, progress_actor)
+    with printed_progress() as progress_actor, live_table() as show:
+        follower = Follower(scheduler, progress_actor, show)
         try:
             run_in_thread(lambda: follower.follow(
                 lambda: run_trials(scheduler, manifest, progress_actor, follower)))
         except (KeyboardInterrupt, SystemExit):
             follower.interrupt()
             raise
-    best = write_report(run, spec, follower.outcomes())
-    return {"run": run, "best_job": storage.join(run, "best.yaml"), "checkpoint": best["checkpoint"],
-            "model": best["run"], "best": best}
+    return write_outcome(follower.outcome())
 
 
 def run_trials(scheduler: Scheduler, manifest: Manifest, progress_actor: ActorHandle, follower: Follower) -> None:

@@ -1,28 +1,16 @@
-"""Tuning: search space, Pareto front, the table, and what of it a resumed search keeps."""
+"""Tuning: search space, checkpoints that are kept, and what of it a resumed search keeps."""
 
 import pytest
+from searches import tune_job
 from training_jobs import train_job
 
 from yolov7_ray import storage
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.errors import JobError
-from yolov7_ray.jobs.job_file import load_job, validate
-from yolov7_ray.tune.follower import line
+from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.tune.job import KIND
-from yolov7_ray.tune.report import pareto_front, table, write_report
 from yolov7_ray.tune.spec import JOB_RECORD
 from yolov7_ray.tune.trial import Trial, remove_dominated
-
-
-def tune_job(dataset: str, storage_uri: str, **changes) -> dict:
-    return {"kind": "tune", "train": train_job(dataset, "runs", epochs=2), "storage": storage_uri,
-            "budget": {"trials": 3}, "search": {"model.width": {"choice": [0.25, 0.5]},
-                       "optimizer.learning_rate": {"loguniform": [1e-3, 1e-1]}}} | changes
-
-
-def test_the_front_holds_the_undominated_points():
-    assert pareto_front([(0.5, 10), (0.4, 5), (0.3, 7), (0.6, 20), (0.6, 25)]) == [1, 0, 3]
-    assert pareto_front([(0.5, 10), (0.5, 10)]) == [0]
 
 
 def test_a_trial_is_the_train_job_with_its_values_validated_anew():
@@ -59,32 +47,11 @@ def test_trials_that_all_end_before_they_are_compared_are_rejected():
     assert validate(tune_job("data", "runs", grace_epochs=2)).grace_epochs == 2
 
 
-def test_trials_without_evaluation_report_the_cause(tmp_path):
-    spec = validate(tune_job("data", "runs"))
-    trials = [Trial("a", {}, "run/a", "failed", error="Traceback …\nRuntimeError: no space left")]
-    with pytest.raises(JobError, match="none of 1 trials reached an evaluation; RuntimeError: no space left"):
-        write_report(str(tmp_path), spec, trials)
-
-
-def test_the_table_marks_the_front():
-    row = {"trial": "a1", "values": {"model.width": 0.5}, "ap": 0.25, "ap50": 0.5, "gflops": 1.5, "epochs": 2,
-           "error": None, "stopped": None}
-    assert table([row | {"on_front": True}]).splitlines()[1].split() == ["*", "a1", "0.25", "0.5", "1.5", "2",
-                                                                       "trained", "0.5"]
-
-
 def trial(name: str, ap: float, values: dict, **changes) -> Trial:
     results = {"best": {"ap": ap, "ap50": 0.5}, "best_checkpoint": "checkpoint-epoch-0001", "gflops": 1.5,
                "parameters": 10, "epochs": [{"ap": ap}, {"ap": None}, {"ap": ap / 2}]}
     return Trial(**{"trial_id": name, "values": values, "run": f"runs/s/trials/{name}", "results": results,
                     "status": "trained", "epoch": 3, "to_epoch": 3, "figures": {"ap": ap / 2, "gflops": 1.5}} | changes)
-
-
-def test_a_trial_that_paused_or_ended_is_told():
-    values = {"model.width": 0.5}
-    assert line(trial("a", 0.25, values)) == "trial a  trained after epoch 3: AP 0.125, 1.5 GFLOPs"
-    paused = trial("b", 0.25, values, status="paused", epoch=1, figures={"ap": None})
-    assert line(paused) == "trial b  paused after epoch 1: no AP"
 
 
 def test_checkpoints_of_dominated_trials_are_removed_and_of_others_none(tmp_path):
@@ -100,26 +67,6 @@ def test_checkpoints_of_dominated_trials_are_removed_and_of_others_none(tmp_path
     left = {path.parent.parent.name for path in tmp_path.glob("*/*/checkpoint.json")}
     assert left == {"large", "small", "waits"} and (tmp_path / "worse/results.json").exists()
     assert [one.row()["checkpoint"] is None for one in trials] == [False, False, True, False, True]
-
-
-def test_a_search_of_hyperparameters_is_drawn_against_its_values(tmp_path):
-    search = {"optimizer.learning_rate": {"loguniform": [1e-3, 1e-1]},
-              "optimizer.algorithm": {"choice": ["sgd", "adam"]}}
-    spec = validate(tune_job("data", "runs", search=search))
-    trials = [trial("a", 0.2, {"optimizer.learning_rate": 0.01, "optimizer.algorithm": "adam"}),
-              trial("b", 0.3, {"optimizer.learning_rate": 0.02, "optimizer.algorithm": "sgd"}, status="paused",
-                    reason="low")]
-    best = write_report(str(tmp_path), spec, trials)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.yaml", "trials.json", "values.png"]
-    assert (best["trial"], best["ap"], best["last_ap"]) == ("b", 0.3, 0.15)
-    assert best["checkpoint"] == "runs/s/trials/b/checkpoint-epoch-0001" and best["stopped"] == "low"
-    assert load_job(str(tmp_path / "best.yaml")).optimizer.learning_rate == 0.02
-
-
-def test_a_pipeline_takes_the_best_of_a_search():
-    for output in ("run", "best_job", "checkpoint", "model"):
-        validate({"kind": "pipeline", "steps": {"tune": tune_job("data", "runs"), "publish": {
-            "kind": "publish", "model": "${tune.%s}" % output, "registry": "registry", "publish_as": "best"}}})
 
 
 def test_a_resumed_search_refuses_what_its_trials_are_compared_by(shapes_dataset, tmp_path):

@@ -10,7 +10,7 @@ class Doctor(JobKind[DoctorSpec]):
     """Arrow dataset -> what is wrong with it."""
 
     spec = DoctorSpec
-    outputs = ("dataset",)
+    outputs = {"dataset": "dataset"}
     example = {"dataset": "datasets/coco", "output": "doctor"}
 
     def run(self, spec: DoctorSpec, run_name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ class ExportDataset(JobKind[ExportDatasetSpec]):
     """Arrow dataset -> files of another format."""
 
     spec = ExportDatasetSpec
-    outputs = ("output",)
+    outputs = {"output": "directory"}
     example = {"dataset": "datasets/coco", "format": "coco", "output": "exported/coco"}
 
     def run(self, spec: ExportDatasetSpec, run_name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ class Ingest(JobKind[IngestSpec]):
     """Raw images and annotations -> an Arrow dataset."""
 
     spec = IngestSpec
-    outputs = ("dataset", "fingerprint")
+    outputs = {"dataset": "dataset", "fingerprint": "fingerprint"}
     example = {"source": {"format": "auto", "uri": "data/mine"}, "dataset": "datasets/mine"}
 
     def run(self, spec: IngestSpec, run_name: str) -> dict[str, Any]:

@@ -4,22 +4,14 @@ import html
 
 import numpy as np
 
+from ....jobs.page.document import Tile, document
 from ...ingest.losses import recorded, totals
 from ...manifest import DROPPED
 from ..examination import Examination, common_classes
 from ..finding import SEVERITIES, Finding
-from .charts import binned, heat_map, histogram, matrix, short
+from .charts import binned, heat_map, histogram, matrix
 from .pictures import Pictures
-from .portrait import (
-    AREA_OCTAVES,
-    ASPECT_OCTAVES,
-    BINS_PER_OCTAVE,
-    CHOICES,
-    GRID,
-    OCTAVES,
-    SIDE_OCTAVES,
-    Portrait,
-)
+from .portrait import AREA_OCTAVES, ASPECT_OCTAVES, BINS_PER_OCTAVE, CHOICES, GRID, OCTAVES, SIDE_OCTAVES, Portrait
 from .style import STYLE
 
 GALLERY_PX = 360
@@ -43,14 +35,8 @@ def page(examination: Examination) -> str:
              ("classes", "Classes", _classes(examination) + _together(examination)), ("images", "Images", galleries),
              ("losses", "Lost by ingest", _losses(examination)),
              ("findings", "Findings", findings or "<p>Nothing was found.</p>")]
-    links = "".join(f"<a href='#{key}'>{title}</a>" for key, title, content in parts if content)
-    body = "".join(f"<h2 id={key}>{title}</h2>{content}" for key, title, content in parts if content)
-    title = html.escape(f"Dataset doctor · {name}")
-    return (f"<!doctype html><html lang=en><head><meta charset=utf-8>"
-            f"<meta name=viewport content='width=device-width, initial-scale=1'><title>{title}</title>"
-            f"<link rel=icon href='data:,'><style>{STYLE}</style></head><body>"
-            f"<header><h1>{html.escape(name)}</h1><p class=quiet>{html.escape(facts)}</p>{_tiles(examination)}"
-            f"<nav>{links}{_verdict(examination)}</nav></header>{body}</body></html>\n")
+    return document(f"Dataset doctor · {name}", name, facts, _tiles(examination), parts, style=STYLE,
+                    navigation=_verdict(examination))
 
 
 def _verdict(examination: Examination) -> str:
@@ -60,7 +46,7 @@ def _verdict(examination: Examination) -> str:
                    for severity, count in counts if count)
 
 
-def _tiles(examination: Examination) -> str:
+def _tiles(examination: Examination) -> list[Tile]:
     portrait = examination.portrait
     num_objects = sum(statistics.num_objects for statistics in examination.counted.values())
     num_images = examination.num_images
@@ -77,9 +63,7 @@ def _tiles(examination: Examination) -> str:
         width, height = (str(low) if low == high else f"{low}–{high}" for low, high in (
             (low_w, high_w), (low_h, high_h)))
         tiles.append((f"{width} × {height}", "px, width × height", ""))
-    return "<div class=tiles>" + "".join(
-        f"<div><b>{value}</b><span>{unit}</span><small>{html.escape(detail)}</small></div>"
-        for value, unit, detail in tiles) + "</div>"
+    return tiles
 
 
 # --- charts ---------------------------------------------------------------------------------------------
@@ -199,7 +183,7 @@ def _losses(examination: Examination) -> str:
     rows = "".join(f"<tr><td class=number>{loss.count:,}<td>{html.escape(loss.dropped or 'nothing')}"
                    f"<td>{html.escape(loss.reason)}<td class=quiet>{html.escape(loss.example)}" for loss in found)
     return (f"<div class='card wide'><p>{html.escape(totals(found))}. All are listed in <code>"
-            f"{html.escape(examination.uri)}/{DROPPED}</code>.</p><table class=losses><tr><th class=number>count"
+            f"{html.escape(examination.uri)}/{DROPPED}</code>.</p><table class=plain><tr><th class=number>count"
             f"<th>dropped<th>reason<th>example{rows}</table></div>")
 
 

@@ -1,52 +1,21 @@
-"""The style of the doctor's page: light and dark, narrow and wide, on paper."""
+"""The style of what only the doctor's page shows."""
 
 STYLE = """
-:root { --ground: #f6f5f2; --panel: #fff; --ink: #1d1c1a; --quiet: #75716a; --line: #e4e0d8; --error: #c8341f;
-  --warning: #b7791f; --note: #4a7d9c; --heat: #0b6e99; --s0: #0b6e99; --s1: #d98a00; --s2: #00916a; --s3: #b65a92;
-  color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-@media (prefers-color-scheme: dark) { :root { --ground: #161514; --panel: #201e1c; --ink: #eeebe5; --quiet: #9f998f;
-  --line: #37332e; --error: #f0715e; --warning: #e0a84e; --note: #7fb2d0; --heat: #6cc4ec; --s0: #56b4e9;
-  --s1: #e8a838; --s2: #3cc29a; --s3: #d98bbb; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 80rem; padding: 1.5rem 1rem 4rem; background: var(--ground); color: var(--ink); }
-h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere; letter-spacing: -.01em; }
-h2 { margin: 2.6rem 0 .9rem; font-size: 1.25rem; } h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }
-p { margin: .2rem 0; } .quiet { color: var(--quiet); font-size: .87rem; overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
-.tiles div, .card, section { background: var(--panel); border: 1px solid var(--line); border-radius: 12px; }
-.tiles div { padding: .8rem 1rem; } .tiles b { display: block; font-size: 1.45rem; line-height: 1.25; font-weight: 650;
-  font-variant-numeric: tabular-nums; } .tiles span { display: block; }
-.tiles small { color: var(--quiet); overflow-wrap: anywhere; }
-nav { display: flex; flex-wrap: wrap; gap: .5rem 1.1rem; align-items: center; } nav a { color: var(--note); text-decoration: none; }
-nav a:hover { text-decoration: underline; } nav .chip { color: var(--kind); border: 1px solid var(--kind);
-  border-radius: 99px; padding: 0 .7rem; font-size: .87rem; }
-.card { margin: 0 0 1rem; padding: 1rem 1.1rem; break-inside: avoid; } .card h3 { margin: 0; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
-.charts .card { margin: 0; } svg { display: block; width: 100%; height: auto; margin-top: .5rem; }
-svg text { font: 10.5px system-ui, sans-serif; fill: var(--quiet); } svg .grid { stroke: var(--line); fill: none; }
-svg .frame { fill: none; stroke: var(--line); } .heat { fill: var(--heat); shape-rendering: crispEdges; }
+.heat { fill: var(--heat); shape-rendering: crispEdges; }
 .bars { fill: var(--heat); } .heat .self { fill: var(--line); fill-opacity: .6; } .heat text.on { fill: var(--ink); }
-.heat text.in { fill: var(--panel); } svg.matrix { width: auto; max-width: none; } .wide { overflow-x: auto; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin-bottom: .8rem; font-size: .87rem; color: var(--quiet); }
-.legend i { display: inline-block; width: .7rem; height: .7rem; border-radius: 3px; margin-right: .4rem; }
-.s0 { background: var(--s0); } .s1 { background: var(--s1); } .s2 { background: var(--s2); } .s3 { background: var(--s3); }
+.heat text.in { fill: var(--panel); } svg.matrix { width: auto; max-width: none; }
 .classes { list-style: none; margin: 0; padding: 0; columns: 20rem; column-gap: 2rem; }
 .classes li { display: grid; grid-template-columns: 7.5rem 1fr; gap: .6rem; align-items: center; padding: .22rem 0;
   break-inside: avoid; } .classes b { font-weight: 500; overflow-wrap: anywhere; line-height: 1.2; font-size: .9rem; }
 .classes p { display: flex; align-items: center; gap: .4rem; margin: 0; font-size: .74rem; line-height: 1.15;
   color: var(--quiet); font-variant-numeric: tabular-nums; } .classes p i { height: .5rem; border-radius: 2px; min-width: 1px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem; align-items: start; }
-figure { margin: 0; break-inside: avoid; } figure img { border-radius: 8px; display: block; max-width: 100%; height: auto; }
+figure img { border-radius: 8px; display: block; max-width: 100%; height: auto; }
 .gallery img { width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--panel); } figcaption { color: var(--quiet); font-size: .82rem; overflow-wrap: anywhere; margin-top: .3rem; }
 figcaption b { color: var(--ink); font-weight: 600; margin-right: .3rem; }
 section { border-left: 4px solid var(--kind); padding: .8rem 1.1rem; margin: .8rem 0; }
 section h3 { margin: 0; } section h3 b { color: var(--kind); font-weight: 600; }
-.error { --kind: var(--error); } .warning { --kind: var(--warning); } .note { --kind: var(--note); }
 .cases { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: .7rem; } .cases figure { max-width: 30rem; }
 .cases img { display: inline-block; }
-.losses { border-collapse: collapse; width: 100%; margin-top: .6rem; font-size: .9rem; }
-.losses th { text-align: left; font-weight: 500; color: var(--quiet); } .losses th, .losses td { padding: .35rem 1rem .35rem 0;
-  border-bottom: 1px solid var(--line); vertical-align: top; } .losses .number { text-align: right; font-variant-numeric: tabular-nums; }
-@media print { body { max-width: none; padding: 0; } nav { display: none; } * { print-color-adjust: exact; }
-  .gallery { grid-template-columns: repeat(3, 1fr); } .charts { grid-template-columns: repeat(3, 1fr); } }
+@media print { .gallery { grid-template-columns: repeat(3, 1fr); } }
 """

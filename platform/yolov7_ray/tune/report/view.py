@@ -1,0 +1,157 @@
+"""A search at one moment, as tables and pages show it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..search.fronts import non_dominated
+from ..spec import TuneSpec
+
+STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed", "finalist")
+_LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "latency ms", "latency_batch_ms": "batch latency ms"}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """All that is shown of a search."""
+
+    spec: TuneSpec
+    rows: Sequence[Row]
+    """Rows of trials.json: trial, values, status, reason, epoch, figures, cost (of one epoch), spent, run, …"""
+    elapsed_s: float = 0.0
+    """How long the search has run in all."""
+    run: str = ""
+    history: Sequence[Sequence] = ()
+    """[spent in all, trial, epoch] of every rung that was reached, in order."""
+
+    @property
+    def objectives(self) -> Mapping[str, str]:
+        return self.spec.objectives
+
+    @property
+    def leading(self) -> str:
+        """The first objective, by which tables are sorted."""
+        return next(iter(self.objectives))
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Trials by status."""
+        return Counter(row["status"] for row in self.rows)
+
+    @property
+    def num_trials(self) -> int:
+        """Most trials that this search begins."""
+        return max(self.spec.budget.trials, self.num_begun)
+
+    @property
+    def num_begun(self) -> int:
+        """Trials that have begun: neither rejected before, nor finalists, which are trained anew."""
+        return sum(row["status"] != "rejected" and "finalist" not in row for row in self.rows)
+
+    @cached_property
+    def front(self) -> list[Row]:
+        """Fully trained trials that no other fully trained one dominates, the best by the first objective first.
+
+        Where there are finalists, which were trained longer, of those alone.
+        """
+        finalists = [row for row in self.rows if row["status"] == "finalist"]
+        if finalists and len(self.objectives) == 1:
+            return [self.best]  # of those within the noise the cheapest
+        return self._front_of(finalists or [row for row in self.rows if row["status"] == "trained"])
+
+    @cached_property
+    def hopeful(self) -> list[Row]:
+        """Trials that are not fully trained, and that none dominates as far as they have come."""
+        if any("finalist" in row for row in self.rows):
+            return []
+        known = [row for row in self.rows if row["status"] in ("trained", "running", "paused", "stopped")]
+        return [row for row in self._front_of(known) if row["status"] != "trained"]
+
+    @property
+    def best(self) -> Row | None:
+        """The best finalist, else the best fully trained trial by the first objective, else the best so far."""
+        finalists = [row for row in self.rows if row["status"] == "finalist"]
+        if finalists:
+            return min(finalists, key=lambda row: row["place"])
+        known = self.front or [row for row in self.ranked if self.value(row, self.leading) is not None]
+        return known[0] if known else None
+
+    @cached_property
+    def ranked(self) -> list[Row]:
+        """All rows by the first objective, the best first, those without it last; finalists before all."""
+        return sorted(self.rows, key=lambda row: ("finalist" not in row, self._rank(row), row["trial"]))
+
+    @property
+    def spent(self) -> float:
+        """Compute of all trials, in the unit of the rows' cost."""
+        return sum(row.get("spent") or 0.0 for row in self.rows)
+
+    @property
+    def full(self) -> float | None:
+        """Compute of training every trial in full; those that have not begun cost as much as the others do."""
+        costs = [row["cost"] for row in self.rows if row.get("cost")]
+        return sum(costs) / len(costs) * self.num_trials * self.spec.train.epochs if costs else None
+
+    @property
+    def budget(self) -> float | None:
+        """Compute that this search may take; None: not known yet."""
+        return None if self.full is None else self.full * (self.spec.budget.share or 1.0)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the budget is used up, at the speed so far; None: not known yet."""
+        hours, finals = self.spec.budget.hours, any("finalist" in row for row in self.rows)
+        if finals or not self.budget or not self.spent or not self.elapsed_s:
+            return None
+        left = max(0.0, self.budget - self.spent) * self.elapsed_s / self.spent
+        return left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))
+
+    def value(self, row: Row, figure: str) -> float | None:
+        """A figure of a trial as far as it has come."""
+        return row.get("figures", {}).get(figure)
+
+    def _rank(self, row: Row) -> float:
+        value = self.value(row, self.leading)
+        return float("inf") if value is None else -value if self.objectives[self.leading] == "max" else value
+
+    def _front_of(self, rows: Sequence[Row]) -> list[Row]:
+        points = {number: [self.value(row, figure) for figure in self.objectives] for number, row in enumerate(rows)}
+        known = [number for number, point in points.items() if None not in point]
+        front = non_dominated([points[number] for number in known], list(self.objectives.values()))
+        return sorted((rows[known[index]] for index in front), key=lambda row: (self._rank(row), row["trial"]))
+
+
+def label(figure: str) -> str:
+    """A figure as people write it: AP50, AP small, GFLOPs."""
+    return _LABELS.get(figure) or figure.replace("ap/", "AP of ").replace("ap", "AP").replace("_", " ")
+
+
+def number(value: Any) -> str:
+    """A value in a table: at most four digits, 3.1M for large counts, – for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
+        if abs(value) >= limit:
+            return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3}[unit]:.3g}{unit}"
+    return f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """About how long: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Dotted path -> its last key, or the whole path where two end alike."""
+    last = Counter(path.rpartition(".")[2] for path in paths)
+    return {path: path if last[path.rpartition(".")[2]] > 1 else path.rpartition(".")[2] for path in paths}
