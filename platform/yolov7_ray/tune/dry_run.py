@@ -40,7 +40,8 @@ def search_lines(spec: TuneSpec, upcoming: Upcoming) -> list[Line]:
     train, space = spec.train, Space(spec.search)
     images, classes, _ = dataset_lines(train.dataset, (train.data.train_split, train.data.val_split), upcoming)
     num_classes = len(classes or ()) or UNKNOWN_CLASSES
-    lines = [("trials", f"{spec.budget.trials}, of at most {train.epochs} epochs"), *_space_lines(spec, space)]
+    hours = f", in at most {spec.budget.hours:g} hours" if spec.budget.hours else ""
+    lines = [("trials", f"{spec.budget.trials}, of at most {train.epochs} epochs{hours}"), *_space_lines(spec, space)]
     lines += _rung_lines(spec)
     known = not upcoming.makes(train.dataset) and train.dataset not in upcoming.unreachable
     fingerprint = load_manifest(train.dataset).fingerprint if known else None
@@ -91,7 +92,9 @@ def _rung_lines(spec: TuneSpec) -> list[Line]:
     pauses = rungs(spec.grace_epochs, spec.reduction_factor, spec.train.epochs, spec.train.evaluation.every_epochs)[:-1]
     if not pauses:
         return [("rungs", "none: every trial is trained in full")]
-    return [("rungs", f"trials pause after {' and '.join(map(str, pauses))} epochs")]
+    *first, last = map(str, pauses)
+    told = f"{', '.join(first)} and {last}" if first else last
+    return [("rungs", f"trials pause after {told} epoch{'' if told == '1' else 's'}")]
 
 
 def _constraint_lines(spec: TuneSpec, points: Sequence[Values], num_classes: int) -> list[Line]:

@@ -29,11 +29,11 @@ MAY_CHANGE = ("name", "storage", "budget", "finalists", "retries", "keep_checkpo
 """Keys, and sections of keys, that a resumed search may change; by all others its trials are compared."""
 CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_size_px")
 """Keys of a train job by which models differ in cost."""
-DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
 RECIPE = "recipe"
 """In place of a search: every number of the recipe."""
 TRAINED_IN_FULL = ("random", "grid")
 """Algorithms that stop no trial early."""
+DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
 _FIXED = {"kind": "is the same for all trials; remove it",
