@@ -34,6 +34,12 @@ def test_ticks_are_round_values_at_their_places():
     assert words.ticks() == [(0.25, "sgd"), (0.75, "adamw")] and words.place("adamw") == 0.75
 
 
+def test_a_few_values_to_choose_from_are_the_ticks():
+    assert Axis.of([64, 96]).ticked([64, 96]).ticks() == [(pytest.approx(1 / 22), "64"), (pytest.approx(21 / 22), "96")]
+    assert len(Axis.of(list(range(20))).ticked(list(range(20))).ticks()) == 4, "too many: round ones"
+    assert Axis.of(["sgd"]).ticked(["sgd"]).ticks() == Axis.of(["sgd"]).ticks()
+
+
 def test_an_axis_holds_its_values():
     for values in ([0.3, 0.5], [4], [], [0.0, 0.0], [1e-5, 1.0], [-2.0, 3.0], [True, False]):
         axis = Axis.of(values, log=True)

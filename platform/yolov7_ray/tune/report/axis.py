@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .view import number
 
 MARGIN = 0.05
 """Free space at both ends, as a share of the axis."""
+MOST_TICKED = 6
 FAR = 5
 """Ratio of the ends from which on a logarithmic axis shows more."""
 
@@ -22,6 +23,8 @@ class Axis:
     log: bool = False
     whole: bool = False
     """Whether only whole numbers are ticks."""
+    at: tuple[float, ...] = ()
+    """The ticks, if they are given."""
     categories: tuple[str, ...] = ()
     """Texts in order, for an axis without numbers: the value of each is its index."""
 
@@ -41,6 +44,11 @@ class Axis:
         free = (high - low) * MARGIN or abs(high) * MARGIN or 0.5
         return cls(low if zero else low - free, high + free, log, whole)
 
+    def ticked(self, values: Sequence[Any] | None) -> "Axis":
+        """The same with ticks at these values alone, if they are a few numbers."""
+        return replace(self, at=tuple(values)) if values and len(values) <= MOST_TICKED and not self.categories and all(
+            isinstance(value, int | float) for value in values) else self
+
     def place(self, value: Any) -> float:
         """Where a value is, 0 at the low end."""
         if self.categories:
@@ -54,7 +62,7 @@ class Axis:
         if self.categories:
             every = -(-len(self.categories) // most)
             return [(self.place(name), name) for name in self.categories[::every]]
-        values = _decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most, self.whole)
+        values = self.at or (_decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most, self.whole))
         return [(self.place(value), number(value)) for value in values]
 
 

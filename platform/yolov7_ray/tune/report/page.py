@@ -241,7 +241,10 @@ def _slices(view: SearchView) -> str:
 
 
 def _axis(view: SearchView, column: str, values: Sequence) -> Axis:
-    return Axis.of(values, log=isinstance(view.spec.search.get(column), LogUniform) or column in COSTS)
+    """Of a searched value, or a figure; where there are a few values to choose from, those are its ticks."""
+    searched = view.spec.search.get(column)
+    axis = Axis.of(values, log=isinstance(searched, LogUniform) or column in COSTS)
+    return axis.ticked([value for value in searched.values() or () if value in values] if searched else None)
 
 
 def _commands(view: SearchView) -> str:
