@@ -22,8 +22,10 @@ KINDS = {
     "controller": "ray::TrainController", "cleaner": "ray::PlacementGroupCleaner",
     "progress actor": "ray::ProgressActor", "worker": "ray::RayTrainWorker", "raylet": "raylet/raylet",
     "GCS": "gcs/gcs_server", "driver": "-m yolov7_ray job.json", "job supervisor": "ray::JobSupervisor",
+    "trial": "ray::TrialActor",
 }
-"""Kind of process of a training -> what its command line holds; the last two are those of a job on a cluster."""
+"""Kind of process of a training -> what its command line holds; "driver" and "job supervisor" are those of a job on a
+cluster, "trial" is that of a sweep."""
 
 
 def train_job(dataset: str, storage_uri: str, **changes) -> dict:

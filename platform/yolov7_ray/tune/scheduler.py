@@ -86,27 +86,28 @@ class Scheduler:
         """[compute spent by all, trial, epoch] of every rung that was reached, in order."""
         self._earlier_s, self._began = state.get("elapsed_s", 0.0), _now()
         self.promotion = Promotion(self.rungs, spec.objectives, reduction=spec.reduction_factor,
-                                   trials=spec.budget.trials, share=self.share, state=state.get("promotion"))
+                                   trials=spec.budget.trials, share=spec.budget.share, state=state.get("promotion"))
         self._to_start = [trial for trial in self._all() if trial.status in ("running", "failed")]
         for trial in self._to_start:
             trial.status, trial.lost, trial.error = "running", 0, None
         self._started: set[str] = set()
+        self._newest: dict[str, str | None] = {}
         self._exhausted = self._settled = False
 
     # --- what is known ------------------------------------------------------------------------------
 
     @property
+    def _is_plain(self) -> bool:
+        """Whether every trial is trained to its end at once."""
+        return self.spec.algorithm in ("random", "grid")
+
+    @property
     def rungs(self) -> list[int]:
         """Epochs at which trials pause, and the last of all."""
         spec = self.spec
-        if spec.algorithm in ("random", "grid"):
-            return [spec.train.epochs]
-        return rungs(spec.grace_epochs, spec.reduction_factor, spec.train.epochs, spec.train.evaluation.every_epochs)
-
-    @property
-    def share(self) -> float | None:
-        """Of the compute of training all in full; a search without rungs trains each in full."""
-        return None if self.spec.algorithm in ("random", "grid") else self.spec.budget.share
+        every = spec.train.evaluation.every_epochs
+        return [spec.train.epochs] if self._is_plain else rungs(spec.grace_epochs, spec.reduction_factor,
+                                                                spec.train.epochs, every)
 
     @property
     def elapsed_s(self) -> float:
@@ -193,7 +194,11 @@ class Scheduler:
     def _step(self) -> Step | None:
         out_of_time = self.spec.budget.hours is not None and self.elapsed_s > 3600 * self.spec.budget.hours
         may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
-        return None if out_of_time else self.promotion.next(self.running, may_propose)
+        if out_of_time:
+            return None
+        if self._is_plain:
+            return Step(None, self.spec.train.epochs) if may_propose else None
+        return self.promotion.next(self.running, may_propose)
 
     def _suggested(self, name: str) -> dict[str, Any] | Literal["FINISHED"]:
         """Values of a new trial; told are the points that break a constraint."""
@@ -241,7 +246,7 @@ class Scheduler:
             trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
             trial.figures = figures | self.proposer.trials[name].costs
             trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
-            self.promotion.record(name, trial.epoch, trial.figures, trial.cost)
+            self.promotion.record(name, trial.epoch, trial.figures, trial.cost, trial.values)
             self.proposer.observe(name, trial.epoch, trial.figures)
             self.history.append([self.promotion.spent(), name, trial.epoch])
             self._settled = False
@@ -255,13 +260,15 @@ class Scheduler:
         self._started.discard(name)
         return self.trials.get(name) or self.finalists[name]
 
-    def failed(self, name: str, error: str, retryable: bool) -> Trial:
-        """The trial was lost; it is tried again unless that is useless or was done often enough.
+    def failed(self, name: str, error: str, retryable: bool, newest: str | None = None) -> Trial:
+        """The trial was lost; it is tried again unless that is useless or was done often enough without progress.
 
+        ``newest``: its newest checkpoint.
         JobError if the first trials of the search all fail: the others would, too.
         """
         trial = self._ended(name)
-        trial.lost += 1
+        trial.lost = trial.lost + 1 if newest in (None, self._newest.get(name)) else 1
+        self._newest[name] = newest or self._newest.get(name)
         if retryable and trial.lost <= self.spec.retries:
             self._to_start.append(trial)
             return trial

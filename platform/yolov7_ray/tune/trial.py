@@ -32,7 +32,7 @@ class Trial:
     cost: float = 0.0
     """Of one of its epochs, in GFLOPs of forward passes."""
     lost: int = 0
-    """How often it was lost since its last rung."""
+    """How often in a row it was lost, without progress in between."""
     error: str | None = None
     reason: str | None = None
     """Why it was not trained further."""
@@ -63,7 +63,7 @@ class Trial:
         best = results.get("best_checkpoint")
         stopped = self.status == "paused" and ended
         return {"trial": self.trial_id, "values": self.values, "status": "stopped" if stopped else self.status,
-                "reason": self.reason, "epoch": self.epoch, "rung": self.to_epoch, "figures": self.figures,
+                "reason": self.reason, "epoch": self.epoch, "rung": self.to_epoch, "figures": dict(self.figures),
                 "cost": self.cost, "spent": self.cost * self.epoch, "ap": self.ap,
                 "last_ap": evaluated[-1] if evaluated else None, "run": self.run, "error": self.error,
                 "stopped": self.reason if stopped else None,

@@ -139,6 +139,13 @@ def test_a_finished_search_is_extended_by_more_trials(tmp_path):
     assert len({rate for *_, rate in before + after}) == 9, "what was proposed is not proposed again"
 
 
+def test_the_whole_of_the_compute_trains_all_trials_to_the_end(tmp_path):
+    scheduler = search(tmp_path, budget={"trials": 6, "share": 1})
+    while start := scheduler.next():
+        scheduler.reached(start.trial.trial_id, {"ap": 0.1 * start.trial.to_epoch, "gflops": 0.1 * int(start.trial.trial_id)})
+    assert {trial.status for trial in scheduler.trials.values()} == {"trained"}
+
+
 def test_several_trials_run_at_a_time_and_each_once(tmp_path):
     scheduler = search(tmp_path)
     starts = [scheduler.next() for _ in range(4)]
@@ -177,6 +184,11 @@ def test_progress_forgives_earlier_losses(tmp_path):
         assert scheduler.failed("001", "lost", True).status == "running"
         reach(scheduler, scheduler.next())
     assert start.trial.epoch == 9 and scheduler.next() is None
+
+    scheduler = search(tmp_path / "within", retries=1)
+    for newest in ("checkpoint-1", "checkpoint-2", "checkpoint-3"):
+        assert scheduler.failed(scheduler.next().trial.trial_id, "lost", True, newest).status == "running"
+    assert scheduler.failed(scheduler.next().trial.trial_id, "lost", True, "checkpoint-3").status == "failed"
 
 
 def test_an_error_that_would_recur_is_not_retried_and_ends_a_search_in_which_nothing_works(tmp_path):
@@ -284,8 +296,7 @@ def test_storage_that_does_not_answer_does_not_end_a_search(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("algorithm", ["random", "grid"])
-def test_trials_of_a_plain_sweep_are_all_trained_to_the_end(tmp_path, algorithm):
-    found = undisturbed(tmp_path, algorithm=algorithm, search={
-        "optimizer.learning_rate": {"choice": [0.01, 0.02]}}) if algorithm == "grid" else undisturbed(
-        tmp_path, algorithm=algorithm)
-    assert {epoch for _, epoch, _ in found} == {9}
+def test_trials_of_a_plain_sweep_are_all_trained_to_the_end_at_once(tmp_path, algorithm):
+    space = {"optimizer.learning_rate": {"choice": [0.01, 0.02]}}
+    found = undisturbed(tmp_path, algorithm=algorithm, **({"search": space} if algorithm == "grid" else {}))
+    assert [leg[:2] for leg in found] == [(f"00{number}", 9) for number in range(1, 7)]

@@ -70,9 +70,9 @@ def test_every_trial_is_recorded_as_it_ended_and_a_finished_search_is_extended(r
     assert {row["trial"] for row in rows} < {row["trial"] for row in extended}
 
 
-def test_two_workers_and_s3(ray_session, shapes_dataset, s3, tmp_path):
+def test_trials_of_two_workers_in_s3_are_those_of_a_train_job(ray_session, shapes_dataset, s3, tmp_path):
     job = train_job(shapes_dataset, "runs", epochs=2, batch_size=7, resources={"workers": 2})
-    outputs = tune(tune_job(shapes_dataset, s3, train=job, budget={"trials": 2, "share": 1}), "search")
+    outputs = tune(tune_job(shapes_dataset, s3, train=job, algorithm="random", budget={"trials": 2}), "search")
     rows = storage.read_json(f"{s3}/search/trials.json")
     assert outputs["run"] == f"{s3}/search" and [row["status"] for row in rows] == ["trained", "trained"]
     document = storage.read_json(f"{rows[0]['run']}/spec.json")

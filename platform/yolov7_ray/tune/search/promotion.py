@@ -23,6 +23,9 @@ MARGIN = 0.1
 FIRST_SHARE = 0.5
 """Most of the share that may go into first rungs."""
 
+ROUNDING = 1e-9
+"""By how much of it a budget may be exceeded: sums of the same costs differ by order."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -103,7 +106,7 @@ class Promotion:
         if any(not self._epoch(trial) for trial in running):
             return None  # first rungs are short, and after them all trials can be compared
         reserved = sum(self._cost(trial) * (to - self._epoch(trial)) for trial, to in running.items())
-        left = self.budget(None if can_propose else min(begun, self.trials)) - self.spent() - reserved
+        left = self.budget(None if can_propose else min(begun, self.trials)) * (1 + ROUNDING) - self.spent() - reserved
         paused = [trial for trial in self._paused() if trial not in running]
         if paused and not running and not self._finished():
             left = max(left, min(map(self._to_end, paused)))
