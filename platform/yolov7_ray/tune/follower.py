@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,7 +38,9 @@ class Follower(Callback):
 
     def __init__(self, scheduler: Scheduler, progress_actor: ActorHandle, show: Callable[[SearchView], None]) -> None:
         self.scheduler, self._progress_actor, self._show = scheduler, progress_actor, show
-        self._page = Page(scheduler.run)
+        self._page, self._is_page_old = Page(scheduler.run), False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="page")
+        self._writing: Future | None = None
         self._interrupted, self._ended = threading.Event(), threading.Event()
         self._ended.set()
         self._error: Exception | None = None
@@ -51,6 +54,7 @@ class Follower(Callback):
             self._raise()
         finally:
             self._ended.set()
+            self._writer.shutdown()
 
     def interrupt(self) -> None:
         """End the search, in another thread, at its next step."""
@@ -76,8 +80,11 @@ class Follower(Callback):
         if self._interrupted.is_set():
             raise Interrupted
         self._raise()
-        self._show(self.view())
+        view = self.view()
+        self._show(view)
         self._tell_waiting(trials)
+        if self._is_page_old and (self._writing is None or self._writing.done()):
+            self._is_page_old, self._writing = False, self._writer.submit(self._write_page, view)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         with self._errors_kept():
@@ -129,12 +136,14 @@ class Follower(Callback):
                      f"{found.lost} of {self.scheduler.spec.retries} retries")
 
     def _tell(self, trial: Trial) -> None:
-        """Say what became of a trial, and write the page anew."""
-        view = self.view()
-        self.say(told(trial.row(ended=False), view))
+        """Say what became of a trial; the page is written anew while the next one starts."""
+        self.say(told(trial.row(ended=False), self.view()))
+        self._is_page_old = True
+
+    def _write_page(self, view: SearchView) -> None:
         try:
             self._page.write(view)
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001  (at the search's end it is written again, and not excused)
             self.say(f"the page of the search could not be written ({error}); it goes on")
 
     def say(self, text: str) -> None:

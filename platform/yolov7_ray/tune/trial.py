@@ -63,7 +63,7 @@ class Trial:
         best = results.get("best_checkpoint")
         stopped = self.status == "paused" and ended
         return {"trial": self.trial_id, "values": self.values, "status": "stopped" if stopped else self.status,
-                "reason": self.reason, "epoch": self.epoch, "rung": self.to_epoch, "figures": self.figures,
+                "reason": self.reason, "epoch": self.epoch, "rung": self.to_epoch, "figures": dict(self.figures),
                 "cost": self.cost, "spent": self.cost * self.epoch, "ap": self.ap,
                 "last_ap": evaluated[-1] if evaluated else None, "run": self.run, "error": self.error,
                 "stopped": self.reason if stopped else None,

@@ -108,3 +108,14 @@ def test_a_large_space_is_sampled(dataset, monkeypatch):
     [text] = lines(spec(dataset, {"optimizer.learning_rate": {"loguniform": [0.001, 0.1]}}))["compute"]
     assert text == "2 PFLOPs a trial; 20 trials: in full 40; at share 0.25 10 PFLOPs"
     assert len(set(counted)) == dry_run.MOST_COUNTED
+
+
+def test_costs_are_told_where_the_dataset_cannot_be_reached():
+    job = spec("s3://bucket/d", start_with=["defaults", "s3://bucket/old"])
+    reason = {uri: "no answer" for uri in ("s3://bucket/d", "s3://bucket/old")}
+    shown = dict(KIND.dry_run(job, Upcoming(unreachable=reason)))
+    tiny = architecture("yolov7-tiny")
+    mean = sum(20 * 3 * 1e5 * count_flops(tiny.scaled(width=width), size_px) / 1e15
+               for width in (0.5, 1.0) for size_px in (320, 640)) / 4
+    assert shown["compute"].startswith(f"for each 100,000 images: {mean:.3g} PFLOPs a trial (")
+    assert shown["start"] == "defaults: first"

@@ -43,10 +43,8 @@ class Axis:
         """Of a value, in [0, 1] along the axis; of a discrete one the middle of its interval."""
         if self.values is not None:
             return (self.values.index(value) + 0.5) / len(self.values)
-        if self.low == self.high:
-            return 0.5
         low, high, value = map(math.log if self.log else float, (self.low, self.high, value))
-        return (value - low) / (high - low)
+        return (value - low) / (high - low) if low < high else 0.5
 
     def at(self, position: float) -> Any:
         """The value at a position, which is clipped to [0, 1]."""
