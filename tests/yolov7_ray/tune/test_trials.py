@@ -121,6 +121,26 @@ def test_processes_that_are_killed_are_replaced_and_the_search_ends_as_without_t
             assert_same_training(row["run"], other["run"])
 
 
+def test_an_actor_that_dies_between_two_trials_costs_none_of_them(ray_session, shapes_dataset, tmp_path, monkeypatch,
+                                                                  capfd):
+    from yolov7_ray.tune.follower import Follower
+
+    ended, on_trial_complete = [], Follower.on_trial_complete
+
+    def kill_first(self, iteration, trials, trial, **info) -> None:
+        if not ended:
+            os.kill(trial.last_result["pid"], signal.SIGKILL)
+        ended.append(trial.trial_id)
+        on_trial_complete(self, iteration, trials, trial, **info)
+
+    monkeypatch.setattr(Follower, "on_trial_complete", kill_first)
+    tune(tune_job(shapes_dataset, str(tmp_path), algorithm="random", budget={"trials": 3}, max_concurrent_trials=1,
+                  train=train_job(shapes_dataset, "runs", epochs=1)), "search")
+    rows = storage.read_json(str(tmp_path / "search/trials.json"))
+    assert [row["status"] for row in rows] == ["trained"] * 3 and len(ended) == 3
+    assert "trial 002  was lost (its process or its node died)" in capfd.readouterr().out
+
+
 def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
     job = tmp_path / "tune.yaml"
     job.write_text(json.dumps(tune_job(shapes_dataset, str(tmp_path / "runs"), budget={"trials": 1}, grace_epochs=1000,
