@@ -12,6 +12,7 @@ import math
 import random
 
 import numpy as np
+
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.tune.search.algorithms import DRAW
 from yolov7_ray.tune.search.fronts import hypervolume

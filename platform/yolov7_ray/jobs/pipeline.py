@@ -9,6 +9,8 @@ from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from .. import storage
+from ..cluster import local_ray, resources
+from . import admission
 from .execution import claimed, headline
 from .job_file import any_of, validate, validated_by_kind
 from .kind import JobKind
@@ -91,7 +93,11 @@ class Pipeline(JobKind[PipelineSpec]):
                 continue
             print(heading, flush=True)
             started = time.monotonic()
-            job, inner = filled(job, finished, f"{run_name}: steps.{step}"), f"{run_name}-{step}"
+            planned, inner = job, f"{run_name}-{step}"
+            job = filled(planned, finished, f"{run_name}: steps.{step}")
+            if kind.demand(job) != kind.demand(planned) and not local_ray.may_grow():  # more models than were known
+                nodes = local_ray.nodes()
+                admission.check(spec.model_copy(update={"steps": {step: job}}), resources.total(nodes), nodes)
             with claimed(job, inner):
                 finished[step] = kind.run(job, inner)
             storage.write_json(state, {"finished": finished, "spec": spec.model_dump(mode="json")})

@@ -28,9 +28,10 @@ class Serve(JobKind[ServeSpec]):
         return spec if digest is None else spec.model_copy(update={"token_env": None, "token_sha256": digest})
 
     def demand(self, spec: ServeSpec) -> Demand:
-        num_models = len(spec.models) if isinstance(spec.models, dict) else 1  # at least: their number is not known yet
+        is_known = isinstance(spec.models, dict)
+        num_models = len(spec.models) if is_known else 1  # at least
         return Demand(num_models * spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica,
-                      f"{plural(num_models, 'model')} of {plural(spec.replicas, 'replica')}",
+                      f"{plural(num_models, 'model') if is_known else 'each model'} of {plural(spec.replicas, 'replica')}",
                       "replicas", "cpus_per_replica", "gpus_per_replica")
 
     def check_inputs(self, spec: ServeSpec, upcoming: Upcoming) -> None:

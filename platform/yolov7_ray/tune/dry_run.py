@@ -31,6 +31,8 @@ UTILISATION = 0.1
 """Part of the peak that training of detectors of this size reaches, about: 5 to 20 %."""
 CPU_CORE_TFLOPS = 0.05
 """What training reaches on a core with AVX-512, about (tests/bench/LOG.md)."""
+UNKNOWN_IMAGES = 100_000
+"""Training images for which costs are told while the dataset's own number is unknown."""
 TRAINING_FACTOR = 3
 """FLOPs of a training step over those of its forward pass: the backward pass takes two of them."""
 
@@ -40,7 +42,8 @@ def search_lines(spec: TuneSpec, upcoming: Upcoming) -> list[Line]:
     train, space = spec.train, Space(spec.search)
     images, classes, _ = dataset_lines(train.dataset, (train.data.train_split, train.data.val_split), upcoming)
     num_classes = len(classes or ()) or UNKNOWN_CLASSES
-    lines = [("trials", f"{spec.budget.trials}, of at most {train.epochs} epochs"), *_space_lines(spec, space)]
+    hours = f", in at most {spec.budget.hours:g} hours" if spec.budget.hours else ""
+    lines = [("trials", f"{spec.budget.trials}, of at most {train.epochs} epochs{hours}"), *_space_lines(spec, space)]
     lines += _rung_lines(spec)
     known = not upcoming.makes(train.dataset) and train.dataset not in upcoming.unreachable
     fingerprint = load_manifest(train.dataset).fingerprint if known else None
@@ -57,13 +60,14 @@ def search_lines(spec: TuneSpec, upcoming: Upcoming) -> list[Line]:
 
 
 def sampled(spec: TuneSpec, space: Space) -> list[Values]:
-    """All points of a small space, else some at random; without those that the train job refuses together."""
+    """All points of a small space, else some at random; without those that the train job refuses together. At least
+    one: the train job as it is."""
     rng = random.Random(spec.seed)
     if space.num_points is not None and space.num_points <= MOST_COUNTED:
         points = list(space.points())
     else:
         points = [space.draw(rng) for _ in range(MOST_COUNTED)]
-    return [point for point in points if _is_valid(spec, point)]
+    return [point for point in points if _is_valid(spec, point)] or [{}]
 
 
 def _is_valid(spec: TuneSpec, values: Values) -> bool:
@@ -91,7 +95,9 @@ def _rung_lines(spec: TuneSpec) -> list[Line]:
     pauses = rungs(spec.grace_epochs, spec.reduction_factor, spec.train.epochs, spec.train.evaluation.every_epochs)[:-1]
     if not pauses:
         return [("rungs", "none: every trial is trained in full")]
-    return [("rungs", f"trials pause after {' and '.join(map(str, pauses))} epochs")]
+    *first, last = map(str, pauses)
+    told = f"{', '.join(first)} and {last}" if first else last
+    return [("rungs", f"trials pause after {told} epoch{'' if told == '1' else 's'}")]
 
 
 def _constraint_lines(spec: TuneSpec, points: Sequence[Values], num_classes: int) -> list[Line]:
@@ -111,9 +117,9 @@ def _constraint_lines(spec: TuneSpec, points: Sequence[Values], num_classes: int
 
 def cost_lines(spec: TuneSpec, points: Sequence[Values], images: dict[str, int], num_classes: int) -> list[Line]:
     """FLOPs of all trials in full, at the budget's share and of the finalists, and how long devices take for them."""
-    train = spec.train
-    if not images.get(train.data.train_split) or not points:
-        return [("compute", "is known once the dataset is")]
+    train, per = spec.train, ""
+    if not images.get(train.data.train_split):
+        images, per = {train.data.train_split: UNKNOWN_IMAGES}, f"for each {UNKNOWN_IMAGES:,} images: "
     costs = [petaflops(spec.trial(point), images, num_classes, train.epochs) for point in points]
     mean, share = sum(costs) / len(costs), 1.0 if spec.algorithm in TRAINED_IN_FULL else spec.budget.share or 1.0
     space = Space(spec.search)
@@ -127,7 +133,7 @@ def cost_lines(spec: TuneSpec, points: Sequence[Values], images: dict[str, int],
     each = f"{mean:.3g} PFLOPs a trial" + (
         f" ({min(costs):.3g} to {max(costs):.3g} by the model)" if max(costs) > 1.001 * min(costs) else "")
     told = "; ".join(f"{name} {amount:.3g}" for name, amount in amounts.items())
-    return [("compute", f"{each}; {plural(count, 'trial')}: {told} PFLOPs"), hours_line(spec, amounts)]
+    return [("compute", f"{per}{each}; {plural(count, 'trial')}: {told} PFLOPs"), hours_line(spec, amounts)]
 
 
 def hours_line(spec: TuneSpec, amounts: dict[str, float]) -> Line:

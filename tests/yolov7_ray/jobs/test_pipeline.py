@@ -135,6 +135,22 @@ def test_summary_lists_outputs_and_the_next_command(job):
         "next: python submit.py jobs/serve-detector.yaml --set models.detector.model=m:7 --set registry=/r")
 
 
+def test_more_models_than_fit_are_refused_before_they_are_deployed(fake_run, tmp_path, monkeypatch):
+    models = {f"w{number}": {"model": f"m-w{number}:1"} for number in range(3)}
+    monkeypatch.setitem(OUTPUTS, "publish", OUTPUTS["publish"] | {"models": models})
+    job = load_job(TEXT.replace("STORAGE", str(tmp_path / "runs")).replace('{m: {model: "${publish.model}"}}',
+                                                                           '"${publish.models}"'))
+    monkeypatch.setattr(pipeline.local_ray, "may_grow", lambda: False)
+    monkeypatch.setattr(pipeline.local_ray, "nodes", lambda: [{"CPU": 2.0}])
+    with pytest.raises(JobError, match=r"steps.serve: asks for 3 CPU and 0 GPU \(3 models of 1 replica.*but there are 2 CPU"
+                                       r".*lower steps.serve.replicas"):
+        pipeline.KIND.run(job, "p")
+    assert fake_run.names == ["p-ingest", "p-train", "p-publish"]
+    monkeypatch.setattr(pipeline.local_ray, "nodes", lambda: [{"CPU": 3.0}])
+    pipeline.KIND.run(job, "p")
+    assert fake_run.jobs["serve"].models["w2"].model == "m-w2:1"
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_is_one_object_of_its_module(name):
     kind = kind_named(name)

@@ -121,7 +121,7 @@ def test_finalists_are_the_front_and_what_is_published(tmp_path):
     first = view.best
     assert first["figures"]["ap"] == pytest.approx(0.45) and first["spread"]["ap"] == pytest.approx(0.05 * 2 ** .5)
     assert (first["status"], first["epoch"], first["reason"]) == ("finalist", 7, "mean of 2 of 2 seeds")
-    assert progress(view).startswith("4 of 4 trials: 3 trained, 1 stopped, 2 finalist · best a-final (AP 0.45, GFLOPs 2)")
+    assert progress(view).startswith("4 of 4 trials: 3 trained, 1 stopped · 2 of 2 finalists · best a-final (AP 0.45, GFLOPs 2)")
     outputs = write_outcome(view)
     assert outputs["checkpoint"] == "runs/s/trials/a-seed-1/best", "of the better seed"
     assert outputs["model"] == "runs/s/trials/a-seed-1"

@@ -26,11 +26,18 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 def test_ticks_are_round_values_at_their_places():
     axis = Axis(0.0, 10.0)
     assert axis.ticks() == [(0.0, "0"), (0.2, "2"), (0.4, "4"), (0.6, "6"), (0.8, "8"), (1.0, "10")]
+    assert [text for _, text in Axis(0.0, 2.5, whole=True).ticks()] == ["0", "1", "2"]
     log = Axis(-3.0, -1.0, log=True)
     assert [text for _, text in log.ticks()] == ["0.001", "0.003", "0.01", "0.03", "0.1"]
     assert log.place(0.01) == pytest.approx(0.5)
     words = Axis.of(["sgd", "adamw", "sgd"])
     assert words.ticks() == [(0.25, "sgd"), (0.75, "adamw")] and words.place("adamw") == 0.75
+
+
+def test_a_few_values_to_choose_from_are_the_ticks():
+    assert Axis.of([64, 96]).ticked([64, 96]).ticks() == [(pytest.approx(1 / 22), "64"), (pytest.approx(21 / 22), "96")]
+    assert len(Axis.of(list(range(20))).ticked(list(range(20))).ticks()) == 4, "too many: round ones"
+    assert Axis.of(["sgd"]).ticked(["sgd"]).ticks() == Axis.of(["sgd"]).ticks()
 
 
 def test_an_axis_holds_its_values():

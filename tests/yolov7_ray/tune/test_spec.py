@@ -98,3 +98,17 @@ def test_earlier_searches_are_found_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = validate(tune_job(start_with=["defaults", "runs/old", "s3://bucket/older"]))
     assert absolute(spec).start_with == ["defaults", str(tmp_path / "runs/old"), "s3://bucket/older"]
+
+
+@pytest.mark.parametrize(("search", "trials", "message"), [
+    (RATE, 99, "search.optimizer.learning_rate: takes any number, and algorithm grid needs values; give it as choice"),
+    ({"batch_size": {"integer": [1, 4]}, "augment.scale": {"quantized": [0.1, 0.5, 0.1]}}, 19,
+     "budget.trials: 19 are fewer than the 20 points of the grid; give 20"),
+])
+def test_a_grid_is_tried_as_a_whole(search, trials, message):
+    with pytest.raises(JobError) as error:
+        validate(tune_job(search=search, algorithm="grid", budget={"trials": trials}))
+    assert message in str(error.value)
+    validate(tune_job(search=search, budget={"trials": trials}))
+    if search is not RATE:
+        validate(tune_job(search=search, algorithm="grid", budget={"trials": trials + 1}))

@@ -89,6 +89,17 @@ def test_the_table_shows_what_runs_then_the_best_and_counts_the_rest():
     assert lines[-1] == "and 13 more"
 
 
+def test_a_long_reason_gives_way_to_the_figures():
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=90).print(rendered(view([row("001", "paused", 1, 0.2, reason="low " * 40), row("002")])))
+    header, first, second = text.getvalue().splitlines()[-3:]
+    assert header.split() == ["trial", "epoch", "AP", "GFLOPs", "width", "learning_rate"]
+    assert first.split() == ["●", "002", "trained", "2/2", "0.25", "1.5", "0.25", "0.01"]
+    assert second.split()[:8] == ["001", "paused", "1/2", "0.2", "1.5", "0.25", "0.01", "low"] and second.endswith("…")
+
+
 def test_epochs_say_how_far_a_trial_goes():
     shown = view(ROWS)
     assert [epochs_of(found, shown) for found in (row("a"), row("b", "paused", 1), row("c", "running", 0, rung=1),

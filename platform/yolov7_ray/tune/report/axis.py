@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .view import number
 
 MARGIN = 0.05
 """Free space at both ends, as a share of the axis."""
+MOST_TICKED = 6
 FAR = 5
 """Ratio of the ends from which on a logarithmic axis shows more."""
 
@@ -20,11 +21,15 @@ class Axis:
     low: float
     high: float
     log: bool = False
+    whole: bool = False
+    """Whether only whole numbers are ticks."""
+    at: tuple[float, ...] = ()
+    """The ticks, if they are given."""
     categories: tuple[str, ...] = ()
     """Texts in order, for an axis without numbers: the value of each is its index."""
 
     @classmethod
-    def of(cls, values: Sequence[Any], log: bool = False, zero: bool = False) -> "Axis":
+    def of(cls, values: Sequence[Any], log: bool = False, zero: bool = False, whole: bool = False) -> "Axis":
         """An axis that holds all of ``values``; those that are no numbers become categories.
 
         ``log``: logarithmic if they lie far enough apart. ``zero``: it begins there.
@@ -37,7 +42,12 @@ class Axis:
         log = log and 0 < low * FAR < high
         low, high = (math.log10(low), math.log10(high)) if log else (min(low, 0.0) if zero else low, high)
         free = (high - low) * MARGIN or abs(high) * MARGIN or 0.5
-        return cls(low if zero else low - free, high + free, log)
+        return cls(low if zero else low - free, high + free, log, whole)
+
+    def ticked(self, values: Sequence[Any] | None) -> "Axis":
+        """The same with ticks at these values alone, if they are a few numbers."""
+        return replace(self, at=tuple(values)) if values and len(values) <= MOST_TICKED and not self.categories and all(
+            isinstance(value, int | float) for value in values) else self
 
     def place(self, value: Any) -> float:
         """Where a value is, 0 at the low end."""
@@ -52,13 +62,13 @@ class Axis:
         if self.categories:
             every = -(-len(self.categories) // most)
             return [(self.place(name), name) for name in self.categories[::every]]
-        values = _decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most)
+        values = self.at or (_decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most, self.whole))
         return [(self.place(value), number(value)) for value in values]
 
 
-def _rounds(low: float, high: float, most: int) -> list[float]:
+def _rounds(low: float, high: float, most: int, whole: bool) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten within the ends."""
-    raw = (high - low) / most
+    raw = max(1.0, (high - low) / most) if whole else (high - low) / most
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     return [float(f"{index * step:.10g}") for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from ...cluster.resources import plural
 from ..scheduler import last_line
 from .view import STATUSES, Row, SearchView, duration, label, number, short_names
 
@@ -50,14 +51,14 @@ def rendered(view: SearchView) -> "RenderableType":
         table.add_column(label(figure), justify="right", no_wrap=True)
     for name in names.values():
         table.add_column(name, justify="right", overflow="ellipsis", no_wrap=True)
-    table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("", ratio=1)  # the only one that gives way
     front, hopeful = {row["trial"] for row in view.front}, {row["trial"] for row in view.hopeful}
     shown = sorted(view.ranked, key=lambda row: (row["status"] != "running", row["trial"] not in front))[:MAX_ROWS]
     for row in shown:
         mark = "●" if row["trial"] in front else "○" if row["trial"] in hopeful else ""
         table.add_row(mark, row["trial"], row["status"], epochs_of(row, view),
                       *(number(view.value(row, figure)) for figure in view.objectives),
-                      *(number(row["values"].get(path)) for path in names), Text(row.get("reason") or ""),
+                      *(number(row["values"].get(path)) for path in names), Text(row.get("reason") or "", overflow="ellipsis", no_wrap=True),
                       style=_COLOURS.get(row["status"], ""))
     more = len(view.rows) - len(shown)
     parts = [Text(progress(view), style="bold"), table]
@@ -75,6 +76,9 @@ def progress(view: SearchView) -> str:
     """The whole search in one line."""
     counts = ", ".join(f"{view.counts[status]} {status}" for status in STATUSES if view.counts[status])
     parts = [f"{view.num_begun} of {view.num_trials} trials" + (f": {counts}" if counts else "")]
+    if view.finalists:
+        done = sum(row["status"] != "running" for row in view.finalists)
+        parts.append(f"{done} of {plural(len(view.finalists), 'finalist')}")
     if view.best is not None:
         best = ", ".join(f"{label(figure)} {number(view.value(view.best, figure))}" for figure in view.objectives)
         unfinished = "" if view.front else ", unfinished"

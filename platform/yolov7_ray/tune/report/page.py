@@ -94,8 +94,8 @@ def _tiles(view: SearchView) -> list[Tile]:
 # --- charts ---------------------------------------------------------------------------------------------
 
 
-def _card(title: str, text: str, chart: str, wide: bool = False) -> str:
-    return (f"<figure class='card{' wide2' * wide}'><h3>{title}</h3><p class=quiet>{html.escape(text)}</p>"
+def _card(title: str, text: str, chart: str, across: bool = False) -> str:
+    return (f"<figure class='card{' across' * across}'><h3>{title}</h3><p class=quiet>{html.escape(text)}</p>"
             f"{chart}</figure>")
 
 
@@ -137,7 +137,8 @@ def _front(view: SearchView) -> str:
             axes = (Axis.of([point.x for point in points], log=other in COSTS),
                     Axis.of([point.y + sign * point.spread for point in points for sign in (-1, 1)]))
             front = [point for point in points if "front" in point.classes] if len(others) == 1 else []
-            cards.append(_card("The front", text, scatter(points, *axes, (label(other), label(first)), front)))
+            title = "The front" + (f": {label(first)} against {label(other)}" if len(others) > 1 else "")
+            cards.append(_card(title, text, scatter(points, *axes, (label(other), label(first)), front)))
     return "".join(cards)
 
 
@@ -148,7 +149,7 @@ def _learning(view: SearchView, learning: dict[str, list[tuple[int, float]]]) ->
         return ""
     lines = [Curve(row["trial"], learning[row["trial"]], classes(view, row), tip(view, row)) for row in rows]
     rungs = sorted({epoch for _, _, epoch in view.history} - {view.spec.train.epochs})
-    axes = (Axis.of([0, view.spec.train.epochs, *(row["epoch"] for row in rows)], zero=True), Axis.of([value for line in lines for _, value in line.points]))
+    axes = (Axis.of([0, view.spec.train.epochs, *(row["epoch"] for row in rows)], zero=True, whole=True), Axis.of([value for line in lines for _, value in line.points]))
     return _card("Learning", f"{label(view.leading)} after each epoch; dashed: rungs, where trials pause and the better "
                              "go on", curves(lines, *axes, ("epoch", label(view.leading)), [(rung, "") for rung in rungs]))
 
@@ -222,7 +223,7 @@ def _parallel(view: SearchView) -> str:
     lines = [(rows[index]["trial"], [table[column][index] for column in columns], classes(view, rows[index]),
               tip(view, rows[index])) for index in order]
     chart = f"<div class=wide>{parallel(axes, lines)}</div>"
-    return _card("All values together", "A line for each trial; blue: the front", chart, wide=True)
+    return _card("All values together", "A line for each trial; blue: the front", chart, across=True)
 
 
 def _slices(view: SearchView) -> str:
@@ -240,7 +241,10 @@ def _slices(view: SearchView) -> str:
 
 
 def _axis(view: SearchView, column: str, values: Sequence) -> Axis:
-    return Axis.of(values, log=isinstance(view.spec.search.get(column), LogUniform) or column in COSTS)
+    """Of a searched value, or a figure; where there are a few values to choose from, those are its ticks."""
+    searched = view.spec.search.get(column)
+    axis = Axis.of(values, log=isinstance(searched, LogUniform) or column in COSTS)
+    return axis.ticked([value for value in searched.values() or () if value in values] if searched else None)
 
 
 def _commands(view: SearchView) -> str:

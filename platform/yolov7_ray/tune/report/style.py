@@ -11,7 +11,7 @@ STYLE = """
 .curve.hopeful circle { fill: var(--s1); } svg .mark { stroke: var(--quiet); stroke-dasharray: 3 3; opacity: .6; fill: none; }
 svg .axis { stroke: var(--quiet); fill: none; } svg text.name { fill: var(--ink); font-size: 11px; }
 svg.parallel text.on { paint-order: stroke; stroke: var(--panel); stroke-width: 5px; font-size: 11.5px; fill: var(--ink); }
-svg.parallel text.name { font-size: 12px; } .wide2 { grid-column: span 2; }
+svg.parallel text.name { font-size: 12px; } .charts .across { grid-column: 1 / -1; }
 .curve.lit path, .curve.kept path { stroke: var(--s3); stroke-width: 3; opacity: 1; }
 .curve.lit circle, .curve.kept circle { fill: var(--s3); } .dot.lit, .dot.kept { stroke: var(--s3); fill: var(--s3); r: 6px; }
 tr.lit td, tr.kept td { background: color-mix(in srgb, var(--s3) 16%, transparent); } [data-trial] { cursor: pointer; }
@@ -26,6 +26,5 @@ tr.lit td, tr.kept td { background: color-mix(in srgb, var(--s3) 16%, transparen
 .trials td, .trials th { white-space: nowrap; } .trials th.number { text-align: right; } .trials td.why { white-space: normal; min-width: 22rem; color: var(--quiet); }
 .trials a, .card a { color: var(--note); } .trials td:first-child { padding-left: .3rem; } .failed { color: var(--error); }
 pre { overflow-x: auto; margin: .6rem 0 0; font-size: .85rem; line-height: 1.6; }
-@media (max-width: 48rem) { .wide2 { grid-column: auto; } }
 @media print { .trials td.why { min-width: 0; } .trials { font-size: .7rem; } svg.parallel { min-width: 0 !important; } }
 """

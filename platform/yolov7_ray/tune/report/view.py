@@ -9,7 +9,7 @@ from typing import Any
 from ..search.fronts import non_dominated
 from ..spec import TuneSpec
 
-STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed", "finalist")
+STATUSES = ("running", "paused", "trained", "stopped", "rejected", "failed")
 _LABELS = {"ap": "AP", "gflops": "GFLOPs", "latency_ms": "latency ms", "latency_batch_ms": "batch latency ms"}
 
 Row = Mapping[str, Any]
@@ -39,8 +39,13 @@ class SearchView:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """Trials by status."""
-        return Counter(row["status"] for row in self.rows)
+        """Trials by status, finalists apart."""
+        return Counter(row["status"] for row in self.rows if "finalist" not in row)
+
+    @cached_property
+    def finalists(self) -> list[Row]:
+        """What is trained anew after the search, the best first."""
+        return [row for row in self.rows if "finalist" in row]
 
     @property
     def num_trials(self) -> int:
@@ -50,7 +55,7 @@ class SearchView:
     @property
     def num_begun(self) -> int:
         """Trials that have begun: neither rejected before, nor finalists, which are trained anew."""
-        return sum(row["status"] != "rejected" and "finalist" not in row for row in self.rows)
+        return sum(self.counts.values()) - self.counts["rejected"]
 
     @cached_property
     def front(self) -> list[Row]:
@@ -58,7 +63,7 @@ class SearchView:
 
         Where there are finalists, which were trained longer, of those alone.
         """
-        finalists = [row for row in self.rows if row["status"] == "finalist"]
+        finalists = [row for row in self.finalists if row["status"] == "finalist"]
         if finalists and len(self.objectives) == 1:
             return [self.best]  # of those within the noise the cheapest
         return self._front_of(finalists or [row for row in self.rows if row["status"] == "trained"])
@@ -66,7 +71,7 @@ class SearchView:
     @cached_property
     def hopeful(self) -> list[Row]:
         """Trials that are not fully trained, and that none dominates as far as they have come."""
-        if any("finalist" in row for row in self.rows):
+        if self.finalists:
             return []
         known = [row for row in self.rows if row["status"] in ("trained", "running", "paused", "stopped")]
         return [row for row in self._front_of(known) if row["status"] != "trained"]
@@ -74,7 +79,7 @@ class SearchView:
     @property
     def best(self) -> Row | None:
         """The best finalist, else the best fully trained trial by the first objective, else the best so far."""
-        finalists = [row for row in self.rows if row["status"] == "finalist"]
+        finalists = [row for row in self.finalists if row["status"] == "finalist"]
         if finalists:
             return min(finalists, key=lambda row: row["place"])
         known = self.front or [row for row in self.ranked if self.value(row, self.leading) is not None]
@@ -104,8 +109,8 @@ class SearchView:
     @property
     def eta_s(self) -> float | None:
         """Seconds until the budget is used up, at the speed so far; None: not known yet."""
-        hours, finals = self.spec.budget.hours, any("finalist" in row for row in self.rows)
-        if finals or not self.budget or not self.spent or not self.elapsed_s:
+        hours = self.spec.budget.hours
+        if self.finalists or not self.budget or not self.spent or not self.elapsed_s:
             return None
         left = max(0.0, self.budget - self.spent) * self.elapsed_s / self.spent
         return left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))
