@@ -48,7 +48,7 @@ def train_loop(config: dict) -> dict:
 
 def train_to(epoch: int, spec: TrainSpec, worker: Worker, run: str, progress_actor: ActorHandle,
              label: str = "") -> dict:
-    """Train the run from its newest checkpoint to the end of ``epoch``; that epoch's row of metrics.
+    """Train the run from its newest checkpoint to the end of ``epoch``; that epoch's row of metrics, by class too.
 
     Every rank calls this, within a process group if there are several. ``label`` prefixes the lines of progress.
     The state is in storage then, and a later call goes on from it as if there had been no pause.
@@ -66,7 +66,8 @@ def train_to(epoch: int, spec: TrainSpec, worker: Worker, run: str, progress_act
             except Diverged as error:
                 part.roll_back(error)
         part.finish()
-    return next(row for row in part.state.history if row["epoch"] == epoch) | part.cost
+    row = next(row for row in part.state.history if row["epoch"] == epoch)
+    return row | part.cost | class_figures(part.metrics)
 
 
 class TrainingRun:
@@ -294,6 +295,11 @@ def scores(metrics: Metrics | None, spec: TrainSpec) -> dict:
     if metrics is None or not spec.data.image_weights:
         return figures(metrics)
     return figures(metrics) | {CLASS_AP: [found.ap for found in metrics.per_class.values()]}
+
+
+def class_figures(metrics: Metrics | None) -> dict[str, float | None]:
+    """``ap/CLASS`` of each class; empty on ranks without metrics."""
+    return {f"ap/{name}": found.ap for name, found in metrics.per_class.items()} if metrics is not None else {}
 
 
 def scalars(row: dict) -> dict[str, float]:

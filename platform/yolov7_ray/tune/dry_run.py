@@ -130,9 +130,9 @@ def cost_lines(spec: TuneSpec, points: Sequence[Values], images: dict[str, int],
     if spec.finalists:
         epochs = (spec.finalists.epochs or train.epochs) * spec.finalists.count * spec.finalists.seeds
         amounts["finalists"] = mean * epochs / train.epochs
-    each = f"{mean:.3g} PFLOPs a trial" + (
-        f" ({min(costs):.3g} to {max(costs):.3g} by the model)" if max(costs) > 1.001 * min(costs) else "")
-    told = "; ".join(f"{name} {amount:.3g}" for name, amount in amounts.items())
+    each = f"{number(mean)} PFLOPs a trial" + (
+        f" ({number(min(costs))} to {number(max(costs))} by the model)" if max(costs) > 1.001 * min(costs) else "")
+    told = "; ".join(f"{name} {number(amount)}" for name, amount in amounts.items())
     return [("compute", f"{per}{each}; {plural(count, 'trial')}: {told} PFLOPs"), hours_line(spec, amounts)]
 
 
@@ -148,10 +148,15 @@ def hours_line(spec: TuneSpec, amounts: dict[str, float]) -> Line:
                   f"({', '.join(map(str, PEAK_TFLOPS.values()))} TFLOPS), which is rough: set budget.tflops")
     else:
         devices, reason = {"a CPU core": CPU_CORE_TFLOPS}, f"at {CPU_CORE_TFLOPS:g} TFLOPS, which is rough: set budget.tflops"
-    told = "; ".join(f"{device}: " + ", ".join(f"{name} {amount * 1000 / tflops / 3600:.2g}"
+    told = "; ".join(f"{device}: " + ", ".join(f"{name} {number(amount * 1000 / tflops / 3600, 2)}"
                                                for name, amount in amounts.items())
                      for device, tflops in devices.items())
     return ("GPU hours" if gpus else "CPU hours", f"{told}; {reason}")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """With so many significant digits, never as a power of ten above 1."""
+    return f"{value:,.0f}" if value >= 10 ** digits else f"{value:.{digits}g}"
 
 
 def petaflops(job: TrainSpec, images: dict[str, int], num_classes: int, epochs: int) -> float:

@@ -1,5 +1,10 @@
 """Costs of a model before it is trained."""
 
+import os
+import subprocess
+import sys
+import threading
+
 import pytest
 import torch
 from training_jobs import train_job
@@ -35,21 +40,23 @@ def test_wider_and_larger_costs_more():
 def test_latency_is_the_median_of_what_the_endpoints_engine_takes(monkeypatch):
     ran = []
     took = {1: iter([9.0, 0.010, 0.013, 0.011, 0.012, 0.020]), latency.SERVING_BATCH: iter([9.0] + [0.040] * 5)}
-    now = 0.0
+    now = waited = 0.0
 
     class Engine:
         def __init__(self, model, device):
             assert model.is_folded and device.type == "cpu" and torch.get_num_threads() == 1
 
         def predict(self, images):
-            nonlocal now
+            nonlocal now, waited
             assert images.shape[1:] == (3, 64, 64) and images.dtype == torch.uint8
             ran.append(len(images))
-            now += next(took[len(images)])
+            now += next(took[len(images)]) + 5.0
+            waited += 5.0
 
     monkeypatch.setattr(latency, "ENGINES", {"torch": Engine})
     monkeypatch.setattr(latency, "SECONDS", 0.0)
     monkeypatch.setattr(latency.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(latency, "waited_s", lambda: waited)
     threads = torch.get_num_threads()
     found = measure_latency(job().build_architecture(), 4, 64, torch.device("cpu"), 1)
     assert ran == [1] * 6 + [8] * 6 and torch.get_num_threads() == threads
@@ -69,6 +76,26 @@ def test_a_model_is_measured_once_in_a_search(tmp_path, monkeypatch):
     assert other == [{"latency_ms": 1.0}] * 4
     files = [file.path for file in storage.list_files(str(tmp_path))]
     assert len(files) == 5 and all(path.startswith("latency/") for path in files)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/thread-self/schedstat"), reason="Linux counts it")
+def test_the_time_in_which_others_have_the_core_is_counted():
+    stop, waited = threading.Event(), latency.waited_s()
+    cpu = min(os.sched_getaffinity(0))
+    other = subprocess.Popen([sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"])
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {cpu})
+        end = threading.Timer(60, stop.set)
+        end.start()
+        while latency.waited_s() - waited < 0.02 and not stop.is_set():
+            pass
+        end.cancel()
+    finally:
+        os.sched_setaffinity(0, before)
+        other.kill()
+        other.wait()
+    assert not stop.is_set(), "it shared the core with another program, and waited for it"
 
 
 @pytest.mark.parametrize(("changes", "needed"), [

@@ -86,6 +86,12 @@ def test_hours_follow_from_the_device(gpus, budget, key, expected):
     assert found[0] == key and expected in found[1]
 
 
+@pytest.mark.parametrize(("value", "digits", "text"), [
+    (0.012345, 3, "0.0123"), (12.345, 2, "12"), (345.6, 2, "346"), (345.6, 3, "346"), (1234567.0, 3, "1,234,567")])
+def test_large_numbers_are_written_out(value, digits, text):
+    assert dry_run.number(value, digits) == text
+
+
 def test_bounds_that_no_model_keeps_are_found(dataset):
     wide = count_flops(architecture("yolov7-tiny").scaled(width=1.0), 320, 3, folded=True) / 1e9
     assert lines(spec(dataset, constraints={"gflops": f"<= {wide:.6f}", "latency_ms": "<= 1"}))["bounds"] == [
@@ -117,5 +123,5 @@ def test_costs_are_told_where_the_dataset_cannot_be_reached():
     tiny = architecture("yolov7-tiny")
     mean = sum(20 * 3 * 1e5 * count_flops(tiny.scaled(width=width), size_px) / 1e15
                for width in (0.5, 1.0) for size_px in (320, 640)) / 4
-    assert shown["compute"].startswith(f"for each 100,000 images: {mean:.3g} PFLOPs a trial (")
+    assert shown["compute"].startswith(f"for each 100,000 images: {dry_run.number(mean)} PFLOPs a trial (")
     assert shown["start"] == "defaults: first"
