@@ -114,6 +114,16 @@ def test_epochs_are_read_again_only_of_trials_that_went_on(tmp_path, monkeypatch
     assert read == [f"{rows[0]['run']}/results.json"]
 
 
+def test_a_class_has_a_learning_curve_of_its_own(tmp_path):
+    spec = validate(tune_job(objectives={"ap/dog": "max", "gflops": "min"}))
+    rows = [row("a", run=str(tmp_path / "trials/a"), figures={"ap/dog": 0.4, "gflops": 1.0})]
+    storage.write_json(f"{rows[0]['run']}/results.json", {"classes": ["cat", "dog"], "epochs": [
+        {"epoch": 1, "ap": 0.1, "class_ap": [0.9, 0.2]}, {"epoch": 2, "ap": 0.2, "class_ap": [None, 0.4]}]})
+    Page(str(tmp_path)).write(SearchView(spec, rows, run=str(tmp_path)))
+    text = (tmp_path / "report/index.html").read_text()
+    assert "AP of dog after each epoch" in text and text.count("class='curve trained front' data-trial='a'") == 1
+
+
 # --- in a browser -----------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from ...jobs import document
 from ...jobs.page.document import Tile
 from ...jobs.page.document import document as html_document
 from ..distributions import LogUniform
-from ..objectives import COSTS
+from ..objectives import CLASS_PREFIX, COSTS
 from ..search.fronts import hypervolume
 from .axis import Axis
 from .charts import Curve, Point, bars, curves, parallel, scatter
@@ -23,6 +23,8 @@ PAGE = "report/index.html"
 """In a search's directory."""
 JOB_FILE = "search.yaml"
 """In a search's directory: the job that made it."""
+CLASS_AP = "class_ap"
+"""In a row of an epoch: AP of each class, in the order of the classes."""
 SCRIPT = Path(__file__).with_name("page.js").read_text()
 
 Epochs = list[dict]
@@ -51,10 +53,13 @@ class Page:
 
 
 def _read_epochs(run: str) -> Epochs:
+    """Rows of the epochs of a trial, with the AP of each class as a figure."""
     try:
-        return storage.read_json(storage.join(run, "results.json")).get("epochs", [])
+        results = storage.read_json(storage.join(run, "results.json"))
     except NotFound:
         return []
+    return [row | {f"{CLASS_PREFIX}{name}": ap for name, ap in zip(results.get("classes", ()), row.get(CLASS_AP) or ())}
+            for row in results.get("epochs", ())]
 
 
 def page(view: SearchView, epochs: dict[str, Epochs]) -> str:
