@@ -39,6 +39,11 @@ class Tune(JobKind[TuneSpec]):
         from ..data.manifest import load_manifest, require_dataset
 
         require_dataset(spec.train.dataset, upcoming)
+        known = [uri for uri in spec.start_with if "${" not in uri and not upcoming.makes(uri)]
+        if known not in ([], [DEFAULTS]):
+            from .search.starts import starts
+
+            starts(spec.model_copy(update={"start_with": known}), None)
         if "${" not in spec.train.dataset and not upcoming.makes(spec.train.dataset):
             check_classes(spec, load_manifest(spec.train.dataset).classes)
 
@@ -71,7 +76,8 @@ class Tune(JobKind[TuneSpec]):
     def uris(self, spec: TuneSpec) -> Iterator[tuple[UriPath, str]]:
         unused = (("train", "storage"), DEFAULT_STORAGE)  # trials are stored in the directory of the search
         yield from (found for found in uris_in(spec) if found != unused)
-        yield from ((("start_with", index), uri) for index, uri in enumerate(spec.start_with) if uri != DEFAULTS)
+        yield from ((("start_with", index), uri) for index, uri in enumerate(spec.start_with)
+                    if uri != DEFAULTS and "${" not in uri)
 
     def jobs_made(self, spec: TuneSpec) -> dict[str, Job]:
         return {"best_job": spec.alone({})}

@@ -6,6 +6,8 @@ from training_jobs import train_job
 from yolov7_ray import storage
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.jobs.kind import Upcoming
+from yolov7_ray.tune.job import KIND
 from yolov7_ray.tune.search.history import Known
 from yolov7_ray.tune.search.proposals import Proposer
 from yolov7_ray.tune.search.starts import starts
@@ -80,3 +82,15 @@ def test_results_of_another_training_are_not_compared(tmp_path, changes, fingerp
 def test_a_directory_without_a_search_is_refused(tmp_path):
     with pytest.raises(JobError, match=f"start_with: {tmp_path}: is not the directory of a finished search; give one"):
         starts(spec(start_with=[str(tmp_path)]), None)
+
+
+def test_a_missing_search_is_found_before_ray_starts_but_not_one_that_an_earlier_step_makes(shapes_dataset, tmp_path):
+    def job(*start_with: str):
+        train = train_job(shapes_dataset, "runs")
+        return validate({"kind": "tune", "train": train, "search": SEARCH, "start_with": list(start_with)})
+
+    KIND.check_inputs(job("defaults", "${first.run}"), Upcoming())
+    uris = dict(KIND.uris(job("defaults", "${first.run}", "old")))
+    assert {path: uri for path, uri in uris.items() if path[0] == "start_with"} == {("start_with", 2): "old"}
+    with pytest.raises(JobError, match="start_with: .*nothing: is not the directory of a finished search"):
+        KIND.check_inputs(job(str(tmp_path / "nothing")), Upcoming())
