@@ -1,11 +1,12 @@
 """Which trials of a search are trained on: successive halving by promotion, for one or several objectives.
 
-A trial trains up to a rung and pauses there. What each would reach at its end is forecast; those are chosen whose ends
-fit into what is left of the compute and that are expected to add most, together, to the hypervolume of the fully
-trained trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives, Schmucker
-et al. 2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
+A trial trains up to a rung and pauses there. What each would reach at its end is forecast; of those whose ends fit
+into what is left of the compute, those are chosen that are expected to add most, together, to the hypervolume of the
+fully trained trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives,
+Schmucker et al. 2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ MARGIN = 0.1
 """How far the reference point lies beyond the worst static figure, in the range of those."""
 FIRST_SHARE = 0.5
 """Most of the share that may go into first rungs."""
+GOES_ON = 0.6
+"""How probable it is taken to be that a promoted trial is promoted again at its next rung."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Promotion:
         """
         self.rungs, self.objectives, self.trials = list(rungs), dict(objectives), trials
         self.share = halving_share(self.rungs, reduction) if share is None else share
-        self._trials: dict[str, dict] = (state or {}).get("trials", {})
+        self._trials: dict[str, dict] = copy.deepcopy((state or {}).get("trials", {}))
+        self._order: list[str] | None = None
+        """Paused trials, most valuable first; None: to be found again."""
 
     def record(self, trial: str, epoch: int, figures: Mapping[str, float | None], cost: float,
                values: Mapping[str, object] | None = None) -> None:
@@ -73,11 +78,13 @@ class Promotion:
         """
         found = self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": False})
         found |= {"cost": float(cost), "values": dict(values or {})}
+        self._order = None
         found["figures"][str(epoch)] = {name: figures.get(name) for name in self.objectives}
 
     def lost(self, trial: str) -> None:
         """``trial`` has failed for good."""
         self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": True})["lost"] = True
+        self._order = None
 
     def state(self) -> dict:
         """What is kept in storage, as JSON."""
@@ -115,9 +122,10 @@ class Promotion:
         """Why ``trial`` pauses, in a short sentence; None where it does not."""
         if trial not in (paused := self._paused()):
             return None
-        order = self._plan(paused, {}, math.inf)
-        return (f"paused after epoch {self._epoch(trial)}: {order.index(trial) + 1} of {len(paused)} by what its end "
-                "is expected to add")
+        if self._order is None:
+            self._order = self._plan(paused, {}, math.inf)
+        return (f"paused after epoch {self._epoch(trial)}: {self._order.index(trial) + 1} of {len(paused)} by what its "
+                "end is expected to add")
 
     # --- what is known ------------------------------------------------------------------------------
 
@@ -126,15 +134,23 @@ class Promotion:
         return max(map(int, self._trials.get(trial, {}).get("figures", ())), default=0)
 
     def _mean_cost(self) -> float:
-        costs = [found["cost"] for found in self._trials.values() if found["cost"] is not None]
+        costs = [found["cost"] for found in self._trials.values() if found["cost"]]
         return sum(costs) / len(costs) if costs else 1.0
 
     def _cost(self, trial: str) -> float:
-        cost = self._trials.get(trial, {}).get("cost")
-        return self._mean_cost() if cost is None else cost
+        return self._trials.get(trial, {}).get("cost") or self._mean_cost()
 
     def _to_end(self, trial: str) -> float:
         return self._cost(trial) * (self.rungs[-1] - self._epoch(trial))
+
+    def _price(self, trial: str) -> float:
+        """Compute that ``trial`` is expected to take still: it may be left behind at each rung."""
+        epoch, probability, epochs = self._epoch(trial), 1.0, 0.0
+        for rung in self.rungs:
+            if rung > epoch:
+                epochs += probability * (rung - epoch)
+                epoch, probability = rung, probability * GOES_ON
+        return self._cost(trial) * epochs
 
     def _paused(self) -> list[str]:
         return [trial for trial, found in self._trials.items()
@@ -150,15 +166,16 @@ class Promotion:
     # --- what is expected ---------------------------------------------------------------------------
 
     def _plan(self, paused: Sequence[str], running: Mapping[str, int], left: float) -> list[str]:
-        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` and add most."""
-        if not paused or min(map(self._to_end, paused)) > left:
+        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` each and add most."""
+        paused = [trial for trial in paused if self._to_end(trial) <= left]
+        if not paused:
             return []
         names = [trial for trial, found in self._trials.items() if found["figures"]]
         dominates = dict(zip(names, self._dominates(names)))
         taken = [dominates[trial] for trial in names if trial in running or self._epoch(trial) >= self.rungs[-1]]
         uncovered = np.prod(1 - np.array(taken), axis=0) if taken else np.ones(len(dominates[names[0]]))
         plan = best_plan(np.array([dominates[trial] for trial in paused]), uncovered,
-                         np.array([self._to_end(trial) for trial in paused]), left)
+                         np.array([self._price(trial) for trial in paused]), left)
         return [paused[index] for index in plan]
 
     def _dominates(self, names: Sequence[str]) -> np.ndarray:
