@@ -24,13 +24,13 @@ import argparse
 import heapq
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
 from yolov7_ray.tune.search.fronts import hypervolume
 from yolov7_ray.tune.search.promotion import Promotion, rungs
 

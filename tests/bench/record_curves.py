@@ -24,6 +24,10 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "yolov7_ray")]
 import cv2  # noqa: E402
 import torch  # noqa: E402
 from conftest import ingest_here  # noqa: E402
+
+from yolov7.model.describe import count_flops, count_parameters  # noqa: E402
+from yolov7.training.engine import Diverged, train_one_epoch  # noqa: E402
+from yolov7.training.stage_clock import Clock  # noqa: E402
 from yolov7_ray.data.reading.chosen import ChosenSamples  # noqa: E402
 from yolov7_ray.data.reading.dataset import open_splits  # noqa: E402
 from yolov7_ray.data.sources.spec import SHAPE_CLASSES, ShapesSource, VocSource  # noqa: E402
@@ -31,10 +35,6 @@ from yolov7_ray.evaluate.rank_share import Worker, evaluate_share, figures, merg
 from yolov7_ray.jobs.job_file import validate  # noqa: E402
 from yolov7_ray.train.build import build_criterion, build_state  # noqa: E402
 from yolov7_ray.train.loop import EpochBatches  # noqa: E402
-
-from yolov7.model.describe import count_flops, count_parameters  # noqa: E402
-from yolov7.training.engine import Diverged, train_one_epoch  # noqa: E402
-from yolov7.training.stage_clock import Clock  # noqa: E402
 
 SPACE = {"depth": [0.5, 1.0], "width": [0.25, 0.375, 0.5], "size_px": [64, 96],
          "learning_rate": [0.002, 0.004, 0.008, 0.016]}

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import optuna
 from optuna.distributions import IntDistribution
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
 from yolov7_ray.tune.search.fronts import ranked
 from yolov7_ray.tune.search.promotion import Step
 

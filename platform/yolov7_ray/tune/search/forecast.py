@@ -21,8 +21,10 @@ RUNG_CORRELATION, COST_CORRELATION = 0.8, 0.3
 models reach more, but not yet at the first rung."""
 SIMILARITY = (0.0, 0.3, 0.6, 0.9)
 """Shares of the variance between trials that their values may explain."""
-LENGTH = 0.5
-"""Distance in the unit cube of values, by the root of its dimensions, over which trials resemble each other."""
+LENGTH = 0.4
+"""Distance between values, as a part of their range, over which trials resemble each other."""
+ROUNDING = 1e-9
+"""Trials whose figures differ by no more, as a part of these, are equal."""
 NOISE = 1e-2
 """Least standard deviation of a forecast, in units of the spread between trials."""
 
@@ -51,8 +53,11 @@ def forecast(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tu
     features: (N, F) of `encode`. Where the last figure is known it is returned, with no deviation.
     """
     num, num_rungs = figures.shape
-    latest = np.array([row[~np.isnan(row)][-1] for row in figures if (~np.isnan(row)).any()])
-    centre, scale = latest.mean(), latest.std() or abs(latest.mean()) or 1.0
+    centre = np.mean([row[~np.isnan(row)][-1] for row in figures if (~np.isnan(row)).any()])
+    around = np.concatenate([column - column.mean() for column in (column[~np.isnan(column)] for column in figures.T)
+                             if len(column)])
+    spread = around.std()
+    scale = spread if spread > ROUNDING * abs(centre) else abs(centre) or 1.0
     cost = np.log(costs)
     cost = (cost - cost.mean()) / (cost.std() or 1)
     mean, covariance = fit(np.column_stack([(figures - centre) / scale, cost]))
@@ -61,9 +66,9 @@ def forecast(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tu
     trend = mean[:-1] + np.outer(cost - mean[-1], slope)
     trial, rung = np.nonzero(~np.isnan(figures))
     rest = (figures[trial, rung] - centre) / scale - trend[trial, rung]
-    near = np.exp(-((features[:, None] - features[None]) ** 2).sum(2) / (2 * LENGTH ** 2 * max(features.shape[1], 1)))
+    near = similarity(features)
     best = None
-    for share in SIMILARITY if features.shape[1] else SIMILARITY[:1]:
+    for share in SIMILARITY:
         alike = share * near + (1 - share) * np.eye(num)
         factor = np.linalg.cholesky(alike[np.ix_(trial, trial)] * of_rungs[np.ix_(rung, rung)]
                                     + NOISE ** 2 * np.eye(len(rest)))
@@ -78,6 +83,13 @@ def forecast(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tu
     known = ~np.isnan(figures[:, -1])
     deviation = np.where(known, 0, np.sqrt(np.maximum(variance, NOISE ** 2)) * scale)
     return np.where(known, figures[:, -1], expected * scale + centre), deviation
+
+
+def similarity(features: np.ndarray) -> np.ndarray:
+    """(N, N) correlation of trials by their values, each value's effect added, so that it is learnt where it is cheap."""
+    if not features.shape[1]:
+        return np.eye(len(features))
+    return np.exp(-(features[:, None] - features[None]) ** 2 / (2 * LENGTH ** 2)).mean(2)
 
 
 def fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,12 @@
 """Which trials of a search are trained on: successive halving by promotion, for one or several objectives.
 
-A trial trains up to a rung and pauses there. What each would reach at its end is forecast; those are chosen whose ends
-fit into what is left of the compute and that are expected to add most, together, to the hypervolume of the fully
-trained trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives, Schmucker
-et al. 2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
+A trial trains up to a rung and pauses there. What each would reach at its end is forecast; those are chosen whose
+ends fit together into what is left of the compute and are expected to add most to the hypervolume of the fully trained
+trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives, Schmucker et al.
+2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ class Promotion:
         """
         self.rungs, self.objectives, self.trials = list(rungs), dict(objectives), trials
         self.share = halving_share(self.rungs, reduction) if share is None else share
-        self._trials: dict[str, dict] = (state or {}).get("trials", {})
+        self._trials: dict[str, dict] = copy.deepcopy((state or {}).get("trials", {}))
+        self._order: list[str] | None = None
+        """Paused trials, most valuable first; None: to be found again."""
 
     def record(self, trial: str, epoch: int, figures: Mapping[str, float | None], cost: float,
                values: Mapping[str, object] | None = None) -> None:
@@ -76,11 +79,13 @@ class Promotion:
         """
         found = self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": False})
         found |= {"cost": float(cost), "values": dict(values or {}), "lost": False}
+        self._order = None
         found["figures"][str(epoch)] = {name: figures.get(name) for name in self.objectives}
 
     def lost(self, trial: str) -> None:
         """``trial`` has failed for good."""
         self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": True})["lost"] = True
+        self._order = None
 
     def state(self) -> dict:
         """What is kept in storage, as JSON."""
@@ -118,9 +123,10 @@ class Promotion:
         """Why ``trial`` pauses, in a short sentence; None where it does not."""
         if trial not in (paused := self._paused()):
             return None
-        order = self._plan(paused, {}, math.inf)
-        return (f"paused after epoch {self._epoch(trial)}: {order.index(trial) + 1} of {len(paused)} by what its end "
-                "is expected to add")
+        if self._order is None:
+            self._order = self._plan(paused, {}, math.inf)
+        return (f"paused after epoch {self._epoch(trial)}: {self._order.index(trial) + 1} of {len(paused)} by what its "
+                "end is expected to add")
 
     # --- what is known ------------------------------------------------------------------------------
 
@@ -129,12 +135,11 @@ class Promotion:
         return max(map(int, self._trials.get(trial, {}).get("figures", ())), default=0)
 
     def _mean_cost(self) -> float:
-        costs = [found["cost"] for found in self._trials.values() if found["cost"] is not None]
+        costs = [found["cost"] for found in self._trials.values() if found["cost"]]
         return sum(costs) / len(costs) if costs else 1.0
 
     def _cost(self, trial: str) -> float:
-        cost = self._trials.get(trial, {}).get("cost")
-        return self._mean_cost() if cost is None else cost
+        return self._trials.get(trial, {}).get("cost") or self._mean_cost()
 
     def _to_end(self, trial: str) -> float:
         return self._cost(trial) * (self.rungs[-1] - self._epoch(trial))
@@ -153,7 +158,7 @@ class Promotion:
     # --- what is expected ---------------------------------------------------------------------------
 
     def _plan(self, paused: Sequence[str], running: Mapping[str, int], left: float) -> list[str]:
-        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` and add most."""
+        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` and add most together."""
         if not paused or min(map(self._to_end, paused)) > left:
             return []
         names = [trial for trial, found in self._trials.items() if found["figures"]]
