@@ -3,7 +3,8 @@
 A trial's figures at the rungs are a draw of a normal distribution, fitted by expectation maximisation with a weak
 prior; what trials promoted by figures that the fit knows leave unknown does not distort it (missing at random: Little
 and Rubin, Statistical Analysis with Missing Data, chapter 11). Trials of similar values deviate from it in similar
-ways: a Gaussian process over rungs and values (freeze-thaw, Swersky et al. 2014), whose weight the data choose.
+ways: a Gaussian process over rungs and values (freeze-thaw, Swersky et al. 2014), weighed by how well it tells each end
+from the others.
 
 N trials · K rungs · F features · M known figures
 """
@@ -19,8 +20,8 @@ PRIOR_TRIALS, PRIOR_MEAN_TRIALS = 6.0, 0.3
 RUNG_CORRELATION, COST_CORRELATION = 0.8, 0.3
 """Prior correlation of the figures at neighbouring rungs, and of the last figure and the cost of an epoch: larger
 models reach more, but not yet at the first rung."""
-SIMILARITY = (0.0, 0.3, 0.6, 0.9)
-"""Shares of the variance between trials that their values may explain."""
+SIMILARITY, LEAST_ENDS = (0.6, 0.0, 0.3, 0.9), 4
+"""Shares of the variance between trials that their values may explain; the first one until so many ends are known."""
 LENGTH = 0.4
 """Distance between values, as a part of their range, over which trials resemble each other."""
 ROUNDING = 1e-9
@@ -67,19 +68,21 @@ def forecast(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tu
     trial, rung = np.nonzero(~np.isnan(figures))
     rest = (figures[trial, rung] - centre) / scale - trend[trial, rung]
     near = similarity(features)
-    best = None
-    for share in SIMILARITY:
+    at_end, best = rung == num_rungs - 1, None
+    for share in SIMILARITY if at_end.sum() >= LEAST_ENDS else SIMILARITY[:1]:
         alike = share * near + (1 - share) * np.eye(num)
         factor = np.linalg.cholesky(alike[np.ix_(trial, trial)] * of_rungs[np.ix_(rung, rung)]
                                     + NOISE ** 2 * np.eye(len(rest)))
         white = np.linalg.solve(factor, rest)
-        likelihood = -white @ white / 2 - np.log(np.diag(factor)).sum()
-        if best is None or likelihood > best[0]:
-            best = likelihood, alike, factor, white
+        inverse = np.linalg.solve(factor, np.eye(len(rest)))
+        error = (((white @ inverse) / (inverse ** 2).sum(0))[at_end] ** 2).sum()  # of each end, were it left out
+        if best is None or error < best[0]:
+            best = error, alike, factor, white
     _, alike, factor, white = best
+    size = (white @ white + PRIOR_TRIALS) / (len(white) + PRIOR_TRIALS)  # by which the fit misses the variance
     gain = np.linalg.solve(factor, (alike[:, trial] * of_rungs[-1, rung]).T)
     expected = trend[:, -1] + white @ gain
-    variance = of_rungs[-1, -1] * np.diag(alike) - (gain ** 2).sum(0)
+    variance = size * (of_rungs[-1, -1] - (gain ** 2).sum(0))
     known = ~np.isnan(figures[:, -1])
     deviation = np.where(known, 0, np.sqrt(np.maximum(variance, NOISE ** 2)) * scale)
     return np.where(known, figures[:, -1], expected * scale + centre), deviation

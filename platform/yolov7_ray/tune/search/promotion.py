@@ -1,9 +1,9 @@
 """Which trials of a search are trained on: successive halving by promotion, for one or several objectives.
 
-A trial trains up to a rung and pauses there. What each would reach at its end is forecast; those are chosen whose
-ends fit together into what is left of the compute and are expected to add most to the hypervolume of the fully trained
-trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives, Schmucker et al.
-2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
+A trial trains up to a rung and pauses there. What each would reach at its end is forecast; of those whose ends fit
+into what is left of the compute, those are chosen that are expected to add most, together, to the hypervolume of the
+fully trained trials, and the first of them is promoted by one rung (ASHA, Li et al. 2018; for several objectives,
+Schmucker et al. 2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
 """
 
 import copy
@@ -23,6 +23,8 @@ MARGIN = 0.1
 """How far the reference point lies beyond the worst static figure, in the range of those."""
 FIRST_SHARE = 0.5
 """Most of the share that may go into first rungs."""
+GOES_ON = 0.6
+"""How probable it is taken to be that a promoted trial is promoted again at its next rung."""
 
 ROUNDING = 1e-9
 """By how much of it a budget may be exceeded: sums of the same costs differ by order."""
@@ -144,6 +146,15 @@ class Promotion:
     def _to_end(self, trial: str) -> float:
         return self._cost(trial) * (self.rungs[-1] - self._epoch(trial))
 
+    def _price(self, trial: str) -> float:
+        """Compute that ``trial`` is expected to take still: it may be left behind at each rung."""
+        epoch, probability, epochs = self._epoch(trial), 1.0, 0.0
+        for rung in self.rungs:
+            if rung > epoch:
+                epochs += probability * (rung - epoch)
+                epoch, probability = rung, probability * GOES_ON
+        return self._cost(trial) * epochs
+
     def _paused(self) -> list[str]:
         return [trial for trial, found in self._trials.items()
                 if found["figures"] and not found["lost"] and self._epoch(trial) < self.rungs[-1]]
@@ -158,15 +169,16 @@ class Promotion:
     # --- what is expected ---------------------------------------------------------------------------
 
     def _plan(self, paused: Sequence[str], running: Mapping[str, int], left: float) -> list[str]:
-        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` and add most together."""
-        if not paused or min(map(self._to_end, paused)) > left:
+        """Those of the paused trials, first the one to promote, whose ends fit into ``left`` and add most, together."""
+        paused = [trial for trial in paused if self._to_end(trial) <= left]
+        if not paused:
             return []
         names = [trial for trial, found in self._trials.items() if found["figures"]]
         dominates = dict(zip(names, self._dominates(names)))
         taken = [dominates[trial] for trial in names if trial in running or self._epoch(trial) >= self.rungs[-1]]
         uncovered = np.prod(1 - np.array(taken), axis=0) if taken else np.ones(len(dominates[names[0]]))
         plan = best_plan(np.array([dominates[trial] for trial in paused]), uncovered,
-                         np.array([self._to_end(trial) for trial in paused]), left)
+                         np.array([self._price(trial) for trial in paused]), left)
         return [paused[index] for index in plan]
 
     def _dominates(self, names: Sequence[str]) -> np.ndarray:
