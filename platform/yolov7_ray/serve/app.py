@@ -21,10 +21,10 @@ from ..cluster.jobs_api import ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
-from .detector import DetectorReplica
 from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
 from .probe import ProbeImage
+from .replica import DetectorReplica
 from .served import ServedInfo, Settings
 from .spec import ServedModel, ServeSpec, token_sha256
 
@@ -94,7 +94,8 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
             max_ongoing_requests=2 * spec.replicas * max_in_flight,  # never full: the gateways bound what comes
             graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
             ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
-        ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
+        ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000,
+                served.engine or spec.engine, served.precision or spec.precision))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
     settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, token_sha256s)
     return Gateway.options(

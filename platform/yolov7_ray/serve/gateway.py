@@ -10,11 +10,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from ..detect.options import Options
 from ..errors import JobError
 from ..registry.registry import REF, Registry
 from .limits import RequestError
 from .routes import build_api
-from .served import Detected, Options, ServedInfo, Settings
+from .served import Detected, ServedInfo, Settings
 
 RETRY_AFTER_S = 1
 READY_TIMEOUT_S = 5.0

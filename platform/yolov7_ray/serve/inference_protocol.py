@@ -18,8 +18,9 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..detect.options import MAX_DETECTIONS, Options
 from .limits import Limits, RequestError, check_header, check_pixels, whole_number
-from .served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
+from .served import Detected, ServedInfo, ServedModel, Settings, find_model
 from .uploads import Uploads
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"

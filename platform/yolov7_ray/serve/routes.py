@@ -14,10 +14,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
+from ..detect.options import MAX_DETECTIONS, Options
 from . import inference_protocol
 from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
-from .served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
+from .served import ServedModel, Settings, find_model
 from .uploads import Uploads
 
 PAGE_HEADERS = {

@@ -6,21 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ..detect.options import Options
 from .limits import Limits, RequestError
-
-MAX_DETECTIONS = 300
-"""Most detections returned for one image."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Detection options of one image."""
-
-    confidence: float
-    """Detections with a lower score are left out."""
-    iou: float
-    """Overlap at which the weaker of two detections of a class is left out."""
-    max_detections: int = MAX_DETECTIONS
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ..detect.options import EngineName, Precision
 from ..errors import JobError
 from ..jobs.spec import URI, Fraction, ImageSize, Job, Name, Part, Positive
 
@@ -15,6 +16,9 @@ class ServedModel(Part):
     """As in other jobs: a URI, or NAME@ALIAS of the registry."""
     image_size_px: ImageSize | None = None
     """Default: as the model was trained."""
+    engine: EngineName | None = None
+    precision: Precision | Literal["auto"] | None = None
+    """Default of both: those of the job."""
 
 
 class Probe(Part):
@@ -41,6 +45,10 @@ class ServeSpec(Job):
     """Replicas of each model; at least 2 in production, so that upgrades never stall."""
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     cpus_per_replica: Annotated[float, Field(gt=0)] = 1
+    engine: EngineName = "torch"
+    """What runs the models; auto: the fastest of those installed, by measurement where the replica starts."""
+    precision: Precision | Literal["auto"] = "auto"
+    """auto: bf16 on a GPU, else fp32."""
     max_batch_size: Positive = 8
     batch_wait_ms: Annotated[float, Field(ge=0)] = 2
     """How long a request waits for others to share its batch."""

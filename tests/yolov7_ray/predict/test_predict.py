@@ -16,10 +16,11 @@ from yolov7_ray import storage
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.predict import results as prediction_files
+from yolov7_ray.detect.detector import least_canvas_hw
 from yolov7_ray.predict.images import DatasetImages, FolderImages, decoded, images_of
 from yolov7_ray.predict.output import replace
 from yolov7_ray.predict.predict import predict
-from yolov7_ray.predict.predictor import Predictor, least_canvas_hw
+from yolov7_ray.predict.predictor import Predictor
 from yolov7_ray.predict.results import ROW, ArrowWriter, CocoWriter, JsonList, category_ids
 from yolov7_ray.predict.spec import PredictSpec
 from yolov7_ray.registry.model_source import locate

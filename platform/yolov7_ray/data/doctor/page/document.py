@@ -8,7 +8,7 @@ from ...ingest.losses import recorded, totals
 from ...manifest import DROPPED
 from ..examination import Examination, common_classes
 from ..finding import SEVERITIES, Finding
-from .charts import binned, heat_map, histogram, matrix, short
+from .charts import binned, heat_map, histogram, matrix
 from .pictures import Pictures
 from .portrait import (
     AREA_OCTAVES,

@@ -5,53 +5,21 @@ B images · n detections
 
 import asyncio
 import time
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from ray import serve
-from torch import Tensor
 
-from yolov7.evaluation.postprocess import postprocess
 from yolov7.images.draw import draw_detections
-from yolov7.images.sample import Letterbox, decode_image, encode_image, letterbox
-from yolov7.model.reparameterize import reparameterize
+from yolov7.images.sample import decode_image, encode_image
 
-from ..registry.model_source import LoadedModel, ModelSource
-from .engines import ENGINES
+from ..detect.detector import Detector
+from ..detect.options import EngineName, Options, Precision
+from ..registry.model_source import ModelSource
 from .limits import undecodable
-from .served import Detected, Options
-
-
-class Detector:
-    """A folded model on its device: prepared images in, detections in pixels of the images out."""
-
-    def __init__(self, loaded: LoadedModel, image_size_px: int, device: torch.device, engine: str = "torch"):
-        model = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
-        self.engine = ENGINES[engine](model, device)
-        self.classes = loaded.classes
-        self.size_hw = (image_size_px, image_size_px)
-        self.device = device
-
-    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
-        """Fit an RGB image (H, W, 3) uint8 into the model's square."""
-        return letterbox(image, self.size_hw)
-
-    @torch.inference_mode()
-    def detect(self, images: list[np.ndarray], options: list[Options]) -> list[Tensor]:
-        """Detections (n, 6) in pixels of the letterboxed images; one forward pass for all of them."""
-        predictions = self.engine.predict(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
-        return [
-            postprocess(predictions[i : i + 1], wanted.confidence, wanted.iou, multi_label=False,
-                        max_detections=wanted.max_detections)[0].cpu()
-            for i, wanted in enumerate(options)
-        ]
-
-    def warm_up(self, max_batch_size: int) -> None:
-        """Run noise through the model, alone and as a full batch, so that no user waits for the first inference."""
-        noise = np.random.default_rng(0).integers(0, 256, (*self.size_hw, 3), np.uint8)
-        for size in {1, max_batch_size}:
-            self.detect([noise] * size, [Options(confidence=0.001, iou=0.5)] * size)
+from .served import Detected
 
 
 @serve.deployment
@@ -59,11 +27,11 @@ class DetectorReplica:
     """One replica of one model. It is up only after a real inference."""
 
     def __init__(self, source: ModelSource, image_size_px: int, num_cpus: float, max_batch_size: int,
-                 batch_wait_s: float):
+                 batch_wait_s: float, engine: EngineName, precision: Precision | Literal["auto"]):
         torch.set_num_threads(max(1, int(num_cpus)))
         cv2.setNumThreads(0)  # images are decoded in threads of ours
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.detector = Detector(source.load(), image_size_px, device)
+        self.detector = Detector(source.load(), engine=engine, precision=precision, image_size_px=image_size_px,
+                                 rectangular=False)
         self.detector.warm_up(max_batch_size)
         self._places = asyncio.Semaphore(2 * max_batch_size)  # while one batch is processed, the next is decoded
         self._in_batch.set_max_batch_size(max_batch_size)
@@ -77,7 +45,7 @@ class DetectorReplica:
         """
         async with self._places:  # the others wait here, encoded
             pixels = await asyncio.to_thread(self._decode, image)
-            fitted, fit = await asyncio.to_thread(self.detector.prepare, pixels)
+            fitted, fit = await asyncio.to_thread(self.detector.fit, pixels)
             detections, batch_size, inference_ms = await self._in_batch((fitted, options))
             detections[:, :4] = fit.to_original(detections[:, :4])
             png = await asyncio.to_thread(self._draw, pixels, detections) if draw else None
@@ -88,9 +56,9 @@ class DetectorReplica:
         """Letterboxed images with their options -> detections (n, 6) in their pixels, batch size, milliseconds."""
         start = time.perf_counter()
         images, options = zip(*requests)
-        found = await asyncio.to_thread(self.detector.detect, list(images), list(options))
+        found = await asyncio.to_thread(self.detector.run, list(images), list(options))
         milliseconds = (time.perf_counter() - start) * 1000
-        return [(detections.numpy(), len(found), milliseconds) for detections in found]
+        return [(detections, len(found), milliseconds) for detections in found]
 
     async def is_ready(self) -> bool:
         """True: that this answers at all means that the warm-up is done."""
