@@ -119,4 +119,4 @@ class Gateway:
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._models, self._settings)
+        return build_api(self._models, self._settings, serve.get_replica_context().replica_id.unique_id)

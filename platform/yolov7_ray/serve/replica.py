@@ -43,13 +43,18 @@ class DetectorReplica:
         Boxes are in pixels of the image as its EXIF orientation displays it. RequestError 400 if it cannot
         be decoded.
         """
+        came = time.perf_counter()
         async with self._places:  # the others wait here, encoded
+            begun = time.perf_counter()
             pixels = await asyncio.to_thread(self._decode, image)
             fitted, fit = await asyncio.to_thread(self.detector.fit, pixels)
+            decoded = time.perf_counter()
             detections, batch_size, inference_ms = await self._in_batch((fitted, options))
+            wait_ms = 1e3 * (begun - came + time.perf_counter() - decoded) - inference_ms
             detections[:, :4] = fit.to_original(detections[:, :4])
             png = await asyncio.to_thread(self._draw, pixels, detections) if draw else None
-            return Detected(detections, pixels.shape[:2], batch_size, inference_ms, png)
+            return Detected(detections, pixels.shape[:2], batch_size, inference_ms, max(0.0, wait_ms),
+                            1e3 * (decoded - begun), png)
 
     @serve.batch
     async def _in_batch(self, requests: list[tuple[np.ndarray, Options]]) -> list[tuple[np.ndarray, int, float]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -15,10 +16,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from ..detect.options import MAX_DETECTIONS, Options
-from . import inference_protocol
 from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
-from .served import ServedModel, Settings, find_model
+from .metrics import Metrics
+from .protocols import hosted, open_inference
+from .served import Detected, ServedModel, Settings, find_model
 from .uploads import Uploads
 
 PAGE_HEADERS = {
@@ -29,18 +31,35 @@ PAGE_HEADERS = {
 }
 
 
-def build_api(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
-    """The application over `models` (name -> model, the first is the default)."""
+def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: str = "0") -> FastAPI:
+    """The application over `models` (name -> model, the first is the default); `gateway` names it in its metrics."""
     api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
                   description="Send an image, get the objects in it.")
     authorized, uploads = [Depends(_bearer_check(settings.token_sha256s))], Uploads(settings.limits)
+    metrics = Metrics(models, gateway)
+    models = {name: _Counted(model, metrics) for name, model in models.items()}
     _add_errors(api)
     _add_pages(api)
     _add_detection(api, models, settings, uploads, authorized)
     _add_health(api, models)
-    api.include_router(inference_protocol.health_router(models))
-    api.include_router(inference_protocol.router(models, settings, uploads), dependencies=authorized)
+    for protocol in (open_inference, hosted):
+        api.include_router(protocol.health_router(models))
+        api.include_router(protocol.router(models, settings, uploads), dependencies=authorized)
+    metrics.add_to(api)
     return api
+
+
+class _Counted:
+    """A served model whose answers are counted."""
+
+    def __init__(self, model: ServedModel, metrics: Metrics):
+        self.info, self._model, self._metrics = model.info, model, metrics
+        self.check_room, self.is_ready, self.newer = model.check_room, model.is_ready, model.newer
+
+    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
+        found = await self._model.detect(image, options, draw)
+        self._metrics.detected(self.info.name, found)
+        return found
 
 
 def _bearer_check(token_sha256s: tuple[str, ...]) -> Callable:

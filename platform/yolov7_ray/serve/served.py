@@ -22,8 +22,17 @@ class Detected:
     """Images processed together."""
     inference_ms: float
     """Inference time of the batch, NMS included."""
+    wait_ms: float = 0.0
+    """Time in the replica's queue, for a place and for others to share the batch."""
+    decode_ms: float = 0.0
+    """Time of decoding and fitting."""
     drawn_png: bytes | None = None
     """The image with its detections, if requested."""
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Stage -> its time."""
+        return {"wait": self.wait_ms, "decode": self.decode_ms, "model": self.inference_ms}
 
 
 @dataclass(frozen=True)

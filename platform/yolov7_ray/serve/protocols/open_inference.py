@@ -18,10 +18,10 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..detect.options import MAX_DETECTIONS, Options
-from .limits import Limits, RequestError, check_header, check_pixels, whole_number
-from .served import Detected, ServedInfo, ServedModel, Settings, find_model
-from .uploads import Uploads
+from ...detect.options import MAX_DETECTIONS, Options
+from ..limits import Limits, RequestError, check_header, check_pixels, whole_number
+from ..served import Detected, ServedInfo, ServedModel, Settings, find_model
+from ..uploads import Uploads
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}
