@@ -97,7 +97,7 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
         ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000,
                 served.engine or spec.engine, served.precision or spec.precision))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
-    settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, token_sha256s)
+    settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, spec.access_log, token_sha256s)
     return Gateway.options(
         num_replicas=spec.replicas,
         max_ongoing_requests=MAX_CONNECTIONS,

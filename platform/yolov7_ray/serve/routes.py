@@ -16,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from ..detect.options import MAX_DETECTIONS, Options
+from .access_log import Traced, request_id
 from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
 from .metrics import Metrics
@@ -46,6 +47,7 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
         api.include_router(protocol.health_router(models))
         api.include_router(protocol.router(models, settings, uploads), dependencies=authorized)
     metrics.add_to(api)
+    api.add_middleware(Traced, access_log=settings.access_log)
     return api
 
 
@@ -175,6 +177,6 @@ def _add_errors(api: FastAPI) -> None:
 
 def error_response(request: Request, error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The error as JSON; under /v2 as one string, as that protocol defines."""
-    detail = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
+    detail = {"where": error.where, "problem": error.problem, "remedy": error.remedy, "request_id": request_id(request)}
     content = {"error": str(error) if request.url.path.startswith("/v2") else detail}
     return JSONResponse(content, status_code=error.status, headers=dict(headers or {}))

@@ -63,6 +63,7 @@ class ErrorDetail(BaseModel):
     where: str
     problem: str
     remedy: str
+    request_id: str | None = Field(None, description="As in the header X-Request-ID, and in the access log")
 
 
 class ErrorResponse(BaseModel):

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..detect.options import Options
 from .limits import Limits, RequestError
+from .spec import AccessLog
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class Settings:
     limits: Limits
     confidence: float
     iou: float
+    access_log: AccessLog = "off"
     token_sha256s: tuple[str, ...] = ()
     """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
 

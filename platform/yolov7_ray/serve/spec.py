@@ -10,6 +10,9 @@ from ..detect.options import EngineName, Precision
 from ..errors import JobError
 from ..jobs.spec import URI, Fraction, ImageSize, Job, Name, Part, Positive
 
+AccessLog = Literal["off", "errors", "sampled", "all"]
+"""Requests that are logged: none, those answered 4xx or 5xx, these and one in a hundred, or all."""
+
 
 class ServedModel(Part):
     model: str
@@ -64,6 +67,8 @@ class ServeSpec(Job):
     a cluster gets the digest."""
     token_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """The token's digest, in place of token_env."""
+    access_log: AccessLog = "off"
+    """Requests with a line in the gateways' logs: off, errors, sampled (errors and one in a hundred), all."""
     probe: Probe | None = None
     wait: bool = True
     """True: serve until interrupted. False: return once ready (and probed); on a cluster the endpoint stays."""

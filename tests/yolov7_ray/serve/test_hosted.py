@@ -1,4 +1,4 @@
-"""Routes of SageMaker, Vertex AI and KServe v1, metrics, HEAD and images without a type, over real HTTP."""
+"""Routes of SageMaker, Vertex AI and KServe v1, HEAD, images without a type, metrics and log, over real HTTP."""
 
 import base64
 import json
@@ -156,3 +156,53 @@ def test_refusals_of_a_full_model_are_counted(monkeypatch):
         found = samples(running.url)
     assert found["yolov7_requests_total" + labels(method="POST", route="/invocations", status="503")] == 1
     assert not re.search("yolov7_objects_per_image_count.*shapes", json.dumps(found))
+
+
+# --- ids and log -----------------------------------------------------------------------------------------
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_every_answer_has_the_requests_id(url):
+    for given, kept in (("abc-1", True), ("a b", False), ("x" * 129, False), ("", False)):
+        answer = ask(f"{url}/v1/nothing", X_Request_ID=given)
+        found = answer.headers["x-request-id"]
+        assert (found == given) == kept and answer.json["error"]["request_id"] == found
+        assert kept or re.fullmatch("[0-9a-f]{32}", found)
+    assert ask(f"{url}/healthz").headers["x-request-id"] != ask(f"{url}/healthz").headers["x-request-id"]
+
+
+def test_a_trace_is_passed_through(url):
+    assert ask(f"{url}/healthz", traceparent=TRACE).headers["traceparent"] == TRACE
+    assert "traceparent" not in ask(f"{url}/healthz", traceparent="00-x").headers
+
+
+@pytest.mark.parametrize("access_log, logged", [
+    ("off", []), ("errors", [404, 400]), ("all", [200, 404, 400, 200])])
+def test_the_access_log(capfd, access_log, logged):
+    with served(access_log=access_log) as running:
+        ask(f"{running.url}/healthz?secret=1", authorization="Bearer secret", X_Request_ID="first")
+        ask(f"{running.url}/nothing", traceparent=TRACE)
+        post(f"{running.url}/v1/detect", b"x", "image/jpeg")
+        answer = post(f"{running.url}/v1/detect", picture(), "image/jpeg")
+    output = capfd.readouterr().out
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert [line["status"] for line in lines] == logged and "secret" not in output
+    assert all(line["client"] == "127.0.0.1" and line["ms"] >= 0 for line in lines)
+    if access_log == "all":
+        assert [line["path"] for line in lines] == ["/healthz", "/nothing", "/v1/detect", "/v1/detect"]
+        assert lines[0]["request_id"] == "first" and lines[1]["traceparent"] == TRACE
+        assert lines[3]["bytes"] == len(answer.body)
+
+
+def test_a_share_of_the_good_requests_is_logged(capfd, monkeypatch):
+    from yolov7_ray.serve import access_log
+
+    numbers = iter([5, 0, 99])
+    monkeypatch.setattr(access_log.random, "randrange", lambda count: next(numbers))
+    with served(access_log="sampled") as running:
+        for number in range(3):
+            ask(f"{running.url}/healthz", X_Request_ID=f"n{number}")
+        ask(f"{running.url}/nothing", X_Request_ID="bad")
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
+    assert [line["request_id"] for line in lines] == ["n1", "bad"]
