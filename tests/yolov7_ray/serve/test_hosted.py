@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from pathlib import Path
 
 import pytest
 from local_endpoint import LocalModel, served
@@ -156,6 +157,26 @@ def test_refusals_of_a_full_model_are_counted(monkeypatch):
         found = samples(running.url)
     assert found["yolov7_requests_total" + labels(method="POST", route="/invocations", status="503")] == 1
     assert not re.search("yolov7_objects_per_image_count.*shapes", json.dumps(found))
+
+
+def test_the_dashboard_asks_for_what_there_is():
+    """Metrics and labels of every query of the dashboard are those of an endpoint that has answered."""
+    with served() as running:
+        post(f"{running.url}/v1/detect", picture(), "image/jpeg")
+        text = ask(f"{running.url}/metrics").body.decode()
+    known = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            known.setdefault(sample.name, set()).update(sample.labels)
+    dashboard = json.loads((Path(__file__).parents[3] / "cluster/grafana/endpoint.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    for query in queries:
+        names = set(re.findall(r"yolov7_\w+", query))
+        assert names and names <= known.keys()
+        used = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
+        used |= {label for group in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)=~?\"", group)}
+        assert used <= set.union(*(known[name] for name in names)), query
+    assert len(queries) == 12
 
 
 # --- ids and log -----------------------------------------------------------------------------------------

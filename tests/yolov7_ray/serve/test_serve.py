@@ -498,8 +498,8 @@ def test_upgrade_fails_no_request_then_token_and_overload(ray_session, registry,
         assert {answer.status for answer in flood} == {200, 503}
         refused = next(answer for answer in flood if answer.status == 503)
         assert refused.headers["retry-after"] == "1"
-        assert refused.json["error"] == {"where": "model 'shapes'", "problem": "has too many requests waiting",
-                                         "remedy": "try again in 1 s"}
+        expected = {"where": "model 'shapes'", "problem": "has too many requests waiting", "remedy": "try again in 1 s"}
+        assert refused.json["error"].items() >= expected.items()
 
 
 @pytest.mark.ray
