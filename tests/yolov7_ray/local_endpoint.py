@@ -71,7 +71,7 @@ class Endpoint:
 @contextlib.contextmanager
 def served(limits: Limits = LIMITS, token_sha256s: tuple[str, ...] = (), access_log: str = "off") -> Iterator[Endpoint]:
     """The endpoint's routes behind a real server."""
-    settings = Settings(limits, 0.25, 0.45, access_log, token_sha256s)
+    settings = Settings(limits, access_log, token_sha256s)
     server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error"))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

@@ -110,12 +110,12 @@ class RemoteModel:
 class Gateway:
     """Serves the routes with the replicas' handles, which arrive in the order of `infos`.
 
-    `max_in_flight`: requests of one model that this gateway admits.
+    `max_in_flight`: requests of each model that this gateway admits.
     """
 
-    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: int, *handles: DeploymentHandle):
-        self._models = {info.name: RemoteModel(info, handle, max_in_flight)
-                        for info, handle in zip(infos, handles, strict=True)}
+    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: list[int], *handles: DeploymentHandle):
+        self._models = {info.name: RemoteModel(info, handle, most)
+                        for info, handle, most in zip(infos, handles, max_in_flight, strict=True)}
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -88,9 +88,10 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     async def detect(
         request: Request,
         model: Annotated[str | None, Query(description="Name of the model; default: the first")] = None,
-        confidence: Annotated[float, Query(ge=0, le=1, description="Leave out lower scores")] = settings.confidence,
-        iou: Annotated[float, Query(ge=0, le=1, description="Overlap at which the weaker of two is left out")]
-        = settings.iou,
+        confidence: Annotated[float | None, Query(
+            ge=0, le=1, description="Leave out lower scores; default: the model's")] = None,
+        iou: Annotated[float | None, Query(
+            ge=0, le=1, description="Overlap at which the weaker of two is left out; default: the model's")] = None,
         max_detections: Annotated[int, Query(ge=1, le=MAX_DETECTIONS)] = MAX_DETECTIONS,
         format: Annotated[Literal["json", "image"], Query(description="image: the drawn image as PNG")] = "json",
     ):
@@ -99,7 +100,7 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
         served.check_room()
         image = await uploads.image(request)
         await asyncio.to_thread(check_header, image, settings.limits)
-        options = Options(confidence, iou, max_detections)
+        options = served.info.options(confidence, iou, max_detections)
         found = await served.detect(image, options, draw=format == "image")
         if format == "image":
             return Response(found.drawn_png, media_type="image/png")

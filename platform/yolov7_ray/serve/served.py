@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..detect.options import Options
+from ..detect.options import MAX_DETECTIONS, Options
 from .limits import Limits, RequestError
 from .spec import AccessLog
 
@@ -47,9 +47,19 @@ class ServedInfo:
     architecture: str
     image_size_px: int
     classes: tuple[str, ...]
+    confidence: float = 0.25
+    """Scores below are left out, unless a request says otherwise."""
+    iou: float = 0.45
+    """Overlap at which the weaker of two is left out, unless a request says otherwise."""
     asked: str = ""
     """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
     registry: str | None = None
+
+    def options(self, confidence: float | None = None, iou: float | None = None,
+                max_detections: int = MAX_DETECTIONS) -> Options:
+        """Those of a request, with the model's own where it has none."""
+        return Options(self.confidence if confidence is None else confidence, self.iou if iou is None else iou,
+                       max_detections)
 
 
 class ServedModel(Protocol):
@@ -71,8 +81,6 @@ class Settings:
     """Settings of the endpoint."""
 
     limits: Limits
-    confidence: float
-    iou: float
     access_log: AccessLog = "off"
     token_sha256s: tuple[str, ...] = ()
     """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from ...detect.options import MAX_DETECTIONS, Options
 from ..limits import RequestError, check_header
 from ..schema import DetectResponse
-from ..served import ServedModel, Settings, find_model
+from ..served import ServedInfo, ServedModel, Settings, find_model
 from ..uploads import Uploads
 
 MAX_INSTANCES = 64
@@ -48,7 +48,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
 
     async def instances(model: ServedModel, request: Request) -> dict[str, Any]:
         model.check_room()
-        images, options = await asyncio.to_thread(_instances, await uploads.body(request), settings)
+        images, options = await asyncio.to_thread(_instances, await uploads.body(request), model.info)
         return {"predictions": await asyncio.gather(*(detected(model, image, options) for image in images))}
 
     async def invocations(request: Request) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
             return await instances(model, request)
         model.check_room()
-        return await detected(model, await uploads.image(request), Options(settings.confidence, settings.iou))
+        return await detected(model, await uploads.image(request), model.info.options())
 
     def predict_of(path: str) -> Callable[[Request], Awaitable[dict[str, Any]]]:
         async def predict(request: Request) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
     return api
 
 
-def _instances(body: bytes, settings: Settings) -> tuple[list[bytes], Options]:
+def _instances(body: bytes, info: ServedInfo) -> tuple[list[bytes], Options]:
     """The encoded images and the options of a request; RequestError 400 if it is malformed."""
     try:
         document = json.loads(body)
@@ -92,11 +92,11 @@ def _instances(body: bytes, settings: Settings) -> tuple[list[bytes], Options]:
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_INSTANCES:
         raise RequestError(400, "instances", f"is {'empty' if given == [] else 'no list of a suitable length'}",
                            f"send 1 to {MAX_INSTANCES} images")
-    return [_image(number, instance) for number, instance in enumerate(given)], _options(parameters, settings)
+    return [_image(number, instance) for number, instance in enumerate(given)], _options(parameters, info)
 
 
-def _options(parameters: Any, settings: Settings) -> Options:
-    chosen = {"confidence": settings.confidence, "iou": settings.iou, "max_detections": MAX_DETECTIONS}
+def _options(parameters: Any, info: ServedInfo) -> Options:
+    chosen = {"confidence": info.confidence, "iou": info.iou, "max_detections": MAX_DETECTIONS}
     given = parameters if isinstance(parameters, dict) else {}
     for name in chosen.keys() & given.keys():
         value, limit = given[name], MAX_DETECTIONS if name == "max_detections" else 1

@@ -18,7 +18,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...detect.options import MAX_DETECTIONS, Options
+from ...detect.options import MAX_DETECTIONS
 from ..limits import Limits, RequestError, check_header, check_pixels, whole_number
 from ..served import Detected, ServedInfo, ServedModel, Settings, find_model
 from ..uploads import Uploads
@@ -121,8 +121,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         # in a thread: parsing megabytes of JSON takes time
         inference, image = await asyncio.to_thread(_parse, body, length, settings.limits)
         wanted = inference.parameters
-        options = Options(settings.confidence if wanted.confidence is None else wanted.confidence,
-                          settings.iou if wanted.iou is None else wanted.iou, wanted.max_detections)
+        options = model.info.options(wanted.confidence, wanted.iou, wanted.max_detections)
         return _response(inference, model.info, await model.detect(image, options))
 
     return api
