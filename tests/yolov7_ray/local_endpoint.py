@@ -43,7 +43,7 @@ class LocalModel:
         fitted, fit = self._detector.fit(pixels)
         found = self._detector.run([fitted], [options])[0]
         found[:, :4] = fit.to_original(found[:, :4])
-        return Detected(found, pixels.shape[:2], 1, 1.0)
+        return Detected(self.info, found, pixels.shape[:2], 1, 1.0)
 
     async def is_ready(self) -> bool:
         return True

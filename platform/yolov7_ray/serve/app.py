@@ -93,8 +93,8 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
             max_ongoing_requests=2 * spec.num_gateways * max_in_flight[-1],  # never full: the gateways bound what comes
             graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
             ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
-        ).bind(source, info.image_size_px, spec.cpus_per_replica, chosen.max_batch_size, spec.batch_wait_ms / 1000,
-               chosen.engine, chosen.precision))
+        ).bind(source, info, chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size,
+               spec.batch_wait_ms / 1000, chosen.engine, chosen.precision, bool(chosen.follow)))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
     settings = Settings(limits, spec.access_log, token_sha256s)
     return Gateway.options(
@@ -122,9 +122,12 @@ def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str 
     if size_px % stride:
         raise JobError(f"models.{name}.image_size_px", f"{size_px} is not a multiple of the model's largest stride",
                        f"give a multiple of {stride}")
-    version = source.ref.rpartition(":")[2] if REF.fullmatch(source.ref) else source.ref.rpartition("/")[2]
-    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes),
-                      served.confidence_threshold, served.iou_threshold, served.model, registry)
+    if served.follow and (":" in served.model or not REF.fullmatch(served.model)):
+        raise JobError(f"models.{name}.follow", f"{served.model} is one exact model and never another one",
+                       "give NAME or NAME@ALIAS, or leave follow out")
+    asked = ServedInfo(name, confidence=served.confidence_threshold, iou=served.iou_threshold, asked=served.model,
+                       registry=registry)
+    return asked.of(source.ref, loaded.model.architecture.name, size_px, loaded.classes)
 
 
 def _start_serve(spec: ServeSpec) -> tuple[bool, str]:

@@ -50,7 +50,9 @@ class RemoteModel:
         self._in_flight += 1
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await self._retried(image, options, draw)
+                found = await self._retried(image, options, draw)
+                self.info = found.info
+                return found
         except TimeoutError as error:
             raise self._unavailable(f"has not answered within {ANSWER_TIMEOUT_S:g} s") from error
         finally:
@@ -59,7 +61,8 @@ class RemoteModel:
     async def is_ready(self) -> bool:
         """Whether a replica answers, which it does once it has completed a real inference."""
         try:
-            return await asyncio.wait_for(self._handle.is_ready.remote(), READY_TIMEOUT_S)
+            self.info = await asyncio.wait_for(self._handle.current.remote(), READY_TIMEOUT_S)
+            return True
         except (TimeoutError, RayActorError, BackPressureError, DeploymentUnavailableError):
             return False
 
@@ -68,6 +71,7 @@ class RemoteModel:
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + LOOK_AGAIN_S
+            await self.is_ready()  # by now the replicas may have followed it
             try:
                 self._current = await asyncio.wait_for(asyncio.to_thread(self._resolve), READY_TIMEOUT_S)
             except (JobError, OSError, TimeoutError):

@@ -4,7 +4,7 @@ Every gateway counts its own requests, under its own label `gateway`: with sever
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI, Response
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .served import Detected, ServedModel
+from .served import Detected
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -23,10 +23,8 @@ COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 300)
 class Metrics:
     """The figures of one gateway."""
 
-    def __init__(self, models: Mapping[str, ServedModel], gateway: str) -> None:
+    def __init__(self, gateway: str) -> None:
         self.registry = CollectorRegistry()
-        self._of = {name: {"gateway": gateway, "model": name, "version": model.info.version}
-                    for name, model in models.items()}
         self._gateway = {"gateway": gateway}
         of_model = ("gateway", "model", "version")
         self._requests = Counter("yolov7_requests", "HTTP requests by route and status",
@@ -45,16 +43,15 @@ class Metrics:
                                  registry=self.registry)
         self._in_flight = Gauge("yolov7_requests_in_flight", "Requests that are being answered", ("gateway",),
                                 registry=self.registry)
-        self._models = models
 
-    def detected(self, model: str, found: Detected) -> None:
+    def detected(self, found: Detected) -> None:
         """Count an image that was looked at."""
-        labels = self._of[model]
+        labels = self._gateway | {"model": found.info.name, "version": found.info.version}
         for stage, milliseconds in found.stages_ms.items():
             self._stage.labels(**labels, stage=stage).observe(milliseconds / 1e3)
         self._batch.labels(**labels).observe(found.batch_size)
         self._objects.labels(**labels).observe(len(found.detections))
-        classes, scores = self._models[model].info.classes, self._scores.labels(**labels)
+        classes, scores = found.info.classes, self._scores.labels(**labels)
         for score, label in found.detections[:, 4:6].tolist():
             scores.observe(score)
             self._detections.labels(**labels, class_name=classes[int(label)]).inc()

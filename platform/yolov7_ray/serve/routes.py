@@ -21,7 +21,7 @@ from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
 from .metrics import Metrics
 from .protocols import hosted, open_inference
-from .served import Detected, ServedModel, Settings, find_model
+from .served import Detected, ServedInfo, ServedModel, Settings, find_model
 from .uploads import Uploads
 
 PAGE_HEADERS = {
@@ -37,7 +37,7 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
     api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
                   description="Send an image, get the objects in it.")
     authorized, uploads = [Depends(_bearer_check(settings.token_sha256s))], Uploads(settings.limits)
-    metrics = Metrics(models, gateway)
+    metrics = Metrics(gateway)
     models = {name: _Counted(model, metrics) for name, model in models.items()}
     _add_errors(api)
     _add_pages(api)
@@ -55,13 +55,17 @@ class _Counted:
     """A served model whose answers are counted."""
 
     def __init__(self, model: ServedModel, metrics: Metrics):
-        self.info, self._model, self._metrics = model.info, model, metrics
+        self._model, self._metrics = model, metrics
         self.check_room, self.is_ready, self.newer = model.check_room, model.is_ready, model.newer
 
     async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
         found = await self._model.detect(image, options, draw)
-        self._metrics.detected(self.info.name, found)
+        self._metrics.detected(found)
         return found
+
+    @property
+    def info(self) -> ServedInfo:
+        return self._model.info
 
 
 def _bearer_check(token_sha256s: tuple[str, ...]) -> Callable:
@@ -104,7 +108,7 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
         found = await served.detect(image, options, draw=format == "image")
         if format == "image":
             return Response(found.drawn_png, media_type="image/png")
-        return DetectResponse.of(served.info, found)
+        return DetectResponse.of(found)
 
     @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
     async def list_models() -> ModelList:

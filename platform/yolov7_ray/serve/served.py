@@ -1,12 +1,13 @@
 """Types of the gateway: served models, their interface, detection options and settings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from ..detect.options import MAX_DETECTIONS, Options
+from ..registry.registry import REF
 from .limits import Limits, RequestError
 from .spec import AccessLog
 
@@ -15,6 +16,8 @@ from .spec import AccessLog
 class Detected:
     """What a replica found in one image of n objects."""
 
+    info: "ServedInfo"
+    """The model that found them: a replica may follow an alias."""
     detections: np.ndarray
     """(n, 6) float32, best first: x1, y1, x2, y2 in pixels of the image, score, class index."""
     size_hw: tuple[int, int]
@@ -41,12 +44,12 @@ class ServedInfo:
     """Metadata of a served model."""
 
     name: str
-    ref: str
+    ref: str = ""
     """The exact model: NAME:VERSION or a URI."""
-    version: str
-    architecture: str
-    image_size_px: int
-    classes: tuple[str, ...]
+    version: str = ""
+    architecture: str = ""
+    image_size_px: int = 0
+    classes: tuple[str, ...] = ()
     confidence: float = 0.25
     """Scores below are left out, unless a request says otherwise."""
     iou: float = 0.45
@@ -54,6 +57,12 @@ class ServedInfo:
     asked: str = ""
     """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
     registry: str | None = None
+
+    def of(self, ref: str, architecture: str, image_size_px: int, classes: Sequence[str]) -> "ServedInfo":
+        """The same served model, once it is the exact model `ref`."""
+        version = ref.rpartition(":")[2] if REF.fullmatch(ref) else ref.rpartition("/")[2]
+        return replace(self, ref=ref, version=version, architecture=architecture, image_size_px=image_size_px,
+                       classes=tuple(classes))
 
     def options(self, confidence: float | None = None, iou: float | None = None,
                 max_detections: int = MAX_DETECTIONS) -> Options:

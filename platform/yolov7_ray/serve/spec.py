@@ -42,6 +42,7 @@ class ServedModel(Part):
     max_batch_size: Positive | None = None
     confidence_threshold: Fraction | None = None
     iou_threshold: Fraction | None = None
+    follow: bool | None = None
 
 
 class Probe(Part):
@@ -73,6 +74,9 @@ class ServeSpec(Job):
     """What runs the models; auto: the fastest of those installed, by measurement where the replica starts."""
     precision: Precision | Literal["auto"] = "auto"
     """auto: bf16 on a GPU, else fp32."""
+    follow: bool = False
+    """Whether replicas go on with what NAME or NAME@ALIAS refers to by then: each asks every 10 s, and changes without a
+    pause. Without it the endpoint serves what it was deployed with."""
     max_batch_size: Positive = 8
     batch_wait_ms: Annotated[float, Field(ge=0)] = 2
     """How long a request waits for others to share its batch."""

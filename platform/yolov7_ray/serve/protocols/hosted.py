@@ -44,7 +44,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
 
     async def detected(model: ServedModel, image: bytes, options: Options) -> dict[str, Any]:
         await asyncio.to_thread(check_header, image, settings.limits)
-        return DetectResponse.of(model.info, await model.detect(image, options)).model_dump()
+        return DetectResponse.of(await model.detect(image, options)).model_dump()
 
     async def instances(model: ServedModel, request: Request) -> dict[str, Any]:
         model.check_room()

@@ -122,7 +122,7 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         inference, image = await asyncio.to_thread(_parse, body, length, settings.limits)
         wanted = inference.parameters
         options = model.info.options(wanted.confidence, wanted.iou, wanted.max_detections)
-        return _response(inference, model.info, await model.detect(image, options))
+        return _response(inference, await model.detect(image, options))
 
     return api
 
@@ -235,7 +235,7 @@ def _of_json(data: list | None, dtype: np.dtype) -> np.ndarray:
     return values.astype(dtype)
 
 
-def _response(inference: InferRequest, info: ServedInfo, found: Detected) -> Response:
+def _response(inference: InferRequest, found: Detected) -> Response:
     """The requested outputs, each as JSON or raw behind the JSON."""
     rows = np.ascontiguousarray(found.detections, np.float32)
     tensors = {"boxes": rows[:, :4], "scores": rows[:, 4], "labels": rows[:, 5].astype("<i8")}
@@ -249,7 +249,7 @@ def _response(inference: InferRequest, info: ServedInfo, found: Detected) -> Res
         else:
             output["data"] = values.ravel().tolist()
         outputs.append(output)
-    answer = {"model_name": info.name, "model_version": info.version, "outputs": outputs}
+    answer = {"model_name": found.info.name, "model_version": found.info.version, "outputs": outputs}
     text = json.dumps(answer if inference.id is None else answer | {"id": inference.id}).encode()
     if not raw:
         return Response(text, media_type="application/json")
