@@ -186,13 +186,12 @@ def test_a_storage_scheme(monkeypatch):
 def test_a_served_engine(monkeypatch):
     from yolov7.architectures.family import ARCHITECTURES
     from yolov7.model.detector import build_model
+    from yolov7_ray.detect.detector import Detector
+    from yolov7_ray.detect.engines import ENGINES
     from yolov7_ray.registry.model_source import LoadedModel
-    from yolov7_ray.serve.detector import Detector
-    from yolov7_ray.registry.engines import ENGINES
-    from yolov7_ray.serve.served import Options
 
     class OneBox:
-        def __init__(self, model, device):
+        def __init__(self, model, device, precision):
             self.num_classes = model.num_classes
 
         def predict(self, images):
@@ -202,6 +201,5 @@ def test_a_served_engine(monkeypatch):
     monkeypatch.setitem(ENGINES, "one-box", OneBox)
     model = build_model(ARCHITECTURES["yolov7-tiny"].scaled(width=0.25), 3)
     loaded = LoadedModel(model, ["a", "b", "c"], 64, "here", {})
-    detector = Detector(loaded, 64, torch.device("cpu"), engine="one-box")
-    [found] = detector.detect([np.zeros((64, 64, 3), np.uint8)], [Options(confidence=0.5, iou=0.5)])
-    assert found.tolist() == [[8, 16, 12, 24, 1, 1]]
+    found = Detector(loaded, engine="one-box", confidence=0.5)(np.zeros((64, 64, 3), np.uint8))
+    assert (found.boxes_xyxy.tolist(), found.scores.tolist(), found.names) == ([[8, 16, 12, 24]], [1], ["b"])

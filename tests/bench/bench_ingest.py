@@ -103,7 +103,9 @@ def bench_worker(source: CocoSource, directory: Path, rounds: int) -> None:
     rates, walls = [], []
     for number in range(rounds):
         spec = IngestSpec(kind="ingest", source=source, dataset=str(directory / f"worker-{number}"))
-        tasks = room._plan(spec, spec.dataset, raw, tuple(range(len(raw.classes))), len(raw.classes), "0" * 16)
+        labels, count = tuple(range(len(raw.classes))), len(raw.classes)
+        plans = {split: room.split_plan(spec, spec.dataset, raw, split, labels, count, None, []) for split in raw.splits}
+        tasks = room._plan(spec, spec.dataset, plans, labels, count, "0" * 16)
         cpu, wall = time.process_time(), time.perf_counter()
         megabytes = sum(write_shard(task)["image_bytes"] for task in tasks) / 1e6
         rates.append(megabytes / (time.process_time() - cpu))

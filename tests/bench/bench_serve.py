@@ -48,18 +48,15 @@ def model_alone(path: Path, size_px: int, image: bytes, seconds: float) -> float
     """Images per second of decoding, letterbox, model and NMS in this process, one image at a time."""
     import torch
 
-    from yolov7.images.sample import decode_image
     from yolov7_ray.registry.model_source import load_model
-    from yolov7_ray.serve.detector import Detector
-    from yolov7_ray.serve.served import Options
+    from yolov7_ray.detect.detector import Detector
 
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detector = Detector(load_model(str(path)), size_px, device)
+    detector = Detector(load_model(str(path)), image_size_px=size_px, rectangular=False)
     detector.warm_up(1)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        detector.detect([detector.prepare(decode_image(image))[0]], [Options(0.25, 0.45)])
+        detector(image)
         count += 1
     return count / (time.perf_counter() - start)
 

@@ -8,6 +8,8 @@ import warnings
 import torch
 from torch import nn
 
+from yolov7.checkpoints.official_names import official_names
+
 STAND_INS = {
     "models.yolo": ("Model", "Detect", "IDetect"),
     "models.common": ("Conv", "ImplicitA", "ImplicitM"),
@@ -91,3 +93,16 @@ def save_official(path, state_dict, key="model", half=False, names=None, activat
             warnings.simplefilter("ignore", UserWarning)
             torch.save(content | others | {key: module}, path, _use_new_zipfile_serialization=not legacy)
     return path
+
+
+def as_official(model):
+    """The model's tensors under their official names."""
+    own = model.state_dict()
+    levels, anchors, _ = model.anchors_px.shape
+    state_dict = {}
+    for official, key in official_names(model).items():
+        if key is None:
+            state_dict[official] = model.anchors_px / torch.tensor(model.strides)[:, None, None]
+        else:
+            state_dict[official] = own[key].reshape(levels, 1, anchors, 1, 1, 2) if key == "anchors_px" else own[key]
+    return state_dict

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from .. import storage
+from ..detect.detector import checked_size_px
 from ..registry.model_source import locate
 from .images import images_of
 from .output import replace
-from .predictor import image_size_px
 from .results import ROW, ArrowWriter, CocoWriter, JsonList, category_ids
 from .spec import PredictSpec
 from .workers import ENDED, results
@@ -37,7 +37,7 @@ def predict(spec: PredictSpec, run_name: str) -> dict[str, str]:
     images = images_of(spec)
     source = locate(spec.model, spec.registry)
     loaded = source.load()
-    size_px = image_size_px(spec, loaded)
+    size_px = checked_size_px(spec.image_size_px or loaded.image_size_px, max(loaded.model.strides))
     ids = category_ids(loaded.classes, images.classes, images.source_ids)
     with tempfile.TemporaryDirectory(prefix="yolov7-predict-") as directory:
         folder = Path(directory)

@@ -16,17 +16,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
-from yolov7.evaluation.augmented_inference import TestTimeAugmentation
-from yolov7.evaluation.postprocess import postprocess
-from yolov7.images.batch import normalize
-from yolov7.images.sample import Letterbox, fitted_size_hw, letterbox
-from yolov7.model.reparameterize import reparameterize
+from yolov7.images.sample import Letterbox
 
 from ..data.ingest.image_header import whole_jpeg_size_hw, whole_png_size_hw
-from ..errors import JobError
-from ..registry.model_source import LoadedModel, ModelSource
+from ..detect.detector import Detector
+from ..registry.model_source import ModelSource
 from .images import Images, decoded
 from .pixel_budget import PixelBudget
 from .results import ROW
@@ -58,12 +53,11 @@ class Predictor:
         num_threads = max(1, int(spec.resources.cpus_per_worker))
         torch.set_num_threads(num_threads)
         cv2.setNumThreads(0)  # images are decoded in the threads of this pool
-        loaded = source.load()
-        self.device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
-        model = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
-        model = model.eval().to(self.device, memory_format=torch.channels_last)
-        self.model = TestTimeAugmentation(model) if spec.test_time_augmentation else model
-        self.size_px, self.stride_px = image_size_px(spec, loaded), max(loaded.model.strides)
+        self.detector = Detector(
+            source.load(), device="cuda" if spec.resources.gpus_per_worker else "cpu", engine=spec.engine,
+            precision=spec.precision, image_size_px=spec.image_size_px, rectangular=spec.rectangular,
+            confidence=spec.confidence_threshold, iou=spec.iou_threshold, multi_label=spec.multi_label,
+            class_agnostic=spec.class_agnostic, test_time_augmentation=spec.test_time_augmentation)
         self.images, self.spec = images, spec
         self.pool, self.budget = ThreadPoolExecutor(num_threads), PixelBudget()
 
@@ -109,15 +103,10 @@ class Predictor:
         size_hw = whole_jpeg_size_hw(image.data) or whole_png_size_hw(image.data)
         try:
             with self.budget.of(None if size_hw is None else 3 * size_hw[0] * size_hw[1]):
-                pixels, fit = self._letterboxed(decoded(image))
+                pixels, fit = self.detector.fit(decoded(image))
         except ValueError as error:
             return problem_row(index, str(error))
         return Prepared(index, image.image_id, image.file_name, pixels, fit)
-
-    def _letterboxed(self, picture: np.ndarray) -> tuple[np.ndarray, Letterbox]:
-        square = (self.size_px, self.size_px)
-        canvas = least_canvas_hw(picture.shape[:2], self.size_px, self.stride_px) if self.spec.rectangular else square
-        return letterbox(picture, square, canvas_hw=canvas)
 
     def _due(self, groups: dict[tuple, list[Prepared]]) -> tuple | None:
         """The shape whose images should be processed now: a full batch, or the largest group of too many."""
@@ -129,28 +118,12 @@ class Predictor:
 
     def _answers(self, group: list[Prepared]) -> dict[int, dict[str, Any]]:
         """Rows of RESULT of images of one shape, by their index."""
-        found = self._detect(np.stack([prepared.pixels for prepared in group]))
+        found = self.detector.run([prepared.pixels for prepared in group], [self.detector.options] * len(group))
         return {prepared.index: row_of(prepared, detections) for prepared, detections in zip(group, found, strict=True)}
 
-    @torch.inference_mode()
-    def _detect(self, images: np.ndarray) -> list[Tensor]:
-        """(B, H, W, 3) uint8 -> B detections (n, 6) in pixels of the letterboxed images."""
-        batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
-        predictions = self.model(normalize(batch))
-        return postprocess(predictions, self.spec.confidence_threshold, self.spec.iou_threshold,
-                           self.spec.multi_label, self.spec.class_agnostic)
 
-
-def least_canvas_hw(size_hw: tuple[int, int], size_px: int, stride_px: int) -> tuple[int, int]:
-    """The smallest canvas in multiples of the stride that holds an image fitted into the square of `size_px`."""
-    _, fitted_hw = fitted_size_hw(size_hw, (size_px, size_px))
-    height, width = (-(-side // stride_px) * stride_px for side in fitted_hw)
-    return height, width
-
-
-def row_of(prepared: Prepared, detections: Tensor) -> dict[str, Any]:
+def row_of(prepared: Prepared, found: np.ndarray) -> dict[str, Any]:
     """A row of RESULT from detections (n, 6) in pixels of the letterboxed image."""
-    found = detections.cpu().numpy()
     height, width = prepared.fit.original_size_hw
     return {"image_id": prepared.image_id, "file_name": prepared.file_name, "width_px": width, "height_px": height,
             "boxes_xyxy": prepared.fit.to_original(found[:, :4]).tolist(), "scores": found[:, 4].tolist(),
@@ -164,12 +137,3 @@ def problem_row(index: int, problem: str) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=RESULT)
-
-
-def image_size_px(spec: PredictSpec, loaded: LoadedModel) -> int:
-    """Longer side of the model's input. JobError if the model does not support it."""
-    size, stride = spec.image_size_px or loaded.image_size_px, max(loaded.model.strides)
-    if size % stride:
-        raise JobError("image_size_px", f"{size} is not a multiple of the model's largest stride {stride}",
-                       f"choose {max(1, size // stride) * stride} or {(size // stride + 1) * stride}")
-    return size

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from ..detect.options import EngineName, Precision
 from ..jobs.spec import URI, Fraction, ImageSize, ModelUse, Name, Positive, Resources
 
 
@@ -29,4 +30,7 @@ class PredictSpec(ModelUse):
     test_time_augmentation: bool = False
     """Look at every image in three scales, once mirrored: better, at 2.1 times the cost."""
     batch_size: Positive = 16
+    engine: EngineName = "torch"
+    """auto: the fastest of those installed, by measurement on each worker."""
+    precision: Precision = "fp32"
     resources: Resources = Resources()

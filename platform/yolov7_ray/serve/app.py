@@ -21,12 +21,12 @@ from ..cluster.jobs_api import ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
-from .detector import DetectorReplica
 from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
 from .probe import ProbeImage
+from .replica import DetectorReplica
 from .served import ServedInfo, Settings
-from .spec import ServedModel, ServeSpec, token_sha256
+from .spec import Autoscaling, ServedModel, ServeSpec, token_sha256
 
 READY_TIMEOUT_S = 900
 """How long nodes may take to start and models to load."""
@@ -80,31 +80,39 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
 
 
 def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.Application:
-    infos, replicas = [], []
-    capacity = spec.max_queued_requests + 2 * spec.max_batch_size * spec.replicas
-    max_in_flight = -(-capacity // spec.replicas)  # of each gateway, of which there are as many as replicas
+    infos, replicas, max_in_flight = [], [], []
     for name, served in spec.models.items():
-        source = locate(served.model, spec.registry)
+        source, chosen, numbers = locate(served.model, spec.registry), spec.of(served), spec.autoscaling[name]
         source = replace(source, uri=storage.absolute(source.uri))
-        info = _inspect(name, served, source, spec.registry and storage.absolute(spec.registry))
+        info = _inspect(name, chosen, source, spec.registry and storage.absolute(spec.registry))
         infos.append(info)
+        capacity = spec.max_queued_requests + 2 * chosen.max_batch_size * numbers.max
+        max_in_flight.append(-(-capacity // spec.num_gateways))  # of each gateway
         replicas.append(DetectorReplica.options(
-            name=f"detector-{name}",
-            num_replicas=spec.replicas,
-            max_ongoing_requests=2 * spec.replicas * max_in_flight,  # never full: the gateways bound what comes
+            name=f"detector-{name}", **_number_of_replicas(numbers),
+            max_ongoing_requests=2 * spec.num_gateways * max_in_flight[-1],  # never full: the gateways bound what comes
             graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
             ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
-        ).bind(source, info.image_size_px, spec.cpus_per_replica, spec.max_batch_size, spec.batch_wait_ms / 1000))
+        ).bind(source, info, chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size,
+               spec.batch_wait_ms / 1000, chosen.engine, chosen.precision, bool(chosen.follow)))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
-    settings = Settings(limits, spec.confidence_threshold, spec.iou_threshold, token_sha256s)
+    settings = Settings(limits, spec.access_log, token_sha256s)
     return Gateway.options(
-        num_replicas=spec.replicas,
+        num_replicas=spec.num_gateways,
         max_ongoing_requests=MAX_CONNECTIONS,
         max_queued_requests=MAX_CONNECTIONS,
         graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
     ).bind(infos, settings, max_in_flight, *replicas)
+
+
+def _number_of_replicas(numbers: Autoscaling) -> dict[str, Any]:
+    """Options of a deployment."""
+    if numbers.min == numbers.max:
+        return {"num_replicas": numbers.min}
+    return {"autoscaling_config": {"min_replicas": numbers.min, "max_replicas": numbers.max,
+                                   "target_ongoing_requests": numbers.target_queue}}
 
 
 def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str | None) -> ServedInfo:
@@ -114,9 +122,12 @@ def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str 
     if size_px % stride:
         raise JobError(f"models.{name}.image_size_px", f"{size_px} is not a multiple of the model's largest stride",
                        f"give a multiple of {stride}")
-    version = source.ref.rpartition(":")[2] if REF.fullmatch(source.ref) else source.ref.rpartition("/")[2]
-    return ServedInfo(name, source.ref, version, loaded.model.architecture.name, size_px, tuple(loaded.classes),
-                      served.model, registry)
+    if served.follow and (":" in served.model or not REF.fullmatch(served.model)):
+        raise JobError(f"models.{name}.follow", f"{served.model} is one exact model and never another one",
+                       "give NAME or NAME@ALIAS, or leave follow out")
+    asked = ServedInfo(name, confidence=served.confidence_threshold, iou=served.iou_threshold, asked=served.model,
+                       registry=registry)
+    return asked.of(source.ref, loaded.model.architecture.name, size_px, loaded.classes)
 
 
 def _start_serve(spec: ServeSpec) -> tuple[bool, str]:

@@ -10,11 +10,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from ..detect.options import Options
 from ..errors import JobError
 from ..registry.registry import REF, Registry
 from .limits import RequestError
 from .routes import build_api
-from .served import Detected, Options, ServedInfo, Settings
+from .served import Detected, ServedInfo, Settings
 
 RETRY_AFTER_S = 1
 READY_TIMEOUT_S = 5.0
@@ -49,7 +50,9 @@ class RemoteModel:
         self._in_flight += 1
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await self._retried(image, options, draw)
+                found = await self._retried(image, options, draw)
+                self.info = found.info
+                return found
         except TimeoutError as error:
             raise self._unavailable(f"has not answered within {ANSWER_TIMEOUT_S:g} s") from error
         finally:
@@ -58,7 +61,8 @@ class RemoteModel:
     async def is_ready(self) -> bool:
         """Whether a replica answers, which it does once it has completed a real inference."""
         try:
-            return await asyncio.wait_for(self._handle.is_ready.remote(), READY_TIMEOUT_S)
+            self.info = await asyncio.wait_for(self._handle.current.remote(), READY_TIMEOUT_S)
+            return True
         except (TimeoutError, RayActorError, BackPressureError, DeploymentUnavailableError):
             return False
 
@@ -67,6 +71,7 @@ class RemoteModel:
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + LOOK_AGAIN_S
+            await self.is_ready()  # by now the replicas may have followed it
             try:
                 self._current = await asyncio.wait_for(asyncio.to_thread(self._resolve), READY_TIMEOUT_S)
             except (JobError, OSError, TimeoutError):
@@ -109,13 +114,13 @@ class RemoteModel:
 class Gateway:
     """Serves the routes with the replicas' handles, which arrive in the order of `infos`.
 
-    `max_in_flight`: requests of one model that this gateway admits.
+    `max_in_flight`: requests of each model that this gateway admits.
     """
 
-    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: int, *handles: DeploymentHandle):
-        self._models = {info.name: RemoteModel(info, handle, max_in_flight)
-                        for info, handle in zip(infos, handles, strict=True)}
+    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: list[int], *handles: DeploymentHandle):
+        self._models = {info.name: RemoteModel(info, handle, most)
+                        for info, handle, most in zip(infos, handles, max_in_flight, strict=True)}
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._models, self._settings)
+        return build_api(self._models, self._settings, serve.get_replica_context().replica_id.unique_id)

@@ -28,11 +28,15 @@ class Serve(JobKind[ServeSpec]):
         return spec if digest is None else spec.model_copy(update={"token_env": None, "token_sha256": digest})
 
     def demand(self, spec: ServeSpec) -> Demand:
-        is_known = isinstance(spec.models, dict)
-        num_models = len(spec.models) if is_known else 1  # at least
-        return Demand(num_models * spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica,
-                      f"{plural(num_models, 'model') if is_known else 'each model'} of {plural(spec.replicas, 'replica')}",
-                      "replicas", "cpus_per_replica", "gpus_per_replica")
+        if not isinstance(spec.models, dict):  # those of a step of the pipeline; their number is not known yet
+            numbers = spec.range_of(spec.replicas)
+            return Demand(numbers.min, spec.cpus_per_replica, spec.gpus_per_replica,
+                          f"each model of {plural(numbers.min, 'replica')}", "replicas", "cpus_per_replica",
+                          "gpus_per_replica")
+        counts = [found.min for found in spec.autoscaling.values()]  # more are started when they fit
+        each = plural(counts[0], "replica") if len(set(counts)) == 1 else f"{plural(sum(counts), 'replica')} in all"
+        return Demand(sum(counts), spec.cpus_per_replica, spec.gpus_per_replica,
+                      f"{plural(len(counts), 'model')} of {each}", "replicas", "cpus_per_replica", "gpus_per_replica")
 
     def check_inputs(self, spec: ServeSpec, upcoming: Upcoming) -> None:
         from ..data.manifest import require_dataset

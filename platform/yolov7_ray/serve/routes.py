@@ -8,16 +8,20 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from . import inference_protocol
+from ..detect.options import MAX_DETECTIONS, Options
+from .access_log import Traced, request_id
 from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
-from .served import MAX_DETECTIONS, Options, ServedModel, Settings, find_model
+from .metrics import Metrics
+from .protocols import hosted, open_inference
+from .served import Detected, ServedInfo, ServedModel, Settings, find_model
 from .uploads import Uploads
 
 PAGE_HEADERS = {
@@ -28,18 +32,40 @@ PAGE_HEADERS = {
 }
 
 
-def build_api(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
-    """The application over `models` (name -> model, the first is the default)."""
+def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: str = "0") -> FastAPI:
+    """The application over `models` (name -> model, the first is the default); `gateway` names it in its metrics."""
     api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
                   description="Send an image, get the objects in it.")
     authorized, uploads = [Depends(_bearer_check(settings.token_sha256s))], Uploads(settings.limits)
+    metrics = Metrics(gateway)
+    models = {name: _Counted(model, metrics) for name, model in models.items()}
     _add_errors(api)
     _add_pages(api)
     _add_detection(api, models, settings, uploads, authorized)
     _add_health(api, models)
-    api.include_router(inference_protocol.health_router(models))
-    api.include_router(inference_protocol.router(models, settings, uploads), dependencies=authorized)
+    for protocol in (open_inference, hosted):
+        api.include_router(protocol.health_router(models))
+        api.include_router(protocol.router(models, settings, uploads), dependencies=authorized)
+    metrics.add_to(api)
+    api.add_middleware(Traced, access_log=settings.access_log)
     return api
+
+
+class _Counted:
+    """A served model whose answers are counted."""
+
+    def __init__(self, model: ServedModel, metrics: Metrics):
+        self._model, self._metrics = model, metrics
+        self.check_room, self.is_ready, self.newer = model.check_room, model.is_ready, model.newer
+
+    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
+        found = await self._model.detect(image, options, draw)
+        self._metrics.detected(found)
+        return found
+
+    @property
+    def info(self) -> ServedInfo:
+        return self._model.info
 
 
 def _bearer_check(token_sha256s: tuple[str, ...]) -> Callable:
@@ -66,9 +92,10 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     async def detect(
         request: Request,
         model: Annotated[str | None, Query(description="Name of the model; default: the first")] = None,
-        confidence: Annotated[float, Query(ge=0, le=1, description="Leave out lower scores")] = settings.confidence,
-        iou: Annotated[float, Query(ge=0, le=1, description="Overlap at which the weaker of two is left out")]
-        = settings.iou,
+        confidence: Annotated[float | None, Query(
+            ge=0, le=1, description="Leave out lower scores; default: the model's")] = None,
+        iou: Annotated[float | None, Query(
+            ge=0, le=1, description="Overlap at which the weaker of two is left out; default: the model's")] = None,
         max_detections: Annotated[int, Query(ge=1, le=MAX_DETECTIONS)] = MAX_DETECTIONS,
         format: Annotated[Literal["json", "image"], Query(description="image: the drawn image as PNG")] = "json",
     ):
@@ -77,11 +104,11 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
         served.check_room()
         image = await uploads.image(request)
         await asyncio.to_thread(check_header, image, settings.limits)
-        options = Options(confidence, iou, max_detections)
+        options = served.info.options(confidence, iou, max_detections)
         found = await served.detect(image, options, draw=format == "image")
         if format == "image":
             return Response(found.drawn_png, media_type="image/png")
-        return DetectResponse.of(served.info, found)
+        return DetectResponse.of(found)
 
     @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
     async def list_models() -> ModelList:
@@ -155,6 +182,6 @@ def _add_errors(api: FastAPI) -> None:
 
 def error_response(request: Request, error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The error as JSON; under /v2 as one string, as that protocol defines."""
-    detail = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
+    detail = {"where": error.where, "problem": error.problem, "remedy": error.remedy, "request_id": request_id(request)}
     content = {"error": str(error) if request.url.path.startswith("/v2") else detail}
     return JSONResponse(content, status_code=error.status, headers=dict(headers or {}))

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from .served import Detected, ServedInfo
+from .served import Detected
 
 
 class Detection(BaseModel):
@@ -27,7 +27,8 @@ class DetectResponse(BaseModel):
     detections: list[Detection]
 
     @classmethod
-    def of(cls, info: ServedInfo, found: Detected) -> "DetectResponse":
+    def of(cls, found: Detected) -> "DetectResponse":
+        info = found.info
         detections = [
             Detection(box_xyxy=(row[0], row[1], row[2], row[3]), score=row[4], label=int(row[5]),
                       name=info.classes[int(row[5])])
@@ -63,6 +64,7 @@ class ErrorDetail(BaseModel):
     where: str
     problem: str
     remedy: str
+    request_id: str | None = Field(None, description="As in the header X-Request-ID, and in the access log")
 
 
 class ErrorResponse(BaseModel):

@@ -1,32 +1,23 @@
 """Types of the gateway: served models, their interface, detection options and settings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from ..detect.options import MAX_DETECTIONS, Options
+from ..registry.registry import REF
 from .limits import Limits, RequestError
-
-MAX_DETECTIONS = 300
-"""Most detections returned for one image."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Detection options of one image."""
-
-    confidence: float
-    """Detections with a lower score are left out."""
-    iou: float
-    """Overlap at which the weaker of two detections of a class is left out."""
-    max_detections: int = MAX_DETECTIONS
+from .spec import AccessLog
 
 
 @dataclass(frozen=True, eq=False)
 class Detected:
     """What a replica found in one image of n objects."""
 
+    info: "ServedInfo"
+    """The model that found them: a replica may follow an alias."""
     detections: np.ndarray
     """(n, 6) float32, best first: x1, y1, x2, y2 in pixels of the image, score, class index."""
     size_hw: tuple[int, int]
@@ -35,8 +26,17 @@ class Detected:
     """Images processed together."""
     inference_ms: float
     """Inference time of the batch, NMS included."""
+    wait_ms: float = 0.0
+    """Time in the replica's queue, for a place and for others to share the batch."""
+    decode_ms: float = 0.0
+    """Time of decoding and fitting."""
     drawn_png: bytes | None = None
     """The image with its detections, if requested."""
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Stage -> its time."""
+        return {"wait": self.wait_ms, "decode": self.decode_ms, "model": self.inference_ms}
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,31 @@ class ServedInfo:
     """Metadata of a served model."""
 
     name: str
-    ref: str
+    ref: str = ""
     """The exact model: NAME:VERSION or a URI."""
-    version: str
-    architecture: str
-    image_size_px: int
-    classes: tuple[str, ...]
+    version: str = ""
+    architecture: str = ""
+    image_size_px: int = 0
+    classes: tuple[str, ...] = ()
+    confidence: float = 0.25
+    """Scores below are left out, unless a request says otherwise."""
+    iou: float = 0.45
+    """Overlap at which the weaker of two is left out, unless a request says otherwise."""
     asked: str = ""
     """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
     registry: str | None = None
+
+    def of(self, ref: str, architecture: str, image_size_px: int, classes: Sequence[str]) -> "ServedInfo":
+        """The same served model, once it is the exact model `ref`."""
+        version = ref.rpartition(":")[2] if REF.fullmatch(ref) else ref.rpartition("/")[2]
+        return replace(self, ref=ref, version=version, architecture=architecture, image_size_px=image_size_px,
+                       classes=tuple(classes))
+
+    def options(self, confidence: float | None = None, iou: float | None = None,
+                max_detections: int = MAX_DETECTIONS) -> Options:
+        """Those of a request, with the model's own where it has none."""
+        return Options(self.confidence if confidence is None else confidence, self.iou if iou is None else iou,
+                       max_detections)
 
 
 class ServedModel(Protocol):
@@ -74,8 +90,7 @@ class Settings:
     """Settings of the endpoint."""
 
     limits: Limits
-    confidence: float
-    iou: float
+    access_log: AccessLog = "off"
     token_sha256s: tuple[str, ...] = ()
     """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
 

@@ -13,6 +13,9 @@ GRACE_S = 10.0
 
 MIN_BYTES_PER_S = 50_000
 
+UNNAMED = "application/octet-stream"
+"""Content type of an image whose first bytes tell what it is."""
+
 SLOW_S = 5.0
 """A body that is not whole by then is slow, and needs one of the few places for such."""
 
@@ -55,12 +58,12 @@ class Uploads:
         As `body`; 415 for another content type, 400 for a form without a file.
         """
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "multipart/form-data" and content_type not in FORMATS:
+        if content_type not in ("multipart/form-data", UNNAMED) and content_type not in FORMATS:
             problem = f"'{content_type}' is not supported" if content_type else "is missing"
             raise RequestError(415, "content-type", problem,
-                               f"send {', '.join(FORMATS)} or multipart/form-data with one file")
+                               f"send {', '.join(FORMATS)}, {UNNAMED} or multipart/form-data with one file")
         body = await self.body(request)
-        if content_type in FORMATS:
+        if content_type != "multipart/form-data":
             return body
         return await asyncio.to_thread(lambda: asyncio.run(_file_of_form(request, body)))  # forms are parsed in Python
 

@@ -18,8 +18,8 @@ from yolov7.model.detector import build_model
 from yolov7.model.reparameterize import reparameterize
 
 from .. import storage
+from ..detect.engines import ENGINES, usual_precision
 from ..errors import NotFound, StorageError
-from ..registry.engines import ENGINES
 from ..train.spec import TrainSpec
 from .objectives import LATENCIES
 from .spec import TuneSpec
@@ -109,7 +109,8 @@ def measure_latency(architecture: Architecture, num_classes: int, size_px: int, 
     torch.set_num_threads(num_threads)
     try:
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
-        engine = ENGINES["torch"](reparameterize(build_model(architecture, num_classes)), device)
+        engine = ENGINES["torch"](reparameterize(build_model(architecture, num_classes)), device,
+                                  usual_precision(device))
         one = timed(lambda: _predict(engine, images(1, size_px), device))
         batch = timed(lambda: _predict(engine, images(SERVING_BATCH, size_px), device))
     finally:

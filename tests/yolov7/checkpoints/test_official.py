@@ -6,29 +6,15 @@ import numpy as np
 import pytest
 import torch
 from golden_models import GOLDENS, filled_model, golden_image, official_shapes, official_state_dict, randomize_norms
-from official_files import official_module, save_official, stand_in_modules
+from official_files import as_official, official_module, save_official, stand_in_modules
 from torch import nn
 
 from yolov7 import ARCHITECTURES, build_model
 from yolov7.model.reparameterize import reparameterize
 from yolov7.architectures.family import architecture
 from yolov7.checkpoints.official import find_architecture, import_official, OfficialWeights
-from yolov7.checkpoints.official_names import official_names
 
 SMALL = {name: architecture(name).scaled(depth=0.34, width=0.25) for name in ("yolov7", "yolov7-w6", "yolov7-e6e")}
-
-
-def as_official(model):
-    """The model's tensors under their official names."""
-    own = model.state_dict()
-    levels, anchors, _ = model.anchors_px.shape
-    state_dict = {}
-    for official, key in official_names(model).items():
-        if key is None:
-            state_dict[official] = model.anchors_px / torch.tensor(model.strides)[:, None, None]
-        else:
-            state_dict[official] = own[key].reshape(levels, 1, anchors, 1, 1, 2) if key == "anchors_px" else own[key]
-    return state_dict
 
 
 def trained(name, num_classes=3):

@@ -16,10 +16,11 @@ from yolov7_ray import storage
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.predict import results as prediction_files
+from yolov7_ray.detect.detector import least_canvas_hw
 from yolov7_ray.predict.images import DatasetImages, FolderImages, decoded, images_of
 from yolov7_ray.predict.output import replace
 from yolov7_ray.predict.predict import predict
-from yolov7_ray.predict.predictor import Predictor, least_canvas_hw
+from yolov7_ray.predict.predictor import Predictor
 from yolov7_ray.predict.results import ROW, ArrowWriter, CocoWriter, JsonList, category_ids
 from yolov7_ray.predict.spec import PredictSpec
 from yolov7_ray.registry.model_source import locate
@@ -187,9 +188,9 @@ def test_rectangles_are_batched_by_shape_and_give_the_squares_boxes(tmp_path, mo
     for rectangular in (False, True):
         predictor = Predictor(FolderImages(str(tmp_path)), locate(model_uri),
                               job(model_uri, tmp_path, "unused", rectangular=rectangular, batch_size=3))
-        predictor.model = WhiteBox()
+        predictor.detector.engine.model = WhiteBox()
         rows[rectangular] = pa.concat_tables(predictor(pa.table({"index": range(len(sizes_hw))}))).to_pylist()
-        shapes[rectangular] = predictor.model.shapes
+        shapes[rectangular] = predictor.detector.engine.model.shapes
     assert [row["index"] for row in rows[True]] == list(range(len(sizes_hw)))
     for square, rectangle, (height, width) in zip(rows[False], rows[True], sizes_hw):
         np.testing.assert_allclose(rectangle["boxes_xyxy"], square["boxes_xyxy"], atol=1e-3)

@@ -1,96 +1,26 @@
 """The routes over real HTTP without Ray: what a hostile or mistaken request costs, and what it is answered."""
 
-import asyncio
 import contextlib
 import json
 import selectors
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-import uvicorn
-from serving import CLASSES, SIZE_PX, ask, blind_model, expected_boxes, picture
+from local_endpoint import LIMITS, Endpoint, LocalModel, served
+from serving import ask, expected_boxes, picture
 
-from yolov7.images.sample import decode_image
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.jobs.kinds import kind_of
-from yolov7_ray.registry.model_source import LoadedModel
 from yolov7_ray.serve import uploads
-from yolov7_ray.serve.detector import Detector
-from yolov7_ray.serve.limits import Limits, RequestError, whole_number
-from yolov7_ray.serve.routes import build_api
-from yolov7_ray.serve.served import Detected, Options, ServedInfo, Settings
+from yolov7_ray.serve.limits import whole_number
 from yolov7_ray.serve.spec import token_sha256
 
-LIMITS = Limits(max_bytes=20_000_000, max_pixels=4_000_000)
 MAX_LOOP_CPU_S = 1.0
 """What the event loop's thread may work on a whole attack; the attacks that this bounds took it 10 to 40 s."""
-
-
-class LocalModel:
-    """A real detector in this process."""
-
-    info = ServedInfo("shapes", "shapes:1", "1", "yolov7-tiny", SIZE_PX, tuple(CLASSES))
-
-    def __init__(self) -> None:
-        loaded = LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {})
-        self._detector = Detector(loaded, SIZE_PX, torch.device("cpu"))
-
-    full = False
-
-    def check_room(self) -> None:
-        if self.full:
-            raise RequestError(503, "model 'shapes'", "has too many requests waiting", retry_after_s=1)
-
-    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
-        pixels = image if isinstance(image, np.ndarray) else decode_image(image)
-        fitted, fit = self._detector.prepare(pixels)
-        found = self._detector.detect([fitted], [options])[0].numpy()
-        found[:, :4] = fit.to_original(found[:, :4])
-        return Detected(found, pixels.shape[:2], 1, 1.0)
-
-    async def is_ready(self) -> bool:
-        return True
-
-    async def newer(self) -> str | None:
-        return None
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A running server."""
-
-    port: int
-    thread: threading.Thread
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def loop_cpu_s(self) -> float:
-        """CPU seconds of the thread that runs the event loop."""
-        return time.clock_gettime(time.pthread_getcpuclockid(self.thread.ident))
-
-
-@contextlib.contextmanager
-def served(limits: Limits = LIMITS, token_sha256s: tuple[str, ...] = ()) -> Iterator[Endpoint]:
-    """The endpoint's routes behind a real server."""
-    settings = Settings(limits, 0.25, 0.45, token_sha256s)
-    server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error"))
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
-        thread.start()
-        try:
-            yield Endpoint(listener.getsockname()[1], thread)
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +197,9 @@ def test_body_has_a_deadline(monkeypatch):
     monkeypatch.setattr(uploads, "GRACE_S", 0.3)
     with served() as endpoint, begin_upload(endpoint) as connection:
         status, body = answer_of(connection)
-        assert status == 408 and body["error"] == {"where": "body", "problem": "only 1 bytes arrived in 0 s",
-                                                   "remedy": "send at least 50 kB a second"}
+        assert status == 408 and body["error"] | {"request_id": ""} == {
+            "where": "body", "problem": "only 1 bytes arrived in 0 s", "remedy": "send at least 50 kB a second",
+            "request_id": ""}
 
 
 @pytest.mark.parametrize("limits, refused", [

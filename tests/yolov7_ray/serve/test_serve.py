@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from PIL import Image
 from conftest import coco_source, make_coco
 from serving import (
@@ -38,7 +37,7 @@ from yolov7_ray.predict.spec import PredictSpec
 from yolov7_ray.registry.model_source import LoadedModel, locate
 from yolov7_ray.serve.limits import check_header, Limits, RequestError
 from yolov7_ray.serve.probe import ProbeImage
-from yolov7_ray.serve.served import Options
+from yolov7_ray.detect.options import Options
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.serve.spec import Probe
 
@@ -388,22 +387,22 @@ def test_v2_malformed_requests(endpoint):
 
 
 def test_batch_matches_single_images():
-    from yolov7_ray.serve.detector import Detector
+    from yolov7_ray.detect.detector import Detector
 
-    detector = Detector(LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {}), SIZE_PX, torch.device("cpu"))
+    detector = Detector(LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {}))
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (SIZE_PX, SIZE_PX, 3), np.uint8) for _ in range(3)]
     options = [Options(0.1, 0.5), Options(0.9, 0.5), Options(0.1, 0.5, max_detections=2)]
-    together = detector.detect(images, options)
+    together = detector.run(images, options)
     assert [len(found) for found in together] == [4, 0, 2]
     for image, wanted, found in zip(images, options, together):
-        torch.testing.assert_close(detector.detect([image], [wanted])[0], found)
+        np.testing.assert_allclose(detector.run([image], [wanted])[0], found, rtol=1.3e-6, atol=1e-5)
 
 
 def test_trained_model_is_folded_before_it_is_served():
-    from yolov7_ray.serve.detector import Detector
+    from yolov7_ray.detect.detector import Detector
 
-    detector = Detector(LoadedModel(tiny_model(), CLASSES, SIZE_PX, "here", {}), SIZE_PX, torch.device("cpu"))
+    detector = Detector(LoadedModel(tiny_model(), CLASSES, SIZE_PX, "here", {}))
     assert detector.engine.model.is_folded
     detector.warm_up(2)
 
@@ -498,8 +497,8 @@ def test_upgrade_fails_no_request_then_token_and_overload(ray_session, registry,
         assert {answer.status for answer in flood} == {200, 503}
         refused = next(answer for answer in flood if answer.status == 503)
         assert refused.headers["retry-after"] == "1"
-        assert refused.json["error"] == {"where": "model 'shapes'", "problem": "has too many requests waiting",
-                                         "remedy": "try again in 1 s"}
+        expected = {"where": "model 'shapes'", "problem": "has too many requests waiting", "remedy": "try again in 1 s"}
+        assert refused.json["error"].items() >= expected.items()
 
 
 @pytest.mark.ray

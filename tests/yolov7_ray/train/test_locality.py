@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from nodes import cluster
+from test_elastic import EPOCHS, Submission, job
 from training_jobs import train, train_job
 
 from yolov7.training.stage_clock import Clock
@@ -66,3 +69,22 @@ def test_two_workers_of_one_node(ray_session, shapes_dataset, tmp_path, capfd):
     assert "each of 1 node reads" in capfd.readouterr().out
     state = torch.load(run / results["last_checkpoint"] / "state.pt", weights_only=True)
     assert state["node_of_part"] == [0, 0]
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_node_leaves_and_every_epoch_has_every_image(shapes_dataset, tmp_path):
+    document, path = job(tmp_path, shapes_dataset) | {"data": NODE}, tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with cluster(1, 1) as running, Submission(running, path) as submission:
+        submission.wait_for("each of 2 nodes reads")
+        submission.wait_for(f"epoch 3/{EPOCHS}")
+        running.kill_node(running.nodes[1])
+        submission.wait_for("each of 1 node reads")
+        submission.wait_for("resumed after epoch")
+        for _ in range(4):
+            submission.wait_for("images/s")
+    [results] = (tmp_path / "runs").glob("*/results.json")
+    rows = json.loads(results.read_text())["epochs"]
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 3
+    assert all((row["num_images"], row["steps"]) == (23, 3) for row in rows)

@@ -18,9 +18,10 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .limits import Limits, RequestError, check_header, check_pixels, whole_number
-from .served import MAX_DETECTIONS, Detected, Options, ServedInfo, ServedModel, Settings, find_model
-from .uploads import Uploads
+from ...detect.options import MAX_DETECTIONS
+from ..limits import Limits, RequestError, check_header, check_pixels, whole_number
+from ..served import Detected, ServedInfo, ServedModel, Settings, find_model
+from ..uploads import Uploads
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}
@@ -120,9 +121,8 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         # in a thread: parsing megabytes of JSON takes time
         inference, image = await asyncio.to_thread(_parse, body, length, settings.limits)
         wanted = inference.parameters
-        options = Options(settings.confidence if wanted.confidence is None else wanted.confidence,
-                          settings.iou if wanted.iou is None else wanted.iou, wanted.max_detections)
-        return _response(inference, model.info, await model.detect(image, options))
+        options = model.info.options(wanted.confidence, wanted.iou, wanted.max_detections)
+        return _response(inference, await model.detect(image, options))
 
     return api
 
@@ -235,7 +235,7 @@ def _of_json(data: list | None, dtype: np.dtype) -> np.ndarray:
     return values.astype(dtype)
 
 
-def _response(inference: InferRequest, info: ServedInfo, found: Detected) -> Response:
+def _response(inference: InferRequest, found: Detected) -> Response:
     """The requested outputs, each as JSON or raw behind the JSON."""
     rows = np.ascontiguousarray(found.detections, np.float32)
     tensors = {"boxes": rows[:, :4], "scores": rows[:, 4], "labels": rows[:, 5].astype("<i8")}
@@ -249,7 +249,7 @@ def _response(inference: InferRequest, info: ServedInfo, found: Detected) -> Res
         else:
             output["data"] = values.ravel().tolist()
         outputs.append(output)
-    answer = {"model_name": info.name, "model_version": info.version, "outputs": outputs}
+    answer = {"model_name": found.info.name, "model_version": found.info.version, "outputs": outputs}
     text = json.dumps(answer if inference.id is None else answer | {"id": inference.id}).encode()
     if not raw:
         return Response(text, media_type="application/json")

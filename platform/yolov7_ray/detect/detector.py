@@ -1,0 +1,183 @@
+"""A model that is called with images.
+
+B images · n detections · H W pixels of the letterboxed images
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, overload
+
+import numpy as np
+import torch
+
+from yolov7.checkpoints.official import import_official
+from yolov7.evaluation.augmented_inference import TestTimeAugmentation
+from yolov7.evaluation.postprocess import postprocess
+from yolov7.images.sample import Letterbox, fitted_size_hw, letterbox
+from yolov7.model.reparameterize import reparameterize
+
+from .. import storage
+from ..errors import JobError
+from ..registry.model_source import LoadedModel, load_model
+from .detections import Detections
+from .engines import ENGINES, Measured, fastest, usual_precision
+from .inputs import ImageLike, Input, is_many, to_input
+from .options import MAX_DETECTIONS, EngineName, Options, Precision
+
+OFFICIAL_SUFFIXES = (".pt", ".pth")
+
+
+class Detector:
+    """A detector on its device, called with an image or many: `Detector("blood@latest")("photo.jpg")`.
+
+    Thread-safe once it is made. `engine_name`, `precision` and `measured` tell what runs the model.
+    """
+
+    def __init__(
+        self, model: str | LoadedModel, *, registry: str | None = "registry",
+        device: str | torch.device = "auto", engine: EngineName = "torch", precision: Precision | Literal["auto"] = "auto",
+        image_size_px: int | None = None, rectangular: bool = True, confidence: float = 0.25, iou: float = 0.45,
+        max_detections: int = MAX_DETECTIONS, multi_label: bool = False, class_agnostic: bool = False,
+        test_time_augmentation: bool = False,
+    ) -> None:
+        """Load a model: a run (its best checkpoint), a checkpoint, a .safetensors file, NAME, NAME@ALIAS or
+        NAME:VERSION of `registry`, an official .pt file (nothing in it is executed), or one that is loaded already.
+
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1 …
+        engine: torch, onnxruntime, openvino, or auto: the fastest of those installed, by measurement.
+        precision: fp32, bf16, or auto: bf16 on a GPU, else fp32.
+        image_size_px: longer side of the model's input; default: as it was trained.
+        rectangular: pad to the least multiples of the stride instead of a square: fewer pixels, same scale.
+        test_time_augmentation: look at every image in three scales, once mirrored; with the engine torch.
+        JobError names what is wrong and what works.
+        """
+        self.options = Options(confidence, iou, max_detections, multi_label, class_agnostic)
+        loaded = model if isinstance(model, LoadedModel) else load(model, registry)
+        self.device = chosen_device(device)
+        if precision == "auto":
+            precision = usual_precision(self.device)
+        self.source, self.classes = loaded.source, tuple(loaded.classes)
+        self.stride_px = max(loaded.model.strides)
+        self.image_size_px = checked_size_px(image_size_px or loaded.image_size_px, self.stride_px)
+        self.rectangular = rectangular
+        folded = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
+        if test_time_augmentation:
+            if engine != "torch":
+                raise JobError("test_time_augmentation", f"does not run with the engine {engine}", "choose torch")
+            folded = TestTimeAugmentation(folded)
+        self.measured: list[Measured] = []
+        if engine == "auto":
+            self.engine, self.measured = fastest(folded, self.device, self.image_size_px, precision)
+        elif engine in ENGINES:
+            self.engine = ENGINES[engine](folded, self.device, precision)
+        else:
+            raise JobError("engine", f"'{engine}' is unknown", f"choose auto, {', '.join(ENGINES)}")
+
+    def __repr__(self) -> str:
+        return (f"<Detector {self.source}: {len(self.classes)} classes, {self.image_size_px} px, {self.engine.name} "
+                f"{self.engine.precision} on {self.device}>")
+
+    @overload
+    def __call__(self, images: ImageLike, *, batch_size: int = 16, **options: float) -> Detections: ...
+    @overload
+    def __call__(self, images: Iterable[ImageLike], *, batch_size: int = 16, **options: float) -> list[Detections]: ...
+
+    def __call__(self, images, *, batch_size=16, **options):
+        """The objects in an image, or a list of them for several: a list, tuple, iterator, or array (B, H, W, 3).
+
+        options: those of `Options`, for this call. JobError if one is no image, before any is processed if its type
+        or shape shows it.
+        """
+        wanted = replace(self.options, **options)
+        if not is_many(images):
+            return self._detected([to_input(images)], wanted)[0]
+        inputs, found = map(to_input, images), []
+        while batch := list(islice(inputs, max(1, batch_size))):
+            found += self._detected(batch, wanted)
+        return found
+
+    def _detected(self, inputs: Sequence[Input], options: Options) -> list[Detections]:
+        with ThreadPoolExecutor(min(len(inputs), os.cpu_count() or 1)) as pool:
+            fitted = list(pool.map(lambda given: self.fit(given.pixels()), inputs))
+        found: list[Detections | None] = [None] * len(inputs)
+        for shape in dict.fromkeys(pixels.shape for pixels, _ in fitted):
+            alike = [i for i, (pixels, _) in enumerate(fitted) if pixels.shape == shape]
+            answers = self.run([fitted[i][0] for i in alike], [options] * len(alike))
+            for i, detections in zip(alike, answers, strict=True):
+                found[i] = self._of_input(inputs[i], fitted[i][1], detections)
+        return found
+
+    def _of_input(self, given: Input, fit: Letterbox, detections: np.ndarray) -> Detections:
+        return Detections(fit.to_original(detections[:, :4]), detections[:, 4], detections[:, 5].astype(np.int64),
+                          self.classes, fit.original_size_hw, given.source, given.pixels)
+
+    # --- the parts, for those who gather batches themselves ---------------------------------------------
+
+    def fit(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
+        """Fit RGB pixels (H, W, 3) uint8 into the model's input, by the square or the least rectangle that holds it."""
+        square = (self.image_size_px, self.image_size_px)
+        canvas = least_canvas_hw(image.shape[:2], self.image_size_px, self.stride_px) if self.rectangular else square
+        return letterbox(image, square, canvas_hw=canvas)
+
+    @torch.inference_mode()
+    def run(self, images: Sequence[np.ndarray], options: Sequence[Options]) -> list[np.ndarray]:
+        """Letterboxed images of one shape (H, W, 3) uint8 -> detections (n, 6) float32 of each, best first: x1, y1,
+        x2, y2 in their pixels, score, class. One forward pass for all."""
+        predictions = self.engine.predict(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        return [postprocess(predictions[i:i + 1], wanted.confidence, wanted.iou, wanted.multi_label,
+                            wanted.class_agnostic, wanted.max_detections)[0].cpu().numpy()
+                for i, wanted in enumerate(options)]
+
+    def warm_up(self, max_batch_size: int = 1) -> None:
+        """Run noise through the model, alone and as a full batch, so that nobody waits for the first inference."""
+        noise = np.random.default_rng(0).integers(0, 256, (self.image_size_px, self.image_size_px, 3), np.uint8)
+        for size in {1, max_batch_size}:
+            self.run([noise] * size, [replace(self.options, confidence=0.001)] * size)
+
+
+def load(ref: str, registry: str | None = None) -> LoadedModel:
+    """A model by its reference, official .pt files included. JobError if there is none."""
+    if not str(ref).endswith(OFFICIAL_SUFFIXES):
+        return load_model(str(ref), registry)
+    with TemporaryDirectory(prefix="yolov7-model-") as directory:
+        path = Path(directory, "official.pt")
+        storage.download(str(ref), path)
+        try:
+            model, classes = import_official(path)
+        except ValueError as error:
+            raise JobError(str(ref), str(error).removeprefix(f"{path}: "), "give weights of an official YOLOv7") from error
+    return LoadedModel(model, classes, model.architecture.default_image_size_px, str(ref), {})
+
+
+def chosen_device(device: str | torch.device) -> torch.device:
+    """JobError for one that is not here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise JobError("device", f"'{device}' is unknown", "choose auto, cpu, cuda or cuda:NUMBER") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise JobError("device", f"'{device}' is not there: {torch.cuda.device_count()} GPUs are", "choose auto or cpu")
+    return chosen
+
+
+def checked_size_px(size_px: int, stride_px: int) -> int:
+    """JobError unless it is a multiple of the stride."""
+    if size_px < 1 or size_px % stride_px:
+        lower = max(1, size_px // stride_px) * stride_px
+        raise JobError("image_size_px", f"{size_px} is not a multiple of the model's largest stride {stride_px}",
+                       f"choose {lower} or {lower + stride_px}")
+    return size_px
+
+
+def least_canvas_hw(size_hw: tuple[int, int], size_px: int, stride_px: int) -> tuple[int, int]:
+    """The smallest canvas in multiples of the stride that holds an image fitted into the square of `size_px`."""
+    _, fitted_hw = fitted_size_hw(size_hw, (size_px, size_px))
+    height, width = (-(-side // stride_px) * stride_px for side in fitted_hw)
+    return height, width

@@ -1,0 +1,1 @@
+"""Protocols that other servers speak, beside our own."""
