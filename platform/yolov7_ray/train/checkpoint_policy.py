@@ -40,7 +40,7 @@ class CheckpointPolicy:
             self.reporter.saved(f"saved after epoch {self.state.epoch}, step {self.state.step}")
 
     def after_epoch(self, metrics: dict, ap: float | None, last: bool) -> None:
-        """Save at the end of an epoch if one is due, and always at the ``last`` of the run."""
+        """Save at the end of an epoch if one is due, and always at the ``last`` before the run ends or pauses."""
         due = self.state.epoch % self.spec.checkpoint.every_epochs == 0
         if last or due and not self.state.skipped_in_a_row:
             self.save(metrics, ap)

@@ -1,7 +1,7 @@
 """Which trial is trained next, and how far: proposals, promotion, retries and finalists of one search, without Ray.
 
-All of it is in the search's directory, in ``search.json``, before a trial acts on it. So a search that was killed goes on
-as it would have without that.
+All of it is in the search's directory, in ``search.json``, before a trial acts on it. So a search that was killed goes
+on as it would have without that.
 """
 
 import time

@@ -70,7 +70,8 @@ class Trial:
                 "checkpoint": storage.join(self.run, best) if best and self.has_checkpoints else None,
                 "ap50": results.get("best", {}).get("ap50"),
                 "gflops": results.get("gflops", self.figures.get("gflops")),
-                "parameters": results.get("parameters", self.figures.get("parameters")), "epochs": len(epochs) or self.epoch}
+                "parameters": results.get("parameters", self.figures.get("parameters")),
+                "epochs": len(epochs) or self.epoch}
 
     def state(self) -> dict:
         """What is kept in storage."""

@@ -38,8 +38,8 @@ ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-"""Of Tune: it prints, logs and keeps nothing, for all of that is ours; as many actors are asked for as may run; one that
-does not end is killed soon."""
+"""Of Tune: it prints, logs and keeps nothing, for all of that is ours; as many actors are asked for as may run; one
+that does not end is killed soon."""
 
 
 def tune(spec: TuneSpec, run_name: str) -> dict:

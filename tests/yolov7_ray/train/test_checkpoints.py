@@ -244,7 +244,7 @@ def test_nothing_is_saved_in_a_row_of_skipped_updates(policy):
     for step, skipped in ((1, 0), (2, 0), (3, 1), (4, 2)):
         after_update(policy, step, skipped)
     marked(policy.state, 1)
-    policy.after_epoch({}, None)
+    policy.after_epoch({}, None, False)
     assert policy.checkpoints.names() == [checkpoint_name(0, 1), checkpoint_name(0, 2)]
     policy.reporter.requested = True
     after_update(policy, 5, 3)
@@ -256,7 +256,7 @@ def test_nothing_is_saved_in_a_row_of_skipped_updates(policy):
 def test_a_run_ends_with_a_checkpoint_even_in_a_row_of_skipped_updates(policy):
     policy.state.skipped_in_a_row = 2
     marked(policy.state, policy.spec.epochs)
-    policy.after_epoch({}, None)
+    policy.after_epoch({}, None, True)
     policy.checkpoints.wait()
     assert policy.checkpoints.newest() == checkpoint_name(policy.spec.epochs)
 

@@ -142,7 +142,8 @@ def test_a_finished_search_is_extended_by_more_trials(tmp_path):
 def test_the_whole_of_the_compute_trains_all_trials_to_the_end(tmp_path):
     scheduler = search(tmp_path, budget={"trials": 6, "share": 1})
     while start := scheduler.next():
-        scheduler.reached(start.trial.trial_id, {"ap": 0.1 * start.trial.to_epoch, "gflops": 0.1 * int(start.trial.trial_id)})
+        trial = start.trial
+        scheduler.reached(trial.trial_id, {"ap": 0.1 * trial.to_epoch, "gflops": 0.1 * int(trial.trial_id)})
     assert {trial.status for trial in scheduler.trials.values()} == {"trained"}
 
 
