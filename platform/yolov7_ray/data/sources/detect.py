@@ -1,5 +1,6 @@
 """Format `auto`: what lies in a folder, told from one listing and the first bytes of a few files."""
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -11,19 +12,24 @@ from pydantic import TypeAdapter
 
 from ...errors import JobError
 from ...storage.file_list import FileMap
+from ..files.json_stream import members
 from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
 from ..files.split_names import split_on_path
 from ..files.suffixes import IMAGE_SUFFIXES
-from .annotation_tools import cvat, kitti, labelme, labelstudio
+from .annotation_tools import kitti, labelme
+from .annotation_tools.cvat import annotations as cvat
+from .annotation_tools.labelstudio import tasks as labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
 from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
 from .tables.splits import by_split
 from .yolo_folder import YoloFolder, label_candidates
 
-_COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
-_CATEGORIES = re.compile(r'^\s*\{.*"categories"\s*:\s*\[', re.DOTALL)
-_FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_FILE_NAME = re.compile(r'"(?:file_name|coco_url|path)"\s*:\s*("(?:[^"\\]|\\.)*")')
+MAX_NAMES = 200
+"""Names of images in an annotation file by which their directory is found,"""
+MAX_PLACES = 50
+"""and directories that may be it."""
 _VOC = re.compile(r"<(\w+:)?annotation[\s>]")
 _YOLO_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*$")
 
@@ -76,41 +82,54 @@ def _told(section: Source, spec: AutoSource) -> Source:
 # --- COCO -----------------------------------------------------------------------------------------------
 
 
-def _coco_files(listing: Listing) -> dict[str, str]:
-    """COCO JSON files -> the first file name in each."""
+def _coco_files(listing: Listing) -> dict[str, list[str]]:
+    """COCO JSON files -> the first file names in each."""
     found = {}
     for path in listing.probes(".json"):
         text = listing.start(path)
+        lists = {key for key, first in members(text).items() if first == "["} if text.lstrip().startswith("{") else set()
         goes_on = listing.files[path].num_bytes > HEAD_BYTES  # categories alone are notes of other tools
-        if _COCO.match(text) or goes_on and _CATEGORIES.match(text):
-            name = _FILE_NAME.search(text)
-            found[path] = json.loads(name[1], strict=False) if name else ""
+        if lists & {"images", "annotations"} or goes_on and "categories" in lists:
+            names = itertools.islice(_FILE_NAME.finditer(text), MAX_NAMES)
+            found[path] = [json.loads(name[1], strict=False) for name in names]
     instances = {path: name for path, name in found.items() if "instances" in path}
     return instances or {path: name for path, name in found.items() if "captions" not in path}
 
 
-def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, str]) -> CocoSource:
+def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, list[str]]) -> CocoSource:
     chosen = by_split(annotations, "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
     splits = {split: CocoSplit(images=_images_of(split, path, annotations[path], listing.files), annotations=path)
               for split, path in chosen.items()}
     return CocoSource(format="coco", uri=spec.uri, splits=splits)
 
 
-def _images_of(split: str, path: str, name: str, files: FileMap) -> str:
-    """The directory below which the first image of an annotation file lies: beside it, or called like the split."""
+def _images_of(split: str, path: str, names: list[str], files: FileMap) -> str:
+    """The directory below which the first images of an annotation file lie, most of them as they are named: one called
+    like the split or named in the file's name, or beside the file."""
     images = files.where(lambda image: image.lower().endswith(IMAGE_SUFFIXES))
-    directories = {image.rpartition("/")[0] for image in images}
+    directories = {"/".join(parts[:length]) for image in images
+                   for parts in [image.split("/")[:-1]] for length in range(1, len(parts) + 1)}
     beside, stem = path.rpartition("/")[0], path.rpartition("/")[2].rpartition(".")[0]
-    called = [directory for directory in sorted(directories, key=len) if directory
-              and (split_on_path(directory) == split or directory.rpartition("/")[2] in stem)]
-    for directory in (*called, beside, "images", "."):
-        inside = images.below(directory.strip("."))
+    words = re.split(r"[^a-z0-9]+", stem.lower())
+    called = [directory for directory in sorted(directories, key=lambda directory: (directory.count("/"), directory))
+              if split_on_path(directory) == split or directory.rpartition("/")[2].lower() in words]
+    places = [*called[:MAX_PLACES], beside, "images", "."]
+
+    def as_written(inside: FileMap, directory: str) -> int:
+        return sum(name in inside for name in names)
+
+    def in_other_words(inside: FileMap, directory: str) -> int:
+        resolver = Resolver(inside, directory, IMAGE_SUFFIXES)
         try:
-            if inside and Resolver(inside, directory, IMAGE_SUFFIXES).find(name):
-                return directory or "."
+            return sum(resolver.find(name) is not None for name in names)
         except JobError:  # ambiguous there
-            continue
-    return "."
+            return 0
+
+    for count in (as_written, in_other_words):
+        counts = [count(images.below(directory.strip(".")), directory) for directory in places]
+        if 2 * max(counts) > len(names):
+            break
+    return max(counts) and places[counts.index(max(counts))] or "."
 
 
 # --- YOLO and Pascal VOC --------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from ..files.listing import Listing
 from ..files.place import SETTINGS, located, only_file, settings_root
 from ..files.suffixes import IMAGE_SUFFIXES
 from . import coco, generated, voc, yolo
-from .annotation_tools import cvat, kitti, labelme, labelstudio
+from .annotation_tools import kitti, labelme
+from .annotation_tools.cvat import annotations as cvat
+from .annotation_tools.labelstudio import tasks as labelstudio
 from .detect import FORMATS, detected
 from .item import RawSource, note, problem_record
 from .objects import Problem
