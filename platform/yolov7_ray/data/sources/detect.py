@@ -17,11 +17,11 @@ from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
 from ..files.split_names import split_on_path
 from ..files.suffixes import IMAGE_SUFFIXES
-from .annotation_tools import kitti, labelme
+from .annotation_tools import datumaro, kitti, labelme, via
 from .annotation_tools.cvat import annotations as cvat
 from .annotation_tools.labelstudio import tasks as labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
-from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
+from .tables import csv_boxes, huggingface, json_files, openimages, parquet, webdataset
 from .tables.splits import by_split
 from .yolo_folder import YoloFolder, label_candidates
 
@@ -165,12 +165,15 @@ FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
     "csv": Format("CSV", csv_boxes.evidence),
     "cvat": Format("CVAT XML", cvat.evidence),
+    "datumaro": Format("Datumaro JSON", datumaro.evidence),
     "huggingface": Format("Hugging Face", huggingface.evidence),
+    "json": Format("JSON", json_files.evidence),
     "kitti": Format("KITTI text", kitti.evidence),
     "labelme": Format("LabelMe JSON", labelme.evidence),
     "labelstudio": Format("Label Studio JSON", labelstudio.evidence),
     "openimages": Format("OpenImages CSV", openimages.evidence),
     "parquet": Format("Parquet", parquet.evidence),
+    "via": Format("VIA JSON", via.evidence),
     "voc": Format("Pascal VOC XML", _voc_evidence),
     "webdataset": Format("WebDataset", webdataset.evidence),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),

@@ -11,7 +11,7 @@ from ..files.listing import Listing
 from ..files.place import SETTINGS, located, only_file, settings_root
 from ..files.suffixes import IMAGE_SUFFIXES
 from . import coco, generated, voc, yolo
-from .annotation_tools import kitti, labelme
+from .annotation_tools import datumaro, kitti, labelme, via
 from .annotation_tools.cvat import annotations as cvat
 from .annotation_tools.labelstudio import tasks as labelstudio
 from .detect import FORMATS, detected
@@ -20,7 +20,7 @@ from .objects import Problem
 from .several import background
 from .several.joined import joined
 from .spec import AutoSource, Source, YoloSource
-from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
+from .tables import csv_boxes, huggingface, json_files, openimages, parquet, webdataset
 from .yolo_folder import read_settings
 
 READERS = {
@@ -28,13 +28,16 @@ READERS = {
     "coco": coco.read,
     "csv": csv_boxes.read,
     "cvat": cvat.read,
+    "datumaro": datumaro.read,
     "huggingface": huggingface.read,
+    "json": json_files.read,
     "kitti": kitti.read,
     "labelme": labelme.read,
     "labelstudio": labelstudio.read,
     "openimages": openimages.read,
     "parquet": parquet.read,
     "shapes": generated.read,
+    "via": via.read,
     "voc": voc.read,
     "webdataset": webdataset.read,
     "yolo": yolo.read,
