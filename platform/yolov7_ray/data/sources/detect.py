@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from ... import storage
 from ...errors import JobError
 from ...storage.file_list import FileMap
 from ..files.json_stream import members
@@ -136,12 +137,14 @@ def _images_of(split: str, path: str, names: list[str], files: FileMap) -> str:
 
 
 def _yolo_evidence(listing: Listing) -> list[str]:
-    """A data.yaml with names, or a label file of an image."""
+    """A data.yaml with names, at the root or with images below its directory, or a label file of an image."""
     files = listing.files
-    settings = [path for path in files if "/" not in path and path.endswith((".yaml", ".yml"))]
-    named = [path for path in settings[:MAX_PROBES] if re.search(r"^\s*names\s*:", listing.start(path), re.MULTILINE)]
-    if named:
-        return named
+    settings = _settings(listing)
+    if found := [path for path in settings if "/" not in path]:
+        return found
+    if found := [path for path in settings if any(image.lower().endswith(IMAGE_SUFFIXES) for image
+                                                  in files.below(path.rpartition("/")[0]))]:
+        return found
     labels = (label for path in files if path.lower().endswith(IMAGE_SUFFIXES)
               for label in label_candidates(path) if label in files)
     for _, label in zip(range(MAX_PROBES), labels):
@@ -151,9 +154,22 @@ def _yolo_evidence(listing: Listing) -> list[str]:
     return []
 
 
+def _settings(listing: Listing) -> list[str]:
+    """The YAML files with names nearest to the root."""
+    found = [path for path in listing.probes(".yaml", ".yml")
+             if re.search(r"^\s*names\s*:", listing.start(path), re.MULTILINE)]
+    return [path for path in found if path.count("/") == found[0].count("/")]
+
+
 def _yolo_section(spec: AutoSource, listing: Listing, evidence: list[str]) -> YoloSource:
-    return YoloSource(format="yolo", uri=spec.uri, classes=spec.classes,
-                      splits=YoloFolder.at(spec.uri).split_places())
+    settings = None
+    if nested := [path for path in _settings(listing) if "/" in path]:
+        if len(nested) > 1:
+            raise JobError("source.uri", f"{nested[0]} and {nested[1]} each describe a data set",
+                           "give the directory of one, or each of them in `sources`")
+        settings = storage.join(listing.uri, nested[0])
+    return YoloSource(format="yolo", uri=spec.uri, classes=spec.classes, settings=settings,
+                      splits=YoloFolder.at(spec.uri, settings).split_places())
 
 
 def _voc_evidence(listing: Listing) -> list[str]:

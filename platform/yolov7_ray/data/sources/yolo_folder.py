@@ -16,7 +16,8 @@ from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
 
-NAME_FILES = ("obj.names", "classes.txt", "labels/classes.txt", "data/obj.names")
+NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels")
+MAX_NAME_FILES = 20
 _SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
@@ -54,11 +55,18 @@ class YoloFolder:
                 return names_of(self.settings)
             except ValueError as error:
                 raise _unusable(self.settings_uri, error) from None
-        path = next((path for path in NAME_FILES if path in self.files), None)
-        if path is None:
+        found = sorted((path for path in self.files if path.rpartition("/")[2] in NAME_FILES or path.endswith(".names")),
+                       key=lambda path: path.count("/"))
+        listed: dict[tuple[str, ...], str] = {}
+        for path in [path for path in found if path.count("/") == found[0].count("/")][:MAX_NAME_FILES]:
+            lines = read_text(storage.join(self.uri, path)).splitlines()
+            listed.setdefault(tuple(line.strip() for line in lines if line.strip()), path)
+        if not listed:
             raise JobError(self.uri, "there is neither data.yaml nor classes.txt", "set source.classes")
-        lines = read_text(storage.join(self.uri, path)).splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        if len(listed) > 1:
+            raise JobError(self.uri, f"{' and '.join(list(listed.values())[:2])} list different class names",
+                           "set source.classes, or make them the same")
+        return list(next(iter(listed)))
 
     def keypoints(self) -> int:
         """Numbers after the box on a line of pose labels, by kpt_shape; 0 without it."""
@@ -96,8 +104,10 @@ class YoloFolder:
         if not parts:
             return "."
         root = plain_parts(str(self.settings.get("path") or ""))[0]
+        is_below = self.settings_uri.startswith(self.uri.rstrip("/") + "/")
+        above = self.settings_uri[len(self.uri.rstrip("/")) + 1:].rpartition("/")[0] if is_below else ""
         for index in (self.lists, self.directories):
-            for candidate in ("/".join([*root, *parts]), name):
+            for candidate in (*(["/".join([above, *parts])] if above else []), "/".join([*root, *parts]), name):
                 if found := index.find(candidate):
                     return found.path
         return None
@@ -167,16 +177,19 @@ def names_of(settings: dict) -> list[str]:
 def label_candidates(image_path: str) -> Iterator[str]:
     """Where the labels of an image may lie, likeliest first.
 
-    labels/ in place of each images/, beside the image, in labels/ beside the image or above everything.
+    labels/ in place of each images/, beside the image, in labels/ beside the image or above everything, or in
+    annotations/ in place of images/.
     """
     *directories, base = image_path.split("/")
     label = base.rpartition(".")[0] + ".txt"
-    for position in reversed(range(len(directories))):
-        if directories[position].lower() == "images":
-            swapped = "labels" if directories[position] != "Images" else "Labels"
-            yield "/".join([*directories[:position], swapped, *directories[position + 1:], label])
+    images = [position for position in reversed(range(len(directories))) if directories[position].lower() == "images"]
+    for position in images:
+        swapped = "labels" if directories[position] != "Images" else "Labels"
+        yield "/".join([*directories[:position], swapped, *directories[position + 1:], label])
     yield "/".join([*directories, label])
     yield "/".join([*directories, "labels", label])
     yield "/".join(["labels", *directories, label])
     if directories[:1] and directories[0].lower() == "images":
         yield "/".join(["labels", label])
+    for position in images:
+        yield "/".join([*directories[:position], "annotations", *directories[position + 1:], label])
