@@ -523,10 +523,9 @@ def test_a_folder_of_two_formats_is_an_error_that_names_both(tmp_path):
         resolved(AutoSource(format="auto", uri=str(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["createml.json", "notes.json", "results.json"])
+@pytest.mark.parametrize("name", ["notes.json", "results.json"])
 def test_other_json_files_are_not_taken_for_a_format(tmp_path, name):
-    text = {"createml.json": [{"image": "x.jpg", "annotations": [{"label": "a", "coordinates": {"x": 1}}]}],
-            "notes.json": {"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024, "contributor": "Label Studio"}},
+    text = {"notes.json": {"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024, "contributor": "Label Studio"}},
             "results.json": [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]}[name]
     write(tmp_path, {"images/x.jpg": jpeg(0), "labels/x.txt": "0 0.5 0.5 0.2 0.2\n", "classes.txt": "cat\n", name: json.dumps(text)})
     assert resolved(AutoSource(format="auto", uri=str(tmp_path))).format == "yolo"

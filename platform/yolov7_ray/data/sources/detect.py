@@ -56,9 +56,11 @@ def detected(spec: AutoSource) -> Source:
     if not found:
         kinds = Counter(f".{path.rpartition('.')[2].lower()}" for path in listing.files).most_common(6)
         titles = [known.title for known in FORMATS.values()]
+        undecodable = f"; {listing.undecodable[0]}" if listing.undecodable else ""
+        has_images = any(path.lower().endswith(IMAGE_SUFFIXES) for path in listing.files)
         raise JobError("source.uri", f"{spec.uri} is no dataset of a known format: it holds "
                                      f"{', '.join(f'{count:,} {suffix}' for suffix, count in kinds)}"
-                                     f"{listing.left_out()}",
+                                     f"{'' if has_images else ', and no image'}{listing.left_out()}{undecodable}",
                        f"give the root of {', '.join(titles[:-1])} or {titles[-1]} annotations, or set source.format")
     if len(found) > 1:
         readings = " or ".join(f"{name} ({next(iter(evidence))})" for name, evidence in found.items())
@@ -88,7 +90,8 @@ def _coco_files(listing: Listing) -> dict[str, list[str]]:
     found = {}
     for path in listing.probes(".json"):
         text = listing.start(path)
-        lists = {key for key, first in members(text).items() if first == "["} if text.lstrip().startswith("{") else set()
+        is_object = text.lstrip().startswith("{")
+        lists = {key for key, first in members(text).items() if first == "["} if is_object else set()
         goes_on = listing.files[path].num_bytes > HEAD_BYTES  # categories alone are notes of other tools
         if lists & {"images", "annotations"} or goes_on and "categories" in lists:
             names = itertools.islice(_FILE_NAME.finditer(text), MAX_NAMES)

@@ -25,6 +25,9 @@ from .objects import Annotation, Objects, Problem
 from .voc_xml import Parsed, parse
 
 PARALLEL_READS = 16
+_IMAGE_WORDS = ("images", "image", "imgs", "img")
+_XML_WORDS = (("annotations",), ("annotation",), ("labels",), ("xmls",), ("xml",), ("annots",))
+"""What stands in the place of the directory of images."""
 _CLASS_FLAG = re.compile(r"\s+-?[01]$")
 """What follows the name in VOC's lists of one class."""
 
@@ -74,19 +77,21 @@ class _Folder:
         for path in sorted(self.files):
             if path.lower().endswith(".txt") and "ImageSets/" in path:
                 years.setdefault(path.rpartition("ImageSets/")[0], []).append(path)
-        found: dict[str, list[str]] = {}
+        listed: dict[str, list[str]] = {}
         for lists in years.values():
             for split, place in lists_of_splits(lists).items():
-                found.setdefault(split, []).append(place)
-        if found:
-            return {split: found[split] for split in in_order(found)}
+                listed.setdefault(split, []).append(place)
+        if listed:
+            return {split: listed[split] for split in in_order(listed)}
+        found: dict[str, dict[str, None]] = {}
         for path in self.files:
             parts = path.split("/")[:-1]
-            named = next((number for number, part in enumerate(parts) if split_named(part)), None)
-            if named is not None and "/".join(parts[:named + 1]) not in (places := found.setdefault(split_named(parts[named]), [])):
-                places.append("/".join(parts[:named + 1]))
-        found = {split: [place for place in found[split] if self._has_images(place)] for split in in_order(found)}
-        return {split: places for split, places in found.items() if places} or {"train": ["."]}
+            for number, split in enumerate(map(split_named, parts), 1):
+                if split:
+                    found.setdefault(split, {}).setdefault("/".join(parts[:number]))
+                    break
+        places = {split: list(filter(self._has_images, found[split])) for split in in_order(found)}
+        return {split: of_split for split, of_split in places.items() if of_split} or {"train": ["."]}
 
     def _has_images(self, directory: str) -> bool:
         return any(info.path.startswith(directory + "/") for info in self.images.files.values())
@@ -121,6 +126,8 @@ class _Folder:
             return beside
         parts = self.names[image.path].rpartition(".")[0].split("/")
         names = ["/".join(parts), *(["/".join(parts[1:])] if len(parts) > 1 else [])]
+        for position in [position for position, part in enumerate(parts[:-1]) if part.lower() in _IMAGE_WORDS]:
+            names += ["/".join([*parts[:position], *word, *parts[position + 1:]]) for word in ((), *_XML_WORDS)]
         names += [parts[-1]] if self.is_flat else []
         return next((found for name in names if (found := self.annotations.find(name))), None)
 

@@ -23,14 +23,10 @@ from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
 from .item import UNDECODABLE, UNREADABLE, Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
-from .objects import Annotation, Objects, Problem
-from .yolo_folder import NAME_FILES, YoloFolder, label_candidates
+from .objects import Objects, Problem
+from .yolo_folder import NAME_FILES, YoloFolder, label_candidates, parse_labels
 
 PARALLEL_READS = 16
-CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
-IN_PIXELS = "label in pixels, not in fractions of the image"
-MAX_FRACTION = 4
-"""A number beyond this is one of pixels."""
 _COMPANIONS = (".yaml", ".yml", ".names", ".labels", ".data", ".md", ".cache")
 """Endings of files that belong to a YOLO folder."""
 _NO_LABELS = {*NAME_FILES, "classes.txt", *(f"{word}.txt" for words in SPLITS.values() for word in words)}
@@ -322,34 +318,3 @@ def _unreadable(labels: _Labels, split: str, pictures: list[str]) -> list[dict]:
     pictures = sorted(pictures)
     return [problem_record(split, unreadable(path, count), path)
             for path, count in zip(pictures, labels.lost_with(pictures), strict=True)]
-
-
-def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:
-    """One entry per line that is not empty, with boxes in fractions of the image."""
-    return [_parse_line(line, number, num_classes, num_keypoint_values)
-            for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-
-
-def _parse_line(line: str, number: int, num_classes: int, num_keypoint_values: int) -> Annotation | Problem:
-    try:
-        label, *values = map(float, line.split())
-        if label != int(label):
-            raise ValueError
-        label = int(label)
-    except (ValueError, OverflowError):
-        return Problem("malformed label", f"line {number}: {line[:80]!r}")
-    if not 0 <= label < num_classes:
-        hint = " (do the classes count from 1?)" if label == num_classes else ""
-        return Problem("unknown class", f"line {number}: class {label} of {num_classes}{hint}")
-    if max(map(abs, values), default=0) > MAX_FRACTION and not num_keypoint_values:
-        return Problem(IN_PIXELS, f"line {number}: {line[:80]!r}")
-    if len(values) == 4 or num_keypoint_values and len(values) == 4 + num_keypoint_values:
-        cx, cy, width, height = values[:4]
-        return Annotation(label, (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
-    if len(values) == 5:
-        return Problem(CONFIDENCE, f"line {number}: {line[:80]!r}")
-    if len(values) >= 6 and len(values) % 2 == 0 and not num_keypoint_values:
-        xs, ys = values[0::2], values[1::2]
-        return Annotation(label, (min(xs), min(ys), max(xs), max(ys)),
-                          polygons=(np.asarray(values, np.float32),))
-    return Problem("malformed label", f"line {number}: {len(values)} numbers after the class")

@@ -1,10 +1,11 @@
-"""What a YOLO folder says about itself: class names, splits, and where the labels of an image lie."""
+"""What a YOLO folder says about itself: class names, splits, where the labels of an image lie, and what is in them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ... import storage
@@ -15,7 +16,12 @@ from ..files.resolver import Resolver, plain_parts
 from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
+from .objects import Annotation, Problem
 
+CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
+IN_PIXELS = "label in pixels, not in fractions of the image"
+MAX_FRACTION = 4
+"""A number beyond this is one of pixels."""
 NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels")
 MAX_NAME_FILES = 20
 _SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -184,7 +190,7 @@ def label_candidates(image_path: str) -> Iterator[str]:
     label = base.rpartition(".")[0] + ".txt"
     images = [position for position in reversed(range(len(directories))) if directories[position].lower() == "images"]
     for position in images:
-        swapped = "labels" if directories[position] != "Images" else "Labels"
+        swapped = {"Images": "Labels", "IMAGES": "LABELS"}.get(directories[position], "labels")
         yield "/".join([*directories[:position], swapped, *directories[position + 1:], label])
     yield "/".join([*directories, label])
     yield "/".join([*directories, "labels", label])
@@ -193,3 +199,34 @@ def label_candidates(image_path: str) -> Iterator[str]:
         yield "/".join(["labels", label])
     for position in images:
         yield "/".join([*directories[:position], "annotations", *directories[position + 1:], label])
+
+
+def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:
+    """One entry per line that is not empty, with boxes in fractions of the image."""
+    return [_parse_line(line, number, num_classes, num_keypoint_values)
+            for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _parse_line(line: str, number: int, num_classes: int, num_keypoint_values: int) -> Annotation | Problem:
+    try:
+        label, *values = map(float, line.split())
+        if label != int(label):
+            raise ValueError
+        label = int(label)
+    except (ValueError, OverflowError):
+        return Problem("malformed label", f"line {number}: {line[:80]!r}")
+    if not 0 <= label < num_classes:
+        hint = " (do the classes count from 1?)" if label == num_classes else ""
+        return Problem("unknown class", f"line {number}: class {label} of {num_classes}{hint}")
+    if len(values) == 4 and MAX_FRACTION < max(map(abs, values)) < np.inf:
+        return Problem(IN_PIXELS, f"line {number}: {line[:80]!r}")
+    if len(values) == 4 or num_keypoint_values and len(values) == 4 + num_keypoint_values:
+        cx, cy, width, height = values[:4]
+        return Annotation(label, (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
+    if len(values) == 5:
+        return Problem(CONFIDENCE, f"line {number}: {line[:80]!r}")
+    if len(values) >= 6 and len(values) % 2 == 0 and not num_keypoint_values:
+        xs, ys = values[0::2], values[1::2]
+        return Annotation(label, (min(xs), min(ys), max(xs), max(ys)),
+                          polygons=(np.asarray(values, np.float32),))
+    return Problem("malformed label", f"line {number}: {len(values)} numbers after the class")

@@ -22,6 +22,7 @@ LABELS = tuple(word + end for word in ("category", "label", "class") for end in 
 SIDES: Mapping[tuple[str, str, str, str], Order] = {
     ("xmin", "ymin", "xmax", "ymax"): "xyxy", ("x1", "y1", "x2", "y2"): "xyxy", ("x0", "y0", "x1", "y1"): "xyxy",
     ("left", "top", "right", "bottom"): "xyxy", ("left", "top", "width", "height"): "xywh",
+    ("bboxx", "bboxy", "bboxwidth", "bboxheight"): "xywh", ("bboxleft", "bboxtop", "bboxwidth", "bboxheight"): "xywh",
     ("xmin", "ymin", "width", "height"): "xywh", ("xcenter", "ycenter", "width", "height"): "cxcywh",
     ("cx", "cy", "width", "height"): "cxcywh", ("cx", "cy", "w", "h"): "cxcywh"}
 """Names of the four numbers of a box -> what they are."""

@@ -100,11 +100,13 @@ class NestedObjects:
 
 def is_one_object(schema: pa.Schema, layout: Layout) -> bool:
     """Whether a row is one object, not an image with lists of them: its box is four numbers, however they are held."""
-    names = [name for name in (layout.boxes[0], layout.labels) if name]
-    if layout.objects is not None or not set(names) <= set(schema.names) or is_list(schema.field(names[-1]).type) and names[1:]:
+    if layout.objects is not None or not {layout.boxes[0], layout.labels or layout.boxes[0]} <= set(schema.names):
+        return False
+    if layout.labels and is_list(schema.field(layout.labels).type):
         return False
     kind = schema.field(layout.boxes[0]).type
-    return not (is_list(kind) and (len(layout.boxes) > 1 or is_list(kind.value_type) or pa.types.is_struct(kind.value_type)))
+    inner = kind.value_type if is_list(kind) else None
+    return inner is None or len(layout.boxes) == 1 and not is_list(inner) and not pa.types.is_struct(inner)
 
 
 def _in_lists(parts: dict[str, pa.Array], names: list[str], is_object: pa.Array) -> dict[str, pa.Array]:
