@@ -312,10 +312,12 @@ def test_parquet_with_a_row_for_each_object(tmp_path, numbers):
         found(tmp_path / "bytes", {"a.parquet": parquet({"image": X, "class": "cat"} | numbers)})
 
 
-def test_what_a_detector_said_is_no_annotation(tmp_path):
-    said = [{"image_id": "x", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
+@pytest.mark.parametrize("record", [
+    {"image_id": "x", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}, {"name": "my project", "objects": []},
+    {"name": "x.jpg", "labels": ["a"]}, {"image": "x.jpg", "bbox": [1, 2, 3, 4], "confidence": 1}])
+def test_json_that_is_no_annotation(tmp_path, record):
     with pytest.raises(JobError, match="no dataset of a known format"):
-        found(tmp_path, {"predictions.json": json.dumps(said), "x.jpg": X})
+        found(tmp_path, {"a.json": json.dumps([record]), "b.json": json.dumps(record), "x.jpg": X})
 
 
 def test_where_all_objects_are_lost_the_reason_is_told(tmp_path):

@@ -5,9 +5,11 @@ height}, {left, top, right, bottom} or {xmin, ymin, xmax, ymax}. CreateML's `coo
 """
 
 import json
+from collections.abc import Iterable
 
 from ....errors import JobError
 from ...files.listing import Listing
+from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..item import RawSource
 from .huggingface import METADATA
 from .image_records import name_in, read_images
@@ -15,24 +17,36 @@ from .records.json_records import tells
 from .records.layout import Asked
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
-SCORES = {"score", "confidence"}
+OTHERS = {"score", "confidence", "annotation_id", "annotator", "lead_time", "images", "categories", "shapes"}
+"""Keys of what a detector said, and of other formats."""
 
 
 def evidence(listing: Listing) -> list[str]:
-    """Files whose first records name an image and hold boxes."""
-    return [path for path in listing.probes(*SUFFIXES)
-            if path.rpartition("/")[2] not in METADATA and _has_records(listing.start(path), path)]
+    """Files whose first records name a picture and hold boxes."""
+    return [path for path in _files(listing, listing.probes(*SUFFIXES))
+            if any(_is_image(record) and _is_picture(name_in(record)) for record in _first(listing.start(path), path))]
 
 
-def _has_records(text: str, path: str) -> bool:
-    if path.lower().endswith(".json") and text.lstrip()[:1] == "[":
-        return any(map(_is_image, _entries(text)))
-    return any(map(_is_image, _lines(text) if not path.lower().endswith(".json") else _whole(text)))
+def _files(listing: Listing, paths: Iterable[str]) -> list[str]:
+    """The files that hold records, but for Hugging Face's."""
+    return [path for path in paths if path.rpartition("/")[2] not in METADATA
+            and any(map(_is_image, _first(listing.start(path), path)))]
+
+
+def _first(text: str, path: str) -> list:
+    """The first records of a file, as far as its beginning goes."""
+    if not path.lower().endswith(".json"):
+        return _lines(text)
+    return _entries(text) if text.lstrip()[:1] == "[" else _whole(text)
 
 
 def _is_image(record) -> bool:
-    """Whether a record names an image and may hold its objects; those with a score are what a detector said."""
-    return bool(tells(record) and name_in(record) and not SCORES & record.keys())
+    """Whether a record names an image and may hold its objects."""
+    return bool(tells(record) and name_in(record) and not OTHERS & record.keys())
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().partition("?")[0].endswith(IMAGE_SUFFIXES + OTHER_PICTURES)
 
 
 def _whole(text: str) -> list:
@@ -68,8 +82,7 @@ def _lines(text: str) -> list:
 def read(spec) -> RawSource:
     """Read all files with records; JobError where there is none."""
     listing = Listing(spec.uri)
-    paths = [path for path in listing.files if path.lower().endswith(SUFFIXES) and path.rpartition("/")[2] not in METADATA
-             and _has_records(listing.start(path), path)]
+    paths = _files(listing, (path for path in listing.files if path.lower().endswith(SUFFIXES)))
     if not paths:
         raise JobError("source.uri", f"no JSON file at {spec.uri} has records with a file name and boxes",
                        "give the root of the data set")
