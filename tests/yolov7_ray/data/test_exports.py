@@ -295,6 +295,12 @@ def test_create_ml_has_centres(tmp_path):
     assert named_boxes(source) == {"train:train/x.jpg": [CAT], "train:train/y.jpg": []}
 
 
+def test_metadata_in_csv_with_a_long_cell(tmp_path):
+    cell = json.dumps({"bbox": [[32, 24, 32, 48]], "category": ["cat"], "notes": ["x" * 200_000]}).replace('"', '""')
+    source = found(tmp_path, {"metadata.csv": f'file_name,objects\nx.jpg,"{cell}"\n', "x.jpg": X})
+    assert named_boxes(source) == {"train:x.jpg": [CAT]}
+
+
 def test_metadata_in_parquet(tmp_path):
     rows = [{"file_name": "x.jpg", "objects": {"bbox": [[32.0, 24, 32, 48]], "category": ["cat"]}},
             {"file_name": "y.jpg", "objects": {"bbox": [], "category": []}}]

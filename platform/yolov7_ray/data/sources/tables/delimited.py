@@ -14,6 +14,7 @@ SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
 OPEN_IMAGES = ("imageid", "labelname", "xmin", "ymin", "xmax", "ymax")
 """Columns of OpenImages' boxes, beside IsGroupOf or Confidence."""
+csv.field_size_limit(1 << 30)  # else 131,072 characters, which the objects or brush strokes of one image may exceed
 _EMPTY = ("", "nan", "[]")
 
 
