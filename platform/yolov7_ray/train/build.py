@@ -38,4 +38,4 @@ def wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:
 def build_criterion(spec: TrainSpec, model: nn.Module, train_set: ArrowDataset) -> Criterion:
     """The loss with its gains scaled to classes, levels and image size."""
     config = spec.loss.scaled_to(model.num_classes, len(model.strides), spec.data.image_size_px)
-    return Criterion.for_model(model, config, train_set.split.objects_per_class)
+    return Criterion.for_model(model, config, train_set.objects_per_class)

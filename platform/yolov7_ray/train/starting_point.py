@@ -13,6 +13,7 @@ from yolov7.training.state import fitting_weights
 from .. import storage
 from ..data.manifest import Manifest, dataset_root, kept_fingerprints, load_manifest, pinned
 from ..data.reading.box_sizes import read_box_sizes
+from ..data.reading.chosen import chosen_indices
 from ..errors import JobError, NotFound
 from ..jobs.resumption import Change, changes, refuse, resolved
 from ..registry.model_source import LoadedModel, load_model
@@ -86,8 +87,11 @@ def as_anchors(values: np.ndarray | torch.Tensor) -> Anchors:
 
 
 def box_sizes_px(spec: TrainSpec, manifest: Manifest) -> np.ndarray:
-    """(n, 2) width and height of the training split's boxes at the training size, subsampled above MAX_BOXES."""
-    sizes = read_box_sizes(storage.absolute(spec.dataset), manifest, spec.data.train_split)
+    """(n, 2) width and height of the boxes that are trained on, at the training size, subsampled above MAX_BOXES."""
+    num_images = manifest.split(spec.data.train_split).num_rows
+    num_chosen = spec.data.num_chosen(num_images)
+    chosen = chosen_indices(num_images, num_chosen) if num_chosen < num_images else None
+    sizes = read_box_sizes(storage.absolute(spec.dataset), manifest, spec.data.train_split, chosen)
     return sizes[::max(1, len(sizes) // MAX_BOXES)] * spec.data.image_size_px
 
 

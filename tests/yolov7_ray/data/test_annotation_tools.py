@@ -257,8 +257,8 @@ def test_cvat_tasks_in_directories(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (cvat('<track id="0" label="cat"><box frame="0" xtl="1" ytl="2" xbr="3" ybr="4" outside="0"/></track>'),
-     "annotations.xml: is CVAT for video.*export the task as 'CVAT for images 1.1'"),
+    (cvat('<track id="0" label="cat"><box frame="7" xtl="1" ytl="2" xbr="3" ybr="4" outside="0"/></track>'),
+     r"annotations.xml: is CVAT for video with 8 frames \(0 to 7\), and the images here are 1, e.g. images/x.jpg.*frame_000000.png"),
     (cvat(image(shapes=BOX))[:-9], "annotations.xml: is not XML"),
     (cvat(image(name="Bär.jpg", shapes=BOX)).encode("latin-1"), "annotations.xml: byte 0xe4 at offset")])
 def test_cvat_files_that_are_refused(tmp_path, text, message):
@@ -323,7 +323,7 @@ def test_labelstudio_regions_are_enclosed(tmp_path, drawn, box, note):
 
 
 @pytest.mark.parametrize(("drawn", "reason"), [
-    (region("brushlabels", format="rle", rle=[0, 1]), "brush strokes are no box"), (region(x=1, y=2, width="?", height=3), "malformed box"),
+    (region("brushlabels", format="rle", rle=[0, 1]), "brush strokes that cannot be decoded"), (region(x=1, y=2, width="?", height=3), "malformed box"),
     (region("polygonlabels", points=[[25, 25], [50, 50]]), "malformed box"), (region(x=1, y=2, width=3, height=3, turned=45), "malformed box"),
     (region(labels=None, identity="r2", **QUARTER), "unknown class"), (region("vectorlabels", vertices=[]), "shape of an unknown kind"),
     (region(**QUARTER, rotation=5, size=None), "rotated box without original_width and original_height")])
@@ -523,10 +523,9 @@ def test_a_folder_of_two_formats_is_an_error_that_names_both(tmp_path):
         resolved(AutoSource(format="auto", uri=str(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["createml.json", "notes.json", "results.json"])
+@pytest.mark.parametrize("name", ["notes.json", "results.json"])
 def test_other_json_files_are_not_taken_for_a_format(tmp_path, name):
-    text = {"createml.json": [{"image": "x.jpg", "annotations": [{"label": "a", "coordinates": {"x": 1}}]}],
-            "notes.json": {"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024, "contributor": "Label Studio"}},
+    text = {"notes.json": {"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024, "contributor": "Label Studio"}},
             "results.json": [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]}[name]
     write(tmp_path, {"images/x.jpg": jpeg(0), "labels/x.txt": "0 0.5 0.5 0.2 0.2\n", "classes.txt": "cat\n", name: json.dumps(text)})
     assert resolved(AutoSource(format="auto", uri=str(tmp_path))).format == "yolo"

@@ -12,7 +12,7 @@ from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.jobs.kind import Upcoming
 from yolov7_ray.train.dry_run import train_lines
 from yolov7_ray.train.spec import Data
-from yolov7_ray.train.starting_point import check_resumed, record_start
+from yolov7_ray.train.starting_point import box_sizes_px, check_resumed, record_start
 
 
 def test_choices_are_nested_and_random():
@@ -43,6 +43,17 @@ def test_only_chosen_images_are_read(shapes_dataset):
                               world_size=1))
     assert sum(part.num_samples for step in steps for part in step) == 3
     assert set(fresh._open) == held
+
+
+def test_anchors_and_counts_are_those_of_the_chosen_images(shapes_dataset, tmp_path):
+    whole = ArrowDataset(shapes_dataset, "train")
+    few = ChosenSamples(whole, 3)
+    truths = [whole.truth(index) for index in few.indices]
+    counts = np.bincount(np.concatenate([truth.labels for truth in truths]), minlength=len(whole.classes))
+    assert few.objects_per_class == tuple(counts.tolist()) and sum(counts) < sum(whole.objects_per_class)
+    spec = validate(train_job(shapes_dataset, str(tmp_path)) | {"data": {"image_size_px": 64, "max_images": 3}})
+    expected = [truth.boxes_xyxy[~truth.iscrowd, 2:] - truth.boxes_xyxy[~truth.iscrowd, :2] for truth in truths]
+    np.testing.assert_allclose(box_sizes_px(spec, whole.manifest), np.concatenate(expected), rtol=1e-6)
 
 
 def test_the_dry_run_tells_and_resuming_with_another_fraction_is_refused(shapes_dataset, tmp_path):

@@ -20,7 +20,7 @@ from yolov7_ray.data.sources.item import RawSource
 from yolov7_ray.data.sources.read import named, read_all, read_source
 from yolov7_ray.data.sources.several.joined import ALIKE, BLOCK, POOLED, joined, pooled
 from yolov7_ray.data.sources.spec import AutoSource, BackgroundSource, YoloSource
-from yolov7_ray.errors import JobError
+from yolov7_ray.errors import AlreadyExists, JobError
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.jobs.paths import absolute
 
@@ -208,3 +208,18 @@ def test_several_sources_on_ray(ray_session, sections, tmp_path):
     assert load_manifest(str(tmp_path / "d")).fingerprint == load_manifest(str(tmp_path / "e")).fingerprint
     dataset = ArrowDataset(str(tmp_path / "d"), "train")
     assert len(dataset) == 11
+
+
+def test_a_dataset_of_several_sources_says_that_it_does_not_grow(sections, tmp_path):
+    uri = str(tmp_path / "d")
+    before = ingest_here(None, uri, sources=sections)["fingerprint"]
+    assert ingest_here(None, uri, sources=sections)["fingerprint"] == before
+    (tmp_path / "Street/images/train/new.jpg").write_bytes(jpeg(99))
+    with pytest.raises(AlreadyExists, match="holds another dataset already .*; of several sources, it does not grow; .*"
+                                            "set `overwrite: true` to replace it, which writes all anew"):
+        ingest_here(None, uri, sources=sections)
+    lines = dict(ingest_lines(IngestSpec(kind="ingest", sources=sections, dataset=uri)))
+    assert lines["dataset"].endswith("exists; of several sources, it does not grow: if they changed, set overwrite: true")
+    assert ingest_here(None, uri, sources=sections, overwrite=True)["fingerprint"] != before
+    with pytest.raises(AlreadyExists, match="holds another dataset already"):
+        ingest_here(None, uri, sources=sections[:1])

@@ -5,6 +5,7 @@ bytes are those that came. COCO keeps everything that the dataset holds; numbers
 """
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from ..ingest.ingest import SOURCE_IDS
 from ..manifest import Manifest, dataset_root, load_manifest
 from ..reading.dataset import ArrowDataset
 from ..reading.mapped_shard import MappedShard
+from .links import Links
 
 PARALLEL_WRITES = 16
 
@@ -49,8 +51,10 @@ class _Writer:
     def __init__(self, spec, manifest: Manifest, splits: list[str]):
         self.spec, self.manifest, self.splits = spec, manifest, splits
         self.lost: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self.listed: dict[str, list[str]] = {split: [] for split in splits}
         self.source_ids = _source_ids(spec.dataset)
+        self.links = Links(manifest, spec.output) if spec.images == "link" else None
 
     def put(self, path: str, text: str) -> None:
         storage.write_bytes(storage.join(self.spec.output, path), text.encode())
@@ -65,13 +69,21 @@ class _Writer:
             for _, path, row in self.rows(split, dataset):
                 waiting += [pool.submit(self.put, *file) for file in self.files(path, row)]
                 if self.spec.images:
-                    image = row["image"].to_pybytes()
-                    waiting.append(pool.submit(storage.write_bytes, storage.join(self.spec.output, path), image))
+                    waiting.append(pool.submit(self._put_image, path, row))
                 if len(waiting) >= 4 * PARALLEL_WRITES:
                     [task.result() for task in waiting]
                     waiting = []
             [task.result() for task in waiting]
         return len(dataset)
+
+    def _put_image(self, path: str, row: dict) -> None:
+        place, image = storage.join(self.spec.output, path), row["image"].to_pybytes()
+        if self.links and self.links.link(row["file_name"], image, place):
+            return
+        if self.links:
+            with self._counting:
+                self.lost["image that is no file of the source any more, or on another disk: written"] += 1
+        storage.write_bytes(place, image)
 
     def rows(self, split: str, dataset: ArrowDataset) -> Iterator[tuple[tuple[int, int], str, dict]]:
         """Shard and row, path of the image below the output, and columns of every image."""
@@ -84,11 +96,12 @@ class _Writer:
                 name = values["file_name"]
                 if name.startswith("/") or ".." in PurePosixPath(name).parts:
                     raise JobError(f"{split}: {name}", "would be written outside the output", "rename the image")
-                if self.one_file_each and (stem := hash(name.rpartition(".")[0])) in stems:
+                path = self.path(split, name)
+                if self.one_file_each and (stem := hash(path.rpartition(".")[0])) in stems:
                     raise JobError(f"{split}: {name}", "has the name of another image but for its ending, and so would "
                                    "its annotation file", "rename it, or export as coco")
                 stems |= {stem} if self.one_file_each else set()
-                yield (number, row), self.path(split, name), values | {
+                yield (number, row), path, values | {
                     "polygons": mapped.polygons(row), "image": mapped.image(row)}
 
     def path(self, split: str, name: str) -> str:
@@ -146,7 +159,8 @@ def _annotations(row: dict, image_id: object, classes: list) -> Iterator[dict]:
 class _Yolo(_Writer):
     def path(self, split: str, name: str) -> str:
         is_placed = self.manifest.source["format"] == "yolo" and name.startswith("images/")
-        path = name if is_placed else f"images/{split}/{name}"
+        below = [part for part in name.split("/")[:-1] if part.lower() != "images"]  # readers replace any of them by labels
+        path = name if is_placed else "/".join(["images", split, *below, name.rpartition("/")[2]])
         self.listed[split].append(path)
         return path
 

@@ -15,7 +15,7 @@ class ExportDatasetSpec(Job):
     """COCO holds everything; YOLO has no crowds, YOLO and VOC no areas, VOC no polygons: what is lost is counted."""
     output: URI
     """Directory or prefix for the files."""
-    images: bool = True
-    """False: annotations alone."""
+    images: bool | Literal["link"] = True
+    """False: annotations alone. link: hard links to the source's files, where these and the output are on one disk."""
     splits: list[Name] | None = None
     """Default: all."""

@@ -1,6 +1,7 @@
 """Streaming reader of a large JSON object, a few entries in memory at a time: files reach half a gigabyte."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,9 @@ _decode = json.JSONDecoder().raw_decode
 _SPACE = json.decoder.WHITESPACE
 _LOOKAHEAD = 2
 """Characters by which a number may continue after its last complete prefix, as in 1e+."""
+
+
+_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(?:\s*:\s*(\S))?|[{}\[\]]', re.DOTALL)
 
 
 class NotJson(ValueError):
@@ -113,3 +117,26 @@ class JsonObject:
 
     def _error(self, problem: str) -> NotJson:
         return NotJson(f"{problem}: char {self._consumed + self._position}")
+
+
+def members(text: str) -> dict[str, str]:
+    """Key -> first character of its value, of the object that a text begins with; of a list of objects, of its first.
+
+    The text may be cut: the keys are those in it. Empty where it begins with something else.
+    """
+    if text.lstrip("\ufeff \t\r\n[")[:1] != "{":
+        return {}
+    found: dict[str, str] = {}
+    inside = 0
+    position = text.index("{")
+    while match := _TOKEN.search(text, position):
+        position = match.end()
+        if match[1] is None:
+            inside += 1 if match[0] in "{[" else -1
+            if not inside:
+                break
+        elif match[2]:
+            position -= 1  # the value may be a text or begin another object
+            if inside == 1:
+                found[json.loads(match[1], strict=False)] = match[2]
+    return found

@@ -16,6 +16,8 @@ class Listing:
 
     def __init__(self, uri: str):
         self.uri = uri
+        self.undecodable: list[str] = []
+        """Why beginnings of files that should be text are none."""
         self._starts: dict[str, str] = {}
 
     @cached_property
@@ -41,9 +43,11 @@ class Listing:
 
     def _read_start(self, path: str) -> str:
         head = storage.read_range(storage.join(self.uri, path), 0, min(HEAD_BYTES, self.files[path].num_bytes))
+        reason = ""
         for cut in range(4):
             try:
                 return (decode_xml if path.lower().endswith(".xml") else decode)(head[:len(head) - cut], path)
-            except NotText:
-                continue
+            except NotText as error:
+                reason = f"{path}: {error.problem}"
+        self.undecodable.append(reason)
         return ""

@@ -30,3 +30,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Names of splits: train, val, test, then the others as they come."""
     names = list(names)
     return sorted(names, key=[*SPLITS, *names].index)
+
+
+def lists_of_splits(paths: Iterable[str]) -> dict[str, str]:
+    """Split -> its list of images in ImageSets/, that of trainval as train where there is no other."""
+    lists = {path.rpartition("/")[2][:-4].lower(): path for path in sorted(paths, reverse=True)
+             if path.lower().endswith(".txt") and "ImageSets/" in path}
+    found = {split: lists[word] for split, words in SPLITS.items() for word in reversed(words) if word in lists}
+    return found or ({"train": lists["trainval"]} if "trainval" in lists else {})

@@ -22,8 +22,17 @@ def ingest_lines(spec: IngestSpec) -> list[Line]:
             lines.append(("splits", f"made: {with_splits(source, spec.splits, spec.group_by, spec.pool)[1]}"))
     state = "will be written"
     if storage.exists(storage.join(spec.dataset, MANIFEST)):
-        state = "exists; it will be replaced" if spec.overwrite else "exists; it grows by what changed in its source"
+        reason = _grows_not(spec)
+        state = ("exists; it will be replaced" if spec.overwrite else
+                 f"exists; of {reason}, it does not grow: if they changed, set overwrite: true" if reason else
+                 "exists; it grows by what changed in its source")
     return [*lines, ("dataset", f"{spec.dataset} {state}")]
+
+
+def _grows_not(spec: IngestSpec) -> str:
+    from .growth import grows_not  # it imports numpy
+
+    return grows_not(spec)
 
 
 def _source_as_given(source) -> list[Line]:

@@ -29,8 +29,6 @@ MAX_SMALL = 32
 """and the small ones of a split, of less than half of `shard_mb`, when there are more,"""
 MAX_EXTRA = 3
 """but at most so many bytes for each byte that changed."""
-GROWS_NOT = ("shapes", "several")
-"""Formats of sources whose dataset is made anew."""
 UNKNOWN_CLASS = "unknown class"
 PARALLEL_READS = 8
 
@@ -93,17 +91,25 @@ def earlier(spec, source: RawSource, uri: str, digest: str) -> Earlier | None:
     except NotFound:
         state = {"about": np.frombuffer(b"{}", np.uint8)}
     about = json.loads(state["about"].tobytes())
-    if about.get("origin") != _origin(spec) or source.origin["format"] in GROWS_NOT:
-        raise AlreadyExists(uri, f"holds another dataset already ({manifest.summary()})",
-                            "choose another `dataset`, or set `overwrite: true` to replace it")
+    is_same_job = about.get("origin") == _origin(spec)
+    if not is_same_job or grows_not(spec):
+        reason = f"; of {grows_not(spec)}, it does not grow" if is_same_job else ""
+        raise AlreadyExists(uri, f"holds another dataset already ({manifest.summary()}){reason}",
+                            "choose another `dataset`, or set `overwrite: true` to replace it, which writes all anew")
     return Earlier(manifest, *({split: state[f"{kind}/{split}"] for split in manifest.splits}
                                for kind in ("rows", "counts")), about["class_map"], missing)
 
 
+def grows_not(spec) -> str:
+    """Why a dataset of this job is only made anew, in words; empty if it grows."""
+    return "several sources" if spec.source is None else "generated shapes" if spec.source.format == "shapes" else ""
+
+
 def _origin(spec) -> list:
     """What the job must have in common with the one that made the dataset."""
-    source = spec.source and spec.source.model_dump(mode="json", exclude={"splits", "classes"})
-    return [VERSION, source, spec.classes]
+    sections = [spec.source] if spec.source else spec.sources
+    found = [section.model_dump(mode="json", exclude={"splits", "classes"}) for section in sections]
+    return [VERSION, found[0] if spec.source else found, spec.classes]
 
 
 def _has_own_ids(source: RawSource) -> bool:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..manifest import dataset_root
+from .columns import chosen_rows
 from .dataset import ArrowDataset
 from .mapped_shard import MappedShard
 
@@ -38,6 +40,13 @@ class ChosenSamples(ArrowDataset):
     def class_counts(self) -> np.ndarray:
         """(n, C) objects of each class in the chosen samples, without crowds; all shards are opened."""
         return super().class_counts()[self.indices]
+
+    @property
+    def objects_per_class(self) -> tuple[int, ...]:
+        """Objects of each class in the chosen samples; their labels are read, and nothing else."""
+        tables = chosen_rows(dataset_root(self.uri), self.split.shards, ["labels"], self.indices)
+        labels = [table["labels"].combine_chunks().flatten().to_numpy() for table in tables]
+        return tuple(np.bincount(np.concatenate(labels), minlength=len(self.classes)).tolist())
 
     def _locate(self, index: int) -> tuple[MappedShard, int]:
         if not 0 <= index < len(self):

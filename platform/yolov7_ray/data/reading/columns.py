@@ -1,6 +1,7 @@
 """Some columns of a shard, read without the images."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,25 @@ import pyarrow as pa
 from ... import storage
 from ...errors import Corrupt, NotFound
 from ..manifest import ARROW_SCHEMA, Shard
+
+PARALLEL_READS = 8
+
+
+def chosen_rows(dataset_uri: str, shards: Sequence[Shard], columns: Sequence[str],
+                chosen: np.ndarray | None = None) -> list[pa.Table]:
+    """The rows of all shards, or of `chosen`, ascending indices of samples; shards without any of them are not read."""
+    ends = np.cumsum([shard.num_rows for shard in shards])
+
+    def of_shard(number: int) -> pa.Table | None:
+        first = ends[number] - shards[number].num_rows
+        rows = None if chosen is None else chosen[(chosen >= first) & (chosen < ends[number])] - first
+        if rows is not None and not len(rows):
+            return None
+        table = read_columns(dataset_uri, shards[number], columns)
+        return table if rows is None else table.take(rows)
+
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return [table for table in pool.map(of_shard, range(len(shards))) if table is not None]
 
 
 def read_columns(dataset_uri: str, shard: Shard, columns: Sequence[str]) -> pa.Table:

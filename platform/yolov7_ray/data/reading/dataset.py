@@ -100,6 +100,11 @@ class ArrowDataset:
         """(n, C) objects of each class in every sample, without crowds; all shards are opened."""
         return np.concatenate([shard.class_counts(len(self.classes)) for shard in self._shards()])
 
+    @property
+    def objects_per_class(self) -> tuple[int, ...]:
+        """Objects of each class in all samples."""
+        return self.split.objects_per_class
+
     def image_bytes(self, index: int) -> bytes:
         """The encoded image, byte for byte as ingested."""
         shard, row = self._locate(index)

@@ -10,6 +10,7 @@ import numpy as np
 from ... import storage
 from ...errors import JobError
 from ...storage.file_list import FileColumns, FileMap
+from ...storage.location import scheme_of
 from ..files.place import images_below
 from ..files.resolver import Resolver
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
@@ -44,7 +45,7 @@ def read(spec) -> RawSource:
         problems[split] += [note(split, "category that only groups others is no class", 1, f"'{name}'")
                             for name in roots.values()]
     annotations = {posixpath.normpath(place.annotations) for place in spec.splits.values()}
-    problems[split] += left_aside(_unused(below) - annotations)
+    problems[split] += left_aside((_unused(below) | _elsewhere(spec.uri, list(below))) - annotations)
     return RawSource(tuple(names[code] for code in class_codes), _numbered(class_codes), items, problems, inputs,
                      tuple(originals))
 
@@ -88,6 +89,15 @@ def _unused(below: dict[str, tuple[FileMap, bytearray]]) -> set[str]:
                 for path, is_used in zip(files, used, strict=True) if is_used == named)
 
     return set(paths(False)).difference(paths(True))  # directories may lie in one another
+
+
+def _elsewhere(uri: str, directories: Sequence[str]) -> set[str]:
+    """The files outside of the directories of images; none where listing them would be another request."""
+    with storage.listed_once() as lists:
+        if scheme_of(uri) and storage.absolute(uri) not in lists:
+            return set()
+        inside = tuple("" if directory == "." else directory + "/" for directory in directories)
+        return {path for path in storage.list_files(uri).paths() if not path.startswith(inside)}
 
 
 def _read_split(split: str, images_uri: str, present: FileMap, used: bytearray, instances: Instances,

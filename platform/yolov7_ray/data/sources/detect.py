@@ -1,5 +1,6 @@
 """Format `auto`: what lies in a folder, told from one listing and the first bytes of a few files."""
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -9,21 +10,27 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from ... import storage
 from ...errors import JobError
 from ...storage.file_list import FileMap
+from ..files.json_stream import members
 from ..files.listing import HEAD_BYTES, MAX_PROBES, Listing
 from ..files.resolver import Resolver
 from ..files.split_names import split_on_path
 from ..files.suffixes import IMAGE_SUFFIXES
-from .annotation_tools import cvat, kitti, labelme, labelstudio
+from .annotation_tools import datumaro, kitti, labelme, via
+from .annotation_tools.cvat import annotations as cvat
+from .annotation_tools.labelstudio import tasks as labelstudio
 from .spec import AutoSource, CocoSource, CocoSplit, Source, YoloSource
-from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
+from .tables import csv_boxes, huggingface, json_files, openimages, parquet, webdataset
 from .tables.splits import by_split
 from .yolo_folder import YoloFolder, label_candidates
 
-_COCO = re.compile(r'^\s*\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
-_CATEGORIES = re.compile(r'^\s*\{.*"categories"\s*:\s*\[', re.DOTALL)
-_FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_FILE_NAME = re.compile(r'"(?:file_name|coco_url|path)"\s*:\s*("(?:[^"\\]|\\.)*")')
+MAX_NAMES = 200
+"""Names of images in an annotation file by which their directory is found,"""
+MAX_PLACES = 50
+"""and directories that may be it."""
 _VOC = re.compile(r"<(\w+:)?annotation[\s>]")
 _YOLO_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*$")
 
@@ -49,9 +56,11 @@ def detected(spec: AutoSource) -> Source:
     if not found:
         kinds = Counter(f".{path.rpartition('.')[2].lower()}" for path in listing.files).most_common(6)
         titles = [known.title for known in FORMATS.values()]
+        undecodable = f"; {listing.undecodable[0]}" if listing.undecodable else ""
+        has_images = any(path.lower().endswith(IMAGE_SUFFIXES) for path in listing.files)
         raise JobError("source.uri", f"{spec.uri} is no dataset of a known format: it holds "
                                      f"{', '.join(f'{count:,} {suffix}' for suffix, count in kinds)}"
-                                     f"{listing.left_out()}",
+                                     f"{'' if has_images else ', and no image'}{listing.left_out()}{undecodable}",
                        f"give the root of {', '.join(titles[:-1])} or {titles[-1]} annotations, or set source.format")
     if len(found) > 1:
         readings = " or ".join(f"{name} ({next(iter(evidence))})" for name, evidence in found.items())
@@ -76,53 +85,69 @@ def _told(section: Source, spec: AutoSource) -> Source:
 # --- COCO -----------------------------------------------------------------------------------------------
 
 
-def _coco_files(listing: Listing) -> dict[str, str]:
-    """COCO JSON files -> the first file name in each."""
+def _coco_files(listing: Listing) -> dict[str, list[str]]:
+    """COCO JSON files -> the first file names in each."""
     found = {}
     for path in listing.probes(".json"):
         text = listing.start(path)
+        is_object = text.lstrip().startswith("{")
+        lists = {key for key, first in members(text).items() if first == "["} if is_object else set()
         goes_on = listing.files[path].num_bytes > HEAD_BYTES  # categories alone are notes of other tools
-        if _COCO.match(text) or goes_on and _CATEGORIES.match(text):
-            name = _FILE_NAME.search(text)
-            found[path] = json.loads(name[1], strict=False) if name else ""
+        if lists & {"images", "annotations"} or goes_on and "categories" in lists:
+            names = itertools.islice(_FILE_NAME.finditer(text), MAX_NAMES)
+            found[path] = [json.loads(name[1], strict=False) for name in names]
     instances = {path: name for path, name in found.items() if "instances" in path}
     return instances or {path: name for path, name in found.items() if "captions" not in path}
 
 
-def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, str]) -> CocoSource:
+def _coco_section(spec: AutoSource, listing: Listing, annotations: dict[str, list[str]]) -> CocoSource:
     chosen = by_split(annotations, "set source.format: coco, and source.splits: {train: {images: …, annotations: …}}")
     splits = {split: CocoSplit(images=_images_of(split, path, annotations[path], listing.files), annotations=path)
               for split, path in chosen.items()}
     return CocoSource(format="coco", uri=spec.uri, splits=splits)
 
 
-def _images_of(split: str, path: str, name: str, files: FileMap) -> str:
-    """The directory below which the first image of an annotation file lies: beside it, or called like the split."""
+def _images_of(split: str, path: str, names: list[str], files: FileMap) -> str:
+    """The directory below which the first images of an annotation file lie, most of them as they are named: one called
+    like the split or named in the file's name, or beside the file."""
     images = files.where(lambda image: image.lower().endswith(IMAGE_SUFFIXES))
-    directories = {image.rpartition("/")[0] for image in images}
+    directories = {"/".join(parts[:length]) for image in images
+                   for parts in [image.split("/")[:-1]] for length in range(1, len(parts) + 1)}
     beside, stem = path.rpartition("/")[0], path.rpartition("/")[2].rpartition(".")[0]
-    called = [directory for directory in sorted(directories, key=len) if directory
-              and (split_on_path(directory) == split or directory.rpartition("/")[2] in stem)]
-    for directory in (*called, beside, "images", "."):
-        inside = images.below(directory.strip("."))
+    words = re.split(r"[^a-z0-9]+", stem.lower())
+    called = [directory for directory in sorted(directories, key=lambda directory: (directory.count("/"), directory))
+              if split_on_path(directory) == split or directory.rpartition("/")[2].lower() in words]
+    places = [*called[:MAX_PLACES], beside, "images", "."]
+
+    def as_written(inside: FileMap, directory: str) -> int:
+        return sum(name in inside for name in names)
+
+    def in_other_words(inside: FileMap, directory: str) -> int:
+        resolver = Resolver(inside, directory, IMAGE_SUFFIXES)
         try:
-            if inside and Resolver(inside, directory, IMAGE_SUFFIXES).find(name):
-                return directory or "."
+            return sum(resolver.find(name) is not None for name in names)
         except JobError:  # ambiguous there
-            continue
-    return "."
+            return 0
+
+    for count in (as_written, in_other_words):
+        counts = [count(images.below(directory.strip(".")), directory) for directory in places]
+        if 2 * max(counts) > len(names):
+            break
+    return max(counts) and places[counts.index(max(counts))] or "."
 
 
 # --- YOLO and Pascal VOC --------------------------------------------------------------------------------
 
 
 def _yolo_evidence(listing: Listing) -> list[str]:
-    """A data.yaml with names, or a label file of an image."""
+    """A data.yaml with names, at the root or with images below its directory, or a label file of an image."""
     files = listing.files
-    settings = [path for path in files if "/" not in path and path.endswith((".yaml", ".yml"))]
-    named = [path for path in settings[:MAX_PROBES] if re.search(r"^\s*names\s*:", listing.start(path), re.MULTILINE)]
-    if named:
-        return named
+    settings = _settings(listing)
+    if found := [path for path in settings if "/" not in path]:
+        return found
+    if found := [path for path in settings if any(image.lower().endswith(IMAGE_SUFFIXES) for image
+                                                  in files.below(path.rpartition("/")[0]))]:
+        return found
     labels = (label for path in files if path.lower().endswith(IMAGE_SUFFIXES)
               for label in label_candidates(path) if label in files)
     for _, label in zip(range(MAX_PROBES), labels):
@@ -132,9 +157,22 @@ def _yolo_evidence(listing: Listing) -> list[str]:
     return []
 
 
+def _settings(listing: Listing) -> list[str]:
+    """The YAML files with names nearest to the root."""
+    found = [path for path in listing.probes(".yaml", ".yml")
+             if re.search(r"^\s*names\s*:", listing.start(path), re.MULTILINE)]
+    return [path for path in found if path.count("/") == found[0].count("/")]
+
+
 def _yolo_section(spec: AutoSource, listing: Listing, evidence: list[str]) -> YoloSource:
-    return YoloSource(format="yolo", uri=spec.uri, classes=spec.classes,
-                      splits=YoloFolder.at(spec.uri).split_places())
+    settings = None
+    if nested := [path for path in _settings(listing) if "/" in path]:
+        if len(nested) > 1:
+            raise JobError("source.uri", f"{nested[0]} and {nested[1]} each describe a data set",
+                           "give the directory of one, or each of them in `sources`")
+        settings = storage.join(listing.uri, nested[0])
+    return YoloSource(format="yolo", uri=spec.uri, classes=spec.classes, settings=settings,
+                      splits=YoloFolder.at(spec.uri, settings).split_places())
 
 
 def _voc_evidence(listing: Listing) -> list[str]:
@@ -146,12 +184,15 @@ FORMATS = {
     "coco": Format("COCO JSON", _coco_files, _coco_section),
     "csv": Format("CSV", csv_boxes.evidence),
     "cvat": Format("CVAT XML", cvat.evidence),
+    "datumaro": Format("Datumaro JSON", datumaro.evidence),
     "huggingface": Format("Hugging Face", huggingface.evidence),
+    "json": Format("JSON", json_files.evidence),
     "kitti": Format("KITTI text", kitti.evidence),
     "labelme": Format("LabelMe JSON", labelme.evidence),
     "labelstudio": Format("Label Studio JSON", labelstudio.evidence),
     "openimages": Format("OpenImages CSV", openimages.evidence),
     "parquet": Format("Parquet", parquet.evidence),
+    "via": Format("VIA JSON", via.evidence),
     "voc": Format("Pascal VOC XML", _voc_evidence),
     "webdataset": Format("WebDataset", webdataset.evidence),
     "yolo": Format("YOLO text", _yolo_evidence, _yolo_section),

@@ -23,6 +23,10 @@ MAX_ID = 1 << 62
 """Integer ids are below this; any other id gets a code, numbered downwards from minus this."""
 
 
+_NAMES = ("file_name", "coco_url", "path", "filename")
+"""Keys of an image's name: LVIS has the address alone, others write it otherwise."""
+
+
 class Instances:
     """Images, annotations and categories of a file; all annotations, including unusable ones, in file order."""
 
@@ -57,7 +61,8 @@ class Instances:
                 add(entry)
 
     def _add_image(self, entry: dict) -> None:
-        code, name = self.code(entry["id"]), str(entry["file_name"])
+        code = self.code(entry["id"])
+        name = next((str(entry[key]) for key in _NAMES if entry.get(key)), None) or str(entry["file_name"])
         self.image_ids.append(code)
         self.file_names.append(name)
         self.sizes_hw.extend(_size_hw(entry))

@@ -1,5 +1,6 @@
 """The table of formats, all read into the same items."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -11,28 +12,35 @@ from ..files.listing import Listing
 from ..files.place import SETTINGS, located, only_file, settings_root
 from ..files.suffixes import IMAGE_SUFFIXES
 from . import coco, generated, voc, yolo
-from .annotation_tools import cvat, kitti, labelme, labelstudio
+from .annotation_tools import datumaro, kitti, labelme, via
+from .annotation_tools.cvat import annotations as cvat
+from .annotation_tools.labelstudio import tasks as labelstudio
 from .detect import FORMATS, detected
 from .item import RawSource, note, problem_record
 from .objects import Problem
 from .several import background
 from .several.joined import joined
 from .spec import AutoSource, Source, YoloSource
-from .tables import csv_boxes, huggingface, openimages, parquet, webdataset
+from .tables import csv_boxes, huggingface, json_files, openimages, parquet, webdataset
 from .yolo_folder import read_settings
 
+MAX_PROBED = 1000
+"""Images of a split among which an object that is lost is looked for."""
 READERS = {
     "background": background.read,
     "coco": coco.read,
     "csv": csv_boxes.read,
     "cvat": cvat.read,
+    "datumaro": datumaro.read,
     "huggingface": huggingface.read,
+    "json": json_files.read,
     "kitti": kitti.read,
     "labelme": labelme.read,
     "labelstudio": labelstudio.read,
     "openimages": openimages.read,
     "parquet": parquet.read,
     "shapes": generated.read,
+    "via": via.read,
     "voc": voc.read,
     "webdataset": webdataset.read,
     "yolo": yolo.read,
@@ -103,10 +111,21 @@ def described(spec: Source, source: RawSource) -> str:
 def read_source(spec: Source) -> RawSource:
     """Read the source described by `spec`, the source section of an ingest job, without the images."""
     source = _read(spec)
-    if not source.classes:
-        raise JobError("source", "it has no classes", "name at least one; images without labels go into `sources`, "
-                                                      "with others that have labels")
-    return source
+    if source.classes:
+        return source
+    if lost := _first_loss(source):
+        raise JobError("source", f"no object is left: {lost}", "mend the source, or check the keys of source")
+    raise JobError("source", "it has no classes", "name at least one; images without labels go into `sources`, "
+                                                  "with others that have labels")
+
+
+def _first_loss(source: RawSource) -> str:
+    """The first image or object that is lost, and why; empty if there is none."""
+    lost = (f"{record['reason']} ({record['detail']})" for records in source.problems.values() for record in records
+            if record["dropped"])
+    unusable = (f"{problem.reason} ({item.file_name}: {problem.detail})" for items in source.splits.values()
+                for item in items[:MAX_PROBED] if (known := item.known()) for problem in known[0].problems.values())
+    return next(itertools.chain(lost, unusable), "")
 
 
 def read_all(spec) -> tuple[RawSource, list[str]]:

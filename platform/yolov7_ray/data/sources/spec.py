@@ -95,13 +95,19 @@ class VocSource(_FolderSource):
 
 
 class CvatSource(_FolderSource):
-    """CVAT for images 1.1: annotations.xml beside images/."""
+    """CVAT 1.1 for images or video: annotations.xml beside images/."""
 
     format: Literal["cvat"]
 
 
+class DatumaroSource(_FolderSource):
+    """Datumaro: annotations/SPLIT.json and images/SPLIT/."""
+
+    format: Literal["datumaro"]
+
+
 class KittiSource(_FolderSource):
-    """KITTI object detection: label_2/ beside image_2/, or labels/ beside images/."""
+    """KITTI object detection: label_2/ beside image_2/, or labels/ beside images/; ImageSets/ may name the splits."""
 
     format: Literal["kitti"]
 
@@ -113,9 +119,15 @@ class LabelmeSource(_FolderSource):
 
 
 class LabelStudioSource(_FolderSource):
-    """Label Studio: an export as JSON or JSON_MIN, and the images of its tasks."""
+    """Label Studio: an export as JSON, JSON_MIN or CSV, and the images of its tasks."""
 
     format: Literal["labelstudio"]
+
+
+class ViaSource(_FolderSource):
+    """VGG Image Annotator: an export as JSON or a project, and its images."""
+
+    format: Literal["via"]
 
 
 class OpenImagesSource(_FolderSource):
@@ -158,8 +170,14 @@ class HuggingFaceSource(_RecordSource):
     format: Literal["huggingface"]
 
 
+class JsonSource(_RecordSource):
+    """JSON of one's own, or of CreateML: a list of records, or one a line, each with an image's name and objects."""
+
+    format: Literal["json"]
+
+
 class ParquetSource(_RecordSource):
-    """Parquet: a row for each image."""
+    """Parquet: a row for each image, or for each object."""
 
     format: Literal["parquet"]
     image: str | None = None
@@ -184,6 +202,6 @@ class ShapesSource(_Source):
     """Another seed, another data set."""
 
 
-Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CsvSource, CvatSource, HuggingFaceSource, KittiSource,
-                         LabelmeSource, LabelStudioSource, OpenImagesSource, ParquetSource, YoloSource, VocSource,
-                         WebDatasetSource, ShapesSource], Field(discriminator="format")]
+Source = Annotated[Union[AutoSource, BackgroundSource, CocoSource, CsvSource, CvatSource, DatumaroSource, HuggingFaceSource,
+                         JsonSource, KittiSource, LabelmeSource, LabelStudioSource, OpenImagesSource, ParquetSource,
+                         YoloSource, ViaSource, VocSource, WebDatasetSource, ShapesSource], Field(discriminator="format")]

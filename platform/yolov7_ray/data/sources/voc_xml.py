@@ -10,6 +10,8 @@ from .outline import enclosing
 Named = tuple[str, Annotation]
 ROTATED = "rotated box (robndbox): the enclosing box taken"
 OUTLINED = "box taken from the outline"
+REVERSED = "reversed corners of a box put in order"
+DECIMAL_COMMA = "decimal comma read as a point"
 _X, _Y = re.compile(r"^x\d*$"), re.compile(r"^y\d*$")
 
 
@@ -21,6 +23,8 @@ class Parsed:
     declared_hw: tuple[int, int] | None
     notes: list[str] = field(default_factory=list)
     """For each object that was read in another way than the plain one, which."""
+    file_name: str = ""
+    """Of the image, as the XML says."""
 
 
 def parse(text: str) -> Parsed | Problem:
@@ -32,7 +36,8 @@ def parse(text: str) -> Parsed | Problem:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
     notes: list[str] = []
-    return Parsed([_parse_object(element, notes) for element in root.iter("object")], _declared_hw(root), notes)
+    return Parsed([_parse_object(element, notes) for element in root.iter("object")], _declared_hw(root), notes,
+                  (root.findtext("filename") or "").strip())
 
 
 def _declared_hw(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -58,15 +63,21 @@ def _box_xyxy(element: ElementTree.Element, notes: list[str]) -> tuple[float, fl
     """ValueError if there is no whole box."""
     if element.find("bndbox") is None and element.find("robndbox") is not None:
         notes.append(ROTATED)
-        return enclosing(*_numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle")))
+        return enclosing(*_numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle"), notes))
     outline = element.find("polygon")
     if element.find("bndbox") is None and outline is not None:
         xs, ys = ([float(part.text or "") for part in outline.iter() if axis.match(part.tag)] for axis in (_X, _Y))
         notes.append(OUTLINED)
         return min(xs), min(ys), max(xs), max(ys)
-    xmin, ymin, xmax, ymax = _numbers(element, "bndbox", ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = _numbers(element, "bndbox", ("xmin", "ymin", "xmax", "ymax"), notes)
+    if xmax < xmin or ymax < ymin:
+        notes.append(REVERSED)
+        xmin, xmax, ymin, ymax = *sorted((xmin, xmax)), *sorted((ymin, ymax))
     return xmin - 1, ymin - 1, xmax, ymax
 
 
-def _numbers(element: ElementTree.Element, part: str, keys: tuple[str, ...]) -> list[float]:
-    return [float(element.findtext(f"{part}/{key}") or "") for key in keys]
+def _numbers(element: ElementTree.Element, part: str, keys: tuple[str, ...], notes: list[str]) -> list[float]:
+    texts = [element.findtext(f"{part}/{key}") or "" for key in keys]
+    if any("," in text for text in texts):
+        notes.append(DECIMAL_COMMA)
+    return [float(text.replace(",", ".")) for text in texts]

@@ -4,10 +4,12 @@ All coordinates are fractions of the image's width and height. An image without 
 in which no image has one is an error. With `kpt_shape`, a line goes on with keypoints, which are left aside.
 """
 
+import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -21,12 +23,11 @@ from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import NotText, read_text
 from .item import UNDECODABLE, UNREADABLE, Item, Raw, RawSource, bends, left_aside, note, problem_record, unreadable
-from .objects import Annotation, Objects, Problem
-from .yolo_folder import NAME_FILES, YoloFolder, label_candidates
+from .objects import Objects, Problem
+from .yolo_folder import NAME_FILES, YoloFolder, label_candidates, parse_labels
 
 PARALLEL_READS = 16
-CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
-_COMPANIONS = (".yaml", ".yml", ".names", ".data", ".md", ".cache")
+_COMPANIONS = (".yaml", ".yml", ".names", ".labels", ".data", ".md", ".cache")
 """Endings of files that belong to a YOLO folder."""
 _NO_LABELS = {*NAME_FILES, "classes.txt", *(f"{word}.txt" for words in SPLITS.values() for word in words)}
 
@@ -153,12 +154,22 @@ class _Labels:
             if position is not None:
                 self.used[position] = True
                 return self.files[position]
+        for candidate in label_candidates(path) if self.odd else ():
+            if (position := self.odd.get(_folded(candidate))) is not None:
+                self.used[position] = True
+                return self.files[position]
         if self.beside_uri is None:
             return None
         if self.beside is None:
             self.beside = storage.list_files(self.beside_uri).by_path
         found = self.beside.get(path.rpartition(".")[0] + ".txt")
         return found and replace(found, path=storage.join(self.beside_uri, found.path))
+
+    @cached_property
+    def odd(self) -> dict[str, int]:
+        """Label files whose names an image may write otherwise, by accents or the case of the ending -> position."""
+        return {_folded(path): position for position, path in enumerate(self.files.paths())
+                if path.lower().endswith(".txt") and not (path.endswith(".txt") and path.isascii())}
 
     def lost_with(self, images: list[str]) -> list[int]:
         """Objects in the label files of images that cannot be used."""
@@ -187,6 +198,10 @@ class _Labels:
         return [problem_record(split, Problem("label file without an image", path, is_image=True,
                                               num_objects=count), path)
                 for path, count in zip(orphans, self.count(orphans), strict=True)]
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path[:-4]) + path[-4:].lower()
 
 
 def _shortened(path: str) -> Iterator[str]:
@@ -303,31 +318,3 @@ def _unreadable(labels: _Labels, split: str, pictures: list[str]) -> list[dict]:
     pictures = sorted(pictures)
     return [problem_record(split, unreadable(path, count), path)
             for path, count in zip(pictures, labels.lost_with(pictures), strict=True)]
-
-
-def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:
-    """One entry per line that is not empty, with boxes in fractions of the image."""
-    return [_parse_line(line, number, num_classes, num_keypoint_values)
-            for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-
-
-def _parse_line(line: str, number: int, num_classes: int, num_keypoint_values: int) -> Annotation | Problem:
-    try:
-        label, *values = map(float, line.split())
-        if label != int(label):
-            raise ValueError
-        label = int(label)
-    except (ValueError, OverflowError):
-        return Problem("malformed label", f"line {number}: {line[:80]!r}")
-    if not 0 <= label < num_classes:
-        return Problem("unknown class", f"line {number}: class {label} of {num_classes}")
-    if len(values) == 4 or num_keypoint_values and len(values) == 4 + num_keypoint_values:
-        cx, cy, width, height = values[:4]
-        return Annotation(label, (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
-    if len(values) == 5:
-        return Problem(CONFIDENCE, f"line {number}: {line[:80]!r}")
-    if len(values) >= 6 and len(values) % 2 == 0 and not num_keypoint_values:
-        xs, ys = values[0::2], values[1::2]
-        return Annotation(label, (min(xs), min(ys), max(xs), max(ys)),
-                          polygons=(np.asarray(values, np.float32),))
-    return Problem("malformed label", f"line {number}: {len(values)} numbers after the class")

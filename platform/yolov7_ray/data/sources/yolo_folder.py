@@ -1,10 +1,11 @@
-"""What a YOLO folder says about itself: class names, splits, and where the labels of an image lie."""
+"""What a YOLO folder says about itself: class names, splits, where the labels of an image lie, and what is in them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ... import storage
@@ -15,8 +16,14 @@ from ..files.resolver import Resolver, plain_parts
 from ..files.split_names import SPLITS
 from ..files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
 from ..files.text import decode, read_bytes, read_text
+from .objects import Annotation, Problem
 
-NAME_FILES = ("obj.names", "classes.txt", "labels/classes.txt", "data/obj.names")
+CONFIDENCE = "label with a sixth number, as predictions have (confidence)"
+IN_PIXELS = "label in pixels, not in fractions of the image"
+MAX_FRACTION = 4
+"""A number beyond this is one of pixels."""
+NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels")
+MAX_NAME_FILES = 20
 _SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
@@ -54,11 +61,18 @@ class YoloFolder:
                 return names_of(self.settings)
             except ValueError as error:
                 raise _unusable(self.settings_uri, error) from None
-        path = next((path for path in NAME_FILES if path in self.files), None)
-        if path is None:
+        found = sorted((path for path in self.files if path.rpartition("/")[2] in NAME_FILES or path.endswith(".names")),
+                       key=lambda path: path.count("/"))
+        listed: dict[tuple[str, ...], str] = {}
+        for path in [path for path in found if path.count("/") == found[0].count("/")][:MAX_NAME_FILES]:
+            lines = read_text(storage.join(self.uri, path)).splitlines()
+            listed.setdefault(tuple(line.strip() for line in lines if line.strip()), path)
+        if not listed:
             raise JobError(self.uri, "there is neither data.yaml nor classes.txt", "set source.classes")
-        lines = read_text(storage.join(self.uri, path)).splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        if len(listed) > 1:
+            raise JobError(self.uri, f"{' and '.join(list(listed.values())[:2])} list different class names",
+                           "set source.classes, or make them the same")
+        return list(next(iter(listed)))
 
     def keypoints(self) -> int:
         """Numbers after the box on a line of pose labels, by kpt_shape; 0 without it."""
@@ -96,8 +110,10 @@ class YoloFolder:
         if not parts:
             return "."
         root = plain_parts(str(self.settings.get("path") or ""))[0]
+        is_below = self.settings_uri.startswith(self.uri.rstrip("/") + "/")
+        above = self.settings_uri[len(self.uri.rstrip("/")) + 1:].rpartition("/")[0] if is_below else ""
         for index in (self.lists, self.directories):
-            for candidate in ("/".join([*root, *parts]), name):
+            for candidate in (*(["/".join([above, *parts])] if above else []), "/".join([*root, *parts]), name):
                 if found := index.find(candidate):
                     return found.path
         return None
@@ -167,16 +183,50 @@ def names_of(settings: dict) -> list[str]:
 def label_candidates(image_path: str) -> Iterator[str]:
     """Where the labels of an image may lie, likeliest first.
 
-    labels/ in place of each images/, beside the image, in labels/ beside the image or above everything.
+    labels/ in place of each images/, beside the image, in labels/ beside the image or above everything, or in
+    annotations/ in place of images/.
     """
     *directories, base = image_path.split("/")
     label = base.rpartition(".")[0] + ".txt"
-    for position in reversed(range(len(directories))):
-        if directories[position].lower() == "images":
-            swapped = "labels" if directories[position] != "Images" else "Labels"
-            yield "/".join([*directories[:position], swapped, *directories[position + 1:], label])
+    images = [position for position in reversed(range(len(directories))) if directories[position].lower() == "images"]
+    for position in images:
+        swapped = {"Images": "Labels", "IMAGES": "LABELS"}.get(directories[position], "labels")
+        yield "/".join([*directories[:position], swapped, *directories[position + 1:], label])
     yield "/".join([*directories, label])
     yield "/".join([*directories, "labels", label])
     yield "/".join(["labels", *directories, label])
     if directories[:1] and directories[0].lower() == "images":
         yield "/".join(["labels", label])
+    for position in images:
+        yield "/".join([*directories[:position], "annotations", *directories[position + 1:], label])
+
+
+def parse_labels(text: str, num_classes: int, num_keypoint_values: int = 0) -> list[Annotation | Problem]:
+    """One entry per line that is not empty, with boxes in fractions of the image."""
+    return [_parse_line(line, number, num_classes, num_keypoint_values)
+            for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _parse_line(line: str, number: int, num_classes: int, num_keypoint_values: int) -> Annotation | Problem:
+    try:
+        label, *values = map(float, line.split())
+        if label != int(label):
+            raise ValueError
+        label = int(label)
+    except (ValueError, OverflowError):
+        return Problem("malformed label", f"line {number}: {line[:80]!r}")
+    if not 0 <= label < num_classes:
+        hint = " (do the classes count from 1?)" if label == num_classes else ""
+        return Problem("unknown class", f"line {number}: class {label} of {num_classes}{hint}")
+    if len(values) == 4 and MAX_FRACTION < max(map(abs, values)) < np.inf:
+        return Problem(IN_PIXELS, f"line {number}: {line[:80]!r}")
+    if len(values) == 4 or num_keypoint_values and len(values) == 4 + num_keypoint_values:
+        cx, cy, width, height = values[:4]
+        return Annotation(label, (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
+    if len(values) == 5:
+        return Problem(CONFIDENCE, f"line {number}: {line[:80]!r}")
+    if len(values) >= 6 and len(values) % 2 == 0 and not num_keypoint_values:
+        xs, ys = values[0::2], values[1::2]
+        return Annotation(label, (min(xs), min(ys), max(xs), max(ys)),
+                          polygons=(np.asarray(values, np.float32),))
+    return Problem("malformed label", f"line {number}: {len(values)} numbers after the class")

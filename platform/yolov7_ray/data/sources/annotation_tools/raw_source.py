@@ -13,7 +13,7 @@ from ....storage.disk import FileInfo
 from ...files.listing import Listing
 from ...files.split_names import in_order
 from ...files.suffixes import OTHER_PICTURES
-from ..item import FileItem, Item, RawSource, note, problem_record, unreadable
+from ..item import FileItem, Item, RawSource, left_aside, note, problem_record, unreadable
 from ..objects import Annotation, Objects, Problem
 from .entries import EVERY_CLASS, Entry, Named
 from .pictures import Pictures
@@ -26,10 +26,11 @@ UNMENTIONED = "image file that no annotation mentions, left aside"
 
 
 def source_of(spec, listing: Listing, entries: Iterable[Entry], classes: Sequence[str] = (),
-              unlabelled: str = "") -> RawSource:
+              unlabelled: str = "", read: Iterable[str] = ()) -> RawSource:
     """The source that the entries make; its classes are `spec.classes`, else `classes` and all others, sorted.
 
-    Images that no entry mentions are counted; with `unlabelled` those among the others are dropped for that reason.
+    Images that no entry mentions are counted; with `unlabelled` those among the others are dropped for that reason. So
+    are all other files but those of the entries and of `read`.
     """
     pictures = Pictures(listing)
     splits = {split: _Split(split) for split in spec.splits or ()}
@@ -57,12 +58,14 @@ def source_of(spec, listing: Listing, entries: Iterable[Entry], classes: Sequenc
         if name in splits or not spec.splits:
             splits.get(name, next(iter(splits.values()))).note(reason, example)
     splits = {name: splits[name] for name in in_order(splits)}
+    others = listing.files.keys() - pictures.files.keys() - {entry.path for entry in entries} - set(read)
     names = list(spec.classes or dict.fromkeys([*classes, *sorted(_class_names(splits.values()))]))
     if not names:
         raise JobError(spec.uri, f"no object is left: {_reason(splits.values())}", "mend the source")
+    problems = {name: split.records() for name, split in splits.items()}
+    problems[next(iter(problems))] += left_aside(others)
     return RawSource(tuple(names), tuple(range(len(names))),
-                     {name: split.items(listing.uri, names) for name, split in splits.items()},
-                     {name: split.records() for name, split in splits.items()})
+                     {name: split.items(listing.uri, names) for name, split in splits.items()}, problems)
 
 
 @dataclass(slots=True)

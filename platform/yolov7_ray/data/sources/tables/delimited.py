@@ -14,6 +14,7 @@ SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
 OPEN_IMAGES = ("imageid", "labelname", "xmin", "ymin", "xmax", "ymax")
 """Columns of OpenImages' boxes, beside IsGroupOf or Confidence."""
+csv.field_size_limit(1 << 30)  # else 131,072 characters, which the objects or brush strokes of one image may exceed
 _EMPTY = ("", "nan", "[]")
 
 
@@ -57,15 +58,13 @@ def is_open_images(cells: list[str]) -> bool:
     return set(OPEN_IMAGES) <= names and bool({"isgroupof", "confidence"} & names)
 
 
-def corners(cells: list[str]) -> tuple[float, ...] | None | bool:
-    """Corners x1, y1, x2, y2; None if the cells are empty, False if they are no box."""
+def numbers(cells: list[str]) -> tuple[float, ...] | None | bool:
+    """The four numbers of a box, which may have decimal commas; None if the cells are empty, False if they are none."""
     if all(cell.lower() in _EMPTY for cell in cells):
         return None
     try:
-        values = json.loads(cells[0]) if len(cells) == 1 else [float(cell) for cell in cells]
-        x1, y1, x2, y2 = (float(value) for value in values)
+        values = json.loads(cells[0]) if len(cells) == 1 else [float(cell.replace(",", ".")) for cell in cells]
+        first, second, third, fourth = (float(value) for value in values)
     except (ValueError, TypeError):
         return False
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        return False
-    return (x1, y1, x1 + x2, y1 + y2) if len(cells) == 1 else (x1, y1, x2, y2)
+    return all(map(math.isfinite, (first, second, third, fourth))) and (first, second, third, fourth)

@@ -10,7 +10,7 @@ from ...files.listing import Listing
 from ..item import RawSource
 from ..objects import Problem
 from .boxes import Boxes, Folder, joined
-from .delimited import OPEN_IMAGES, SUFFIXES, corners, first_cells, is_open_images, plain, read_table, rows
+from .delimited import OPEN_IMAGES, SUFFIXES, first_cells, is_open_images, numbers, plain, read_table, rows
 from .splits import by_split
 
 
@@ -53,7 +53,7 @@ def _boxes(text: str, path: str, described: dict[str, str], label_of: dict[str, 
         if not row["imageid"]:
             boxes.tell("row without an image name", where)
             continue
-        image, box = boxes.image(row["imageid"]), corners([row[name] for name in OPEN_IMAGES[2:]])
+        image, box = boxes.image(row["imageid"]), numbers([row[name] for name in OPEN_IMAGES[2:]])
         name = described.get(row["labelname"], row["labelname"])
         if box is None:
             continue

@@ -8,7 +8,7 @@ from ...objects import UNUSABLE, Problem
 from ..boxes import Boxes
 from ..delimited import plain
 from .labels import Labels
-from .layout import BOXES, OBJECTS, Asked, Layout, layout_of
+from .layout import BOXES, CORNER_AND_SIZE, LABELS, OBJECTS, Asked, Layout, corners, layout_of, sides_of
 
 
 class Records:
@@ -42,7 +42,9 @@ class Records:
                     yield Problem("box is no four numbers", where)
             return
         boxes, labels, crowd = (_part(value, name) for name in (layout.boxes, layout.labels, layout.iscrowd))
-        if _is_one(boxes):
+        if len(layout.boxes) > 1 and all(isinstance(side, list) for side in boxes):
+            boxes = list(zip(*boxes)) if len(set(map(len, boxes))) == 1 else []
+        elif _is_one(boxes):
             boxes, labels, crowd = [boxes], [labels], [crowd]
         boxes = boxes if isinstance(boxes, list) else []
         if layout.labels and (not isinstance(labels, list) or len(labels) != len(boxes)):
@@ -53,19 +55,27 @@ class Records:
             yield self._entry(box, label, flag, layout, where)
 
     def _entry(self, box, label, crowd, layout: Layout, where: str) -> tuple | Problem:
+        order = layout.order
+        if isinstance(box, dict) and (sides := sides_of(tuple(box))):
+            is_centre = order == "cxcywh" and tuple(map(plain, sides[0])) in CORNER_AND_SIZE
+            box, order = [box[name] for name in sides[0]], order if is_centre else sides[1]
         try:
-            x1, y1, x2, y2 = map(float, box)
+            xyxy = corners(map(float, box), order or layout.of_numbers(where.partition(" ")[0]))
         except (TypeError, ValueError):
             return Problem("box is no four numbers", where)
         number = self.only if layout.labels is None else self.labels.of(label)
         if number == UNUSABLE:
             return Problem("unknown class", f"{label!r} in {where}")
-        return ((x1, y1, x1 + x2, y1 + y2) if layout.order == "xywh" else (x1, y1, x2, y2)), number, crowd in (1, True)
+        return xyxy, number, crowd in (1, True)
 
 
 def tells(record: Any) -> bool:
     """Whether a record looks as if it had boxes."""
-    return isinstance(record, dict) and any(plain(name) in OBJECTS or plain(name) in BOXES for name in record)
+    if not isinstance(record, dict):
+        return False
+    holds = (plain(name) in OBJECTS or plain(name) in BOXES or plain(name) in LABELS and isinstance(value, list)
+             and any(map(tells, value)) for name, value in record.items())
+    return any(holds) or sides_of(tuple(record), is_record=True) is not None
 
 
 def add(boxes: Boxes, image: int, entries: list[tuple | Problem], where: str) -> None:
@@ -96,4 +106,5 @@ def _part(entry: dict, name: tuple[str, ...] | str | None):
 
 
 def _is_one(box) -> bool:
-    return isinstance(box, list) and len(box) == 4 and not any(isinstance(part, list) for part in box)
+    return isinstance(box, dict) or isinstance(box, list) and len(box) == 4 and not any(
+        isinstance(part, list | dict) for part in box)

@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 from .....errors import JobError
 from ...objects import UNUSABLE, Problem
 from ..boxes import Boxes
+from ..delimited import plain
 from .labels import Labels
-from .layout import Layout
+from .layout import CORNER_AND_SIZE, Layout, Order, corners, sides_of
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -30,7 +31,7 @@ class NestedObjects:
     """Lists of numbers for each row: one array of lists of lists, or four of lists."""
     labels: pa.Array | None
     iscrowd: pa.Array | None
-    is_xywh: bool
+    order: Order
 
     @classmethod
     def of(cls, table: pa.Table, layout: Layout, where: str) -> "NestedObjects":
@@ -39,12 +40,16 @@ class NestedObjects:
             parts = {name: _one(table[name]) for name in table.column_names}
         else:
             parts = _members(_one(table[layout.objects]))
-        boxes = tuple(parts[name] for name in layout.boxes)
+        if is_one_object(table.schema, layout):
+            parts = _in_lists(parts, [name for name in (*layout.boxes, layout.labels, layout.iscrowd) if name],
+                              parts[layout.boxes[0]].is_valid())
+        boxes, order = _sides(tuple(parts[name] for name in layout.boxes), layout)
         for name, values in zip(layout.boxes, boxes):
             inner = values.type.value_type if is_list(values.type) else None
             if inner is None or is_list(inner) != (len(boxes) == 1):
                 raise JobError(where, f"{name} is {values.type}, not a list of boxes for each image",
                                "write a row for each image, with lists of four numbers")
+        order = order or layout.of_numbers(where.partition(" row group ")[0])
         labels, crowd = (parts[name] if name else None for name in (layout.labels, layout.iscrowd))
         if labels is not None and not is_list(labels.type):
             raise JobError(where, f"{layout.labels} is {labels.type}, not a list of classes for each image",
@@ -54,7 +59,7 @@ class NestedObjects:
                                         or [np.ones(len(counts), np.bool_)])
         if crowd is not None and (not is_list(crowd.type) or (_lengths(crowd) != counts).any()):
             crowd = None
-        return cls(counts, is_even, boxes, labels, crowd, layout.order == "xywh")
+        return cls(counts, is_even, boxes, labels, crowd, order)
 
     def add(self, rows: np.ndarray, numbers: np.ndarray, boxes: Boxes, labels: Labels, names: list[str], spec,
             where: str) -> None:
@@ -90,9 +95,37 @@ class NestedObjects:
             values[is_box] = _floats(_flat(lists.filter(pa.array(is_box)))).reshape(-1, 4)
         is_box &= ~np.isnan(values).any(1)
         values[~is_box] = 0
-        if self.is_xywh:
-            values[:, 2:] += values[:, :2]
-        return values, is_box
+        return np.column_stack(corners(values.T, self.order)), is_box
+
+
+def is_one_object(schema: pa.Schema, layout: Layout) -> bool:
+    """Whether a row is one object, not an image with lists of them: its box is four numbers, however they are held."""
+    if layout.objects is not None or not {layout.boxes[0], layout.labels or layout.boxes[0]} <= set(schema.names):
+        return False
+    if layout.labels and is_list(schema.field(layout.labels).type):
+        return False
+    kind = schema.field(layout.boxes[0]).type
+    inner = kind.value_type if is_list(kind) else None
+    return inner is None or len(layout.boxes) == 1 and not is_list(inner) and not pa.types.is_struct(inner)
+
+
+def _in_lists(parts: dict[str, pa.Array], names: list[str], is_object: pa.Array) -> dict[str, pa.Array]:
+    """The parts of rows that are one object each, as lists: of one, or of none where there is no box."""
+    offsets = pa.array(np.concatenate([[0], np.cumsum(is_object.to_numpy(zero_copy_only=False))]).astype(np.int64))
+    return parts | {name: pa.LargeListArray.from_arrays(offsets, parts[name].filter(is_object)) for name in names}
+
+
+def _sides(boxes: tuple[pa.Array, ...], layout: Layout) -> tuple[tuple[pa.Array, ...], Order | None]:
+    """The boxes, and what their numbers are; those that are structs as four lists."""
+    kind = boxes[0].type
+    if len(boxes) > 1 or not is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return boxes, layout.order
+    members = _members(boxes[0])
+    sides = sides_of(tuple(members))
+    if sides is None:
+        return boxes, layout.order
+    is_centre = layout.order == "cxcywh" and tuple(map(plain, sides[0])) in CORNER_AND_SIZE
+    return tuple(members[name] for name in sides[0]), layout.order if is_centre else sides[1]
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

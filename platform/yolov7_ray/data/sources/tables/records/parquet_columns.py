@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from .....errors import JobError
 from ..delimited import plain
 from .layout import Asked, Layout, layout_of
-from .nested import is_list
+from .nested import is_list, is_one_object
 
 _PATHS = ("filename", "filepath", "imagepath", "imagename", "imagefile", "path", "image", "file")
 
@@ -52,6 +52,9 @@ def columns_of(file: pq.ParquetFile, spec, asked: Asked, path: str) -> Columns:
     if len(inside) > 1 or not inside and len(texts) != 1:
         raise JobError("source.image", f"which column of {path} holds the images, or their paths? It has {shown}",
                        "set it to one with bytes, paths, or structs of bytes and path")
+    if inside and is_one_object(schema, layout):
+        raise JobError(path, f"has a row for each object, with the image in it? It has {shown}",
+                       "write a row for each image with lists of boxes and classes, or the paths of images")
     names = {plain(name): name for name in schema.names}
     size = (names["height"], names["width"]) if {"height", "width"} <= names.keys() else None
     if not inside:

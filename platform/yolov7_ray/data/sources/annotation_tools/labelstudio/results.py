@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..outline import enclosing_ellipse
-from .regions import Regions
+from ...outline import enclosing_ellipse
+from ..regions import Regions
+from .brush import box_of_strokes
 
 ASIDE = ("choices", "text", "rating", "number", "taxonomy", "datetime", "ranker", "selected")
 """Keys of values that say something of an image, or of a region that another value describes."""
@@ -37,8 +38,9 @@ def add_region(regions: Regions, result: dict, size_hw: tuple[int, int] | None) 
     labels = labels_of(value) or [None]
     try:
         _add(regions, labels[0], value, int(result.get("image_rotation") or 0) % 360, size_hw)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        regions.lose("malformed box", f"'{labels[0]}': {str(value)[:80]}")
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError):
+        reason = "brush strokes that cannot be decoded" if "rle" in value else "malformed box"
+        regions.lose(reason, f"'{labels[0]}': {str(value)[:80]}")
     if len(labels) > 1:
         regions.notes.append("region with several labels, the first taken")
 
@@ -51,7 +53,12 @@ def _add(regions: Regions, label: Any, value: dict, turned: int, size_hw: tuple[
     if degrees and size_hw is None:
         return regions.lose("rotated box without original_width and original_height", f"'{label}'")
     if "rle" in value or value.get("format") in ("rle", "mask"):
-        return regions.lose("brush strokes are no box", f"'{label}'")
+        if turned or size_hw is None:
+            return regions.lose("brush strokes of a turned image, or of one whose size is not told", f"'{label}'")
+        box = box_of_strokes(value["rle"], size_hw)
+        if box is None:
+            return regions.lose("brush strokes without a pixel", f"'{label}'")
+        return regions.add(label, "brush strokes", box)
     if "points" in value:
         kind, points = "polygon", np.asarray(value["points"], np.float64) / 100
     elif "radiusX" in value:

@@ -1,24 +1,27 @@
-"""CVAT for images 1.1: XML files with the shapes of many images, beside images/.
+"""CVAT 1.1 for images and for video: XML files with the shapes of many images, beside images/, or tracks of shapes.
 
 Classes are in the order of the task's labels. A task's subset is the split. Rotated boxes, polygons, masks, ellipses,
-cuboids and skeletons are enclosed. CVAT for video is refused: its tracks name no files.
+cuboids and skeletons are enclosed. Every frame of a video whose image is there is an image, also without shapes.
 """
 
 import io
 import math
+import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 
-from .... import storage
-from ....errors import JobError
-from ...files.listing import Listing
-from ...files.split_names import split_within
-from ..item import RawSource
-from ..outline import enclosing_ellipse
-from .entries import Entry, each_file, stem_of
-from .raw_source import source_of
-from .regions import WITHOUT_AREA, Regions
+from ..... import storage
+from .....errors import JobError
+from ....files.listing import Listing
+from ....files.split_names import split_within
+from ....files.suffixes import IMAGE_SUFFIXES
+from ...item import RawSource
+from ...outline import enclosing_ellipse
+from ..entries import Entry, each_file, stem_of
+from ..raw_source import source_of
+from ..regions import WITHOUT_AREA, Regions
+from .tracks import INTERPOLATED, frames_of, images_of_frames, shapes_by_frame
 
 _ROOT = re.compile(r"^\s*(<!--.*?-->\s*)*<annotations[\s>]", re.DOTALL)
 _CUBOID = ("tl1", "bl1", "tr1", "br1", "tl2", "bl2", "tr2", "br2")
@@ -42,26 +45,57 @@ def read(spec) -> RawSource:
         classes[path] = []
         if not _ROOT.match(text):
             return iter([Entry(path=path, aside="XML file of another kind, left aside")])
-        return _entries(storage.join(listing.uri, path), path, text, classes[path])
+        return _entries(listing, path, text, classes[path])
 
     paths = sorted(path for path in listing.files if path.lower().endswith(".xml"))
     found = list(each_file(listing, paths, entries))
     return source_of(spec, listing, found, [name for path in paths for name in classes[path]])
 
 
-def _entries(uri: str, path: str, text: str, classes: list[str]) -> Iterator[Entry]:
+def _entries(listing: Listing, path: str, text: str, classes: list[str]) -> Iterator[Entry]:
+    meta, tracks, uri = None, [], storage.join(listing.uri, path)
     try:
         for _, element in ElementTree.iterparse(io.StringIO(text)):
             if element.tag == "track":
-                raise JobError(uri, "is CVAT for video: its tracks name frames, not image files",
-                               "export the task as 'CVAT for images 1.1' (or COCO 1.0), with images")
-            if element.tag == "meta":
+                tracks.append(element)
+            elif element.tag == "meta":
+                meta = element
                 classes += _labels(element)
             elif element.tag == "image":
                 yield _entry(path, element)
                 element.clear()
     except ElementTree.ParseError as error:
         raise JobError(uri, f"is not XML ({error})", "export it from CVAT again") from None
+    if tracks:
+        yield from _frames(listing, path, meta, tracks)
+
+
+def _frames(listing: Listing, path: str, meta: ElementTree.Element | None,
+            tracks: list[ElementTree.Element]) -> Iterator[Entry]:
+    """An entry for each frame that has an image or a shape."""
+    uri = storage.join(listing.uri, path)
+    if len({track.get("task_id") for track in tracks}) > 1:
+        raise JobError(uri, "has the tracks of several tasks, each with its own frames", "export every task of its own")
+    frames = frames_of(meta)
+    if frames is None:
+        last = max((int(shape.get("frame", "0")) for track in tracks for shape in track
+                    if shape.get("frame", "").isdecimal()), default=0)
+        frames = range(last + 1)
+    pictures = sorted(name for name in listing.files if name.lower().endswith(IMAGE_SUFFIXES))
+    near = [name for name in pictures if name.startswith(path.rpartition("/")[0] + "/")]
+    images, assumed = images_of_frames(uri, near or pictures, frames)
+    shapes = shapes_by_frame(tracks, frames)
+    declared_hw = _size_hw(*(meta.findtext(f".//original_size/{key}") if meta is not None else "" for key in ("height", "width")))
+    for frame in sorted(images.keys() | shapes.keys()):
+        regions = Regions()
+        for label, shape, is_interpolated in shapes.get(frame, ()):
+            _add_safely(regions, label, shape)
+            regions.notes += [INTERPOLATED] * is_interpolated
+        marks = [label + ElementTree.tostring(shape, "unicode") for label, shape, _ in shapes.get(frame, ())]
+        name = posixpath.relpath(images[frame], path.rpartition("/")[0] or ".") if frame in images else f"frame_{frame:06d}"
+        yield Entry(path=path, names=[name], objects=regions.objects,
+                    notes=[*regions.notes, *([assumed] if assumed else [])], subset=split_within(stem_of(path)) or "",
+                    declared_hw=declared_hw, image_id=frame, mark=storage.digest("".join(marks).encode())[:16])
 
 
 def _labels(meta: ElementTree.Element) -> list[str]:
@@ -73,25 +107,34 @@ def _labels(meta: ElementTree.Element) -> list[str]:
 def _entry(path: str, image: ElementTree.Element) -> Entry:
     regions = Regions()
     for shape in image:
-        try:
-            _add(regions, shape)
-        except (KeyError, ValueError, TypeError):
-            regions.lose("malformed box", f"{shape.tag} '{shape.get('label')}': {str(shape.attrib)[:80]}")
+        _add_safely(regions, shape.get("label"), shape)
     name, subset = image.get("name", ""), image.get("subset", "")
-    try:
-        height, width = int(image.get("height", "")), int(image.get("width", ""))
-    except ValueError:
-        height = width = 0
     return Entry(path=path, names=[name, *([f"{subset}/{name}", f"images/{subset}/{name}"] if subset else [])],
                  objects=regions.objects, notes=regions.notes, subset=subset or (split_within(stem_of(path)) or ""),
-                 declared_hw=(height, width) if height > 0 and width > 0 else None,
+                 declared_hw=_size_hw(image.get("height"), image.get("width")),
                  image_id=int(image.get("id", "")) if image.get("id", "").isdecimal() else None,
                  mark=storage.digest(ElementTree.tostring(image))[:16])
 
 
-def _add(regions: Regions, shape: ElementTree.Element) -> None:
+def _size_hw(height: str | None, width: str | None) -> tuple[int, int] | None:
+    try:
+        size = int(height or ""), int(width or "")
+    except ValueError:
+        return None
+    return size if min(size) > 0 else None
+
+
+def _add_safely(regions: Regions, label: str | None, shape: ElementTree.Element) -> None:
+    """Add a shape, or the problem that it is not CVAT's."""
+    try:
+        _add(regions, label, shape)
+    except (KeyError, ValueError, TypeError):
+        regions.lose("malformed box", f"{shape.tag} '{label}': {str(shape.attrib)[:80]}")
+
+
+def _add(regions: Regions, label: str | None, shape: ElementTree.Element) -> None:
     """Add a shape; KeyError, ValueError or TypeError if it is not CVAT's."""
-    label, kind = shape.get("label"), shape.tag
+    kind = shape.tag
 
     def numbers(*keys: str) -> list[float]:
         return [float(shape.attrib[key]) for key in keys]

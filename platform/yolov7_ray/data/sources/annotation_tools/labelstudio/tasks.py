@@ -1,8 +1,8 @@
-"""Label Studio's exports JSON and JSON_MIN: lists of tasks whose regions are in percent of the image.
+"""Label Studio's exports JSON, JSON_MIN and CSV: tasks whose regions are in percent of the image.
 
 Of several annotations of a task, the one marked as ground truth counts, else the first that was not cancelled.
 Predictions, keypoints, choices and texts are left aside and counted. A task without annotations is an image without
-objects.
+objects. A row of CSV is a task of JSON_MIN, with JSON in its cells.
 """
 
 import json
@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from .... import storage
-from ....errors import JobError
-from ...files.listing import Listing
-from ...files.resolver import plain_parts
-from ...files.split_names import split_within
-from ...files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
-from ..item import RawSource
-from .entries import Entry, each_file, stem_of
-from .labelstudio_regions import ASIDE, add_region, labels_of, value_of
-from .raw_source import source_of
-from .regions import Regions
+from ..... import storage
+from .....errors import JobError
+from ....files.listing import Listing
+from ....files.resolver import plain_parts
+from ....files.split_names import split_within
+from ....files.suffixes import IMAGE_SUFFIXES, OTHER_PICTURES
+from ...item import RawSource
+from ...tables.delimited import SUFFIXES as TABLES
+from ...tables.delimited import first_cells, rows
+from ..entries import Entry, each_file, stem_of
+from ..raw_source import source_of
+from ..regions import Regions
+from .results import ASIDE, add_region, labels_of, value_of
 
 SEVERAL = "several annotations of a task: that of the ground truth, else the first, taken"
 CANCELLED = "annotation that was cancelled, left aside"
@@ -34,22 +36,30 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 
 def evidence(listing: Listing) -> list[str]:
-    """JSON files that are lists of tasks."""
-    return [path for path in listing.probes(".json") if _TASKS.match(listing.start(path))]
+    """JSON files that are lists of tasks, and tables of tasks."""
+    return [path for path in listing.probes(".json") if _TASKS.match(listing.start(path))] + [
+        path for path in listing.probes(*TABLES) if _is_table(first_cells(listing.start(path)))]
+
+
+def _is_table(cells: list[str]) -> bool:
+    return "annotation_id" in cells or {"annotator", "lead_time"} <= set(cells)
 
 
 def read(spec) -> RawSource:
     """Read all splits with their annotations; without source.classes, all labels that occur, sorted."""
     listing = Listing(spec.uri)
-    paths = sorted(path for path in listing.files if path.lower().endswith(".json"))
+    paths = sorted(path for path in listing.files if path.lower().endswith((".json", *TABLES)))
     return source_of(spec, listing, each_file(listing, paths, partial(_entries, listing.uri)))
 
 
 def _entries(uri: str, path: str, text: str) -> Iterator[Entry]:
     try:
-        tasks = json.loads(text)
+        tasks = json.loads(text) if path.lower().endswith(".json") else list(_rows(text))
     except json.JSONDecodeError as error:
         raise JobError(storage.join(uri, path), f"is not JSON ({error})", "export it from Label Studio again") from None
+    if not tasks and not path.lower().endswith(".json"):
+        yield Entry(path=path, aside="table of another kind, left aside")
+        return
     seen = set()
     tasks = tasks if isinstance(tasks, list) else [tasks]  # storages hold one task a file
     if not all(isinstance(task, dict) and (task.keys() & {"data", *MIN_KEYS} or _regions_in(task)) for task in tasks):
@@ -59,6 +69,14 @@ def _entries(uri: str, path: str, text: str) -> Iterator[Entry]:
         is_again = not isinstance(task.get("data"), dict) and "id" in task and str(task["id"]) in seen
         seen.add(str(task.get("id")))
         yield _entry(path, task, SEVERAL if is_again else "")
+
+
+def _rows(text: str) -> Iterator[dict]:
+    """The tasks in a table; none where it is another one."""
+    table = rows(text)
+    header = next(table, (0, []))[1]
+    for _, cells in table if _is_table(header) else ():
+        yield {name: json.loads(cell) if cell[:1] in ("[", "{") else cell for name, cell in zip(header, cells)}
 
 
 def _entry(path: str, task: dict, aside: str) -> Entry:
@@ -87,7 +105,7 @@ def _names(task: dict) -> tuple[list[str], list[str]]:
     parts = {value: plain_parts(value)[0] for value in texts.values()}
     pictures = [value for value in texts.values()
                 if parts[value] and parts[value][-1].lower().endswith(IMAGE_SUFFIXES + OTHER_PICTURES)]
-    name = next(iter(pictures), texts.get("image", ""))
+    name = next(iter([*pictures, *filter(None, [texts.get("image"), texts.get("video")]), *texts.values()]), "")
     if not parts.get(name):
         return [name], []
     base = parts[name][-1]
