@@ -51,8 +51,18 @@ def forecast(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tu
     """Mean and standard deviation (N,) of the figure at the last rung.
 
     figures: (N, K), NaN where a trial has not been, at least one known in all. costs: (N,), of an epoch, above 0.
-    features: (N, F) of `encode`. Where the last figure is known it is returned, with no deviation.
+    features: (N, F) of `encode`. Where the last figure is known it is returned, with no deviation. Figures to which no
+    distribution can be fitted are taken as they are.
     """
+    try:
+        return _fitted(figures, costs, features)
+    except np.linalg.LinAlgError:
+        newest = np.array([row[~np.isnan(row)][-1] if (~np.isnan(row)).any() else np.nan for row in figures])
+        known, average, spread = ~np.isnan(figures[:, -1]), np.nanmean(newest), np.nanstd(newest)
+        return np.where(np.isnan(newest), average, newest), np.where(known, 0, spread or 1.0)
+
+
+def _fitted(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     num, num_rungs = figures.shape
     centre = np.mean([row[~np.isnan(row)][-1] for row in figures if (~np.isnan(row)).any()])
     around = np.concatenate([column - column.mean() for column in (column[~np.isnan(column)] for column in figures.T)

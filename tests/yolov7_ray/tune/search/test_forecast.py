@@ -73,3 +73,13 @@ def test_a_plan_covers_nearly_as_much_as_the_best_one_and_keeps_its_budget():
         assert costs[plan].sum() <= 7 and len(set(plan)) == len(plan)
         assert covered(plan) >= 0.95 * best
     assert best_plan(dominates, np.ones(32), costs, 0.5) == []
+
+
+def test_figures_that_no_distribution_fits_are_taken_as_they_are(monkeypatch):
+    def fail(matrix):
+        raise np.linalg.LinAlgError("not positive definite")
+
+    monkeypatch.setattr(np.linalg, "cholesky", fail)
+    figures = np.array([[1.0, 4.0], [3.0, NAN], [NAN, NAN]])
+    mean, deviation = forecast(figures, np.ones(3), np.zeros((3, 0)))
+    assert mean.tolist() == [4, 3, 3.5] and deviation.tolist() == [0, 0.5, 0.5]
