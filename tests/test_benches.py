@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 BENCHES = ROOT / "tests" / "bench"
 SMALLEST = {
     "command_line": ["--rounds", "1"],
+    "engines": ["--size-px", "64", "--rounds", "1"],
     "ingest": ["--megabytes", "2", "--rounds", "1", "--only", "worker", "annotations", "--annotations-mb", "1"],
     "listing": ["--files", "2000", "--names", "1000"],
     "loss": ["--repeats", "1", "--objects", "20"],

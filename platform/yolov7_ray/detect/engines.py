@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -69,8 +70,7 @@ class OnnxRuntimeEngine:
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
         self.precision = precision
-        with _onnx_file(model) as path:
-            self._session = runtime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        self._session = runtime.InferenceSession(onnx_file(model), options, providers=["CPUExecutionProvider"])
 
     def predict(self, images: Tensor) -> Tensor:
         pixels = normalize(images).contiguous().numpy()
@@ -92,8 +92,7 @@ class OpenVinoEngine:
         self._core, self.precision = self._library.Core(), precision
         self._settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY",
                           "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision)}
-        with _onnx_file(model) as path:
-            self._onnx = path.read_bytes()
+        self._onnx = onnx_file(model)
         self._compiled: dict[tuple[int, int], Any] = {}
 
     def predict(self, images: Tensor) -> Tensor:
@@ -185,22 +184,20 @@ def largest_difference(predictions: Tensor, expected: Tensor, size_px: int) -> f
     return max(boxes.item(), (predictions - expected)[..., 4:].abs().max().item())
 
 
-class _onnx_file:
-    """The model as an ONNX file for any size, while the block runs."""
+_EXPORTED: WeakKeyDictionary[YOLO, bytes] = WeakKeyDictionary()
 
-    def __init__(self, model: YOLO) -> None:
-        self._model, self._directory = model, tempfile.TemporaryDirectory(prefix="yolov7-engine-")
 
-    def __enter__(self) -> Path:
-        path = Path(self._directory.name, "model.onnx")
-        try:
-            export_onnx(self._model.cpu(), path, 2 * max(self._model.strides), dynamic_size=True)
-        except ImportError as error:
-            raise JobError("engine", str(error), "or choose the engine torch") from error
-        return path
-
-    def __exit__(self, *error: object) -> None:
-        self._directory.cleanup()
+def onnx_file(model: YOLO) -> bytes:
+    """The model as an ONNX file for images of any size; made once, which takes seconds. JobError without the packages."""
+    if model not in _EXPORTED:
+        with tempfile.TemporaryDirectory(prefix="yolov7-engine-") as directory:
+            path = Path(directory, "model.onnx")
+            try:
+                export_onnx(model.cpu(), path, 2 * max(model.strides), dynamic_size=True)
+            except ImportError as error:
+                raise JobError("engine", str(error), "or choose the engine torch") from error
+            _EXPORTED[model] = path.read_bytes()
+    return _EXPORTED[model]
 
 
 def _import(library: str, engine: str) -> Any:
