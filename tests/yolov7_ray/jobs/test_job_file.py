@@ -40,8 +40,8 @@ INVALID_JOBS = [
     ("missing kind", "dataset: d\nepochs: 1\n", [], "job: kind: is missing; choose "),
     ("unknown kind", "kind: trian\ndataset: d\n", [], "job: kind: 'trian' is unknown; choose ingest, doctor, train, "),
     ("unknown format", "kind: ingest\ndataset: d\nsource: {format: pascal}\n", [],
-     "job: source.format: 'pascal' is unknown; choose auto, background, coco, csv, cvat, "
-     "huggingface, kitti, labelme, labelstudio, openimages, parquet, yolo, voc, webdataset, shapes"),
+     "job: source.format: 'pascal' is unknown; choose auto, background, coco, csv, cvat, datumaro, "
+     "huggingface, json, kitti, labelme, labelstudio, openimages, parquet, yolo, via, voc, webdataset, shapes"),
     ("bad name", TRAIN + "name: My Job\n", [], "job: name: 'My Job' does not fit; use small letters"),
     ("unknown scheme", "kind: train\ndataset: gs://x\n", [],
      "job: dataset: scheme 'gs' is unknown; give a local path or s3://bucket/prefix"),
