@@ -60,7 +60,10 @@ class Current:
         loaded = source.load()
         detector = Detector(loaded, **self._settings)
         detector.warm_up(self._max_batch_size)
-        return Model(info.of(source.ref, loaded.model.architecture.name, detector.image_size_px, detector.classes),
+        engine = f"{detector.engine.name} {detector.engine.precision}"
+        if detector.measured:
+            print(f"serve: {info.name} runs in {engine}: {', '.join(map(str, detector.measured))}", flush=True)
+        return Model(info.of(source.ref, loaded.model.architecture.name, detector.image_size_px, detector.classes, engine),
                      detector)
 
     def follow(self) -> None:

@@ -116,8 +116,8 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
         newer = await asyncio.gather(*(model.newer() for model in models.values()))
         return ModelList(models=[
             ModelDescription(name=info.name, version=info.version, ref=info.ref, architecture=info.architecture,
-                             image_size_px=info.image_size_px, classes=list(info.classes), newer=newer[number],
-                             default=number == 0)
+                             image_size_px=info.image_size_px, classes=list(info.classes), engine=info.engine,
+                             newer=newer[number], default=number == 0)
             for number, info in enumerate(model.info for model in models.values())
         ])
 

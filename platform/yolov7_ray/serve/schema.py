@@ -47,6 +47,7 @@ class ModelDescription(BaseModel):
     architecture: str
     image_size_px: int
     classes: list[str]
+    engine: str = Field("", description="What runs it, and its precision; empty until a replica has answered")
     newer: str | None = Field(None, description="The version that the model's alias or name refers to by now, if it is "
                                                 "another one: the endpoint serves what it was deployed with")
     default: bool = Field(description="Whether it answers requests that name no model")

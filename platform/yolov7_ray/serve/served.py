@@ -50,6 +50,8 @@ class ServedInfo:
     architecture: str = ""
     image_size_px: int = 0
     classes: tuple[str, ...] = ()
+    engine: str = ""
+    """What runs it, and its precision; empty until a replica has answered."""
     confidence: float = 0.25
     """Scores below are left out, unless a request says otherwise."""
     iou: float = 0.45
@@ -58,11 +60,12 @@ class ServedInfo:
     """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
     registry: str | None = None
 
-    def of(self, ref: str, architecture: str, image_size_px: int, classes: Sequence[str]) -> "ServedInfo":
+    def of(self, ref: str, architecture: str, image_size_px: int, classes: Sequence[str],
+           engine: str = "") -> "ServedInfo":
         """The same served model, once it is the exact model `ref`."""
         version = ref.rpartition(":")[2] if REF.fullmatch(ref) else ref.rpartition("/")[2]
         return replace(self, ref=ref, version=version, architecture=architecture, image_size_px=image_size_px,
-                       classes=tuple(classes))
+                       classes=tuple(classes), engine=engine)
 
     def options(self, confidence: float | None = None, iou: float | None = None,
                 max_detections: int = MAX_DETECTIONS) -> Options:

@@ -36,7 +36,7 @@ def found(model: Model) -> set[float]:
 def test_it_goes_on_with_what_the_alias_refers_to(current, registry, tmp_path, capfd):
     info = current.model.info
     assert (info.ref, info.version, info.classes, info.image_size_px) == ("shapes:1", "1", tuple(CLASSES), SIZE_PX)
-    assert found(current.model) == {1}
+    assert found(current.model) == {1} and info.engine == "torch fp32"
     before = current.model
     current.look()
     assert current.model is before and capfd.readouterr().out == ""
@@ -95,3 +95,13 @@ def test_only_names_can_be_followed(registry):
         app = build_app(validate(job(registry, "shapes@latest") | {"follow": follow}))
         replica = app._bound_deployment.init_args[-1]._bound_deployment
         assert replica.init_args[-1] is follow and replica.init_args[1].asked == "shapes@latest"
+
+
+def test_what_auto_chose_is_told(registry, capfd, monkeypatch):
+    from yolov7_ray.detect import engines
+
+    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.TorchEngine})
+    monkeypatch.setattr(engines, "timed_ms", lambda work: [1.0, 2.0, 3.0])
+    current = Current(ServedInfo("m"), locate("shapes@latest", registry), 1, engine="auto", rectangular=False)
+    assert current.model.info.engine == "torch fp32"
+    assert capfd.readouterr().out == "serve: m runs in torch fp32: torch 2.0 ms\n"

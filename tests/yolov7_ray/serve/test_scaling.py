@@ -74,7 +74,7 @@ def test_ray_serve_is_asked_for_these(tmp_path):
 
 
 def test_a_requests_own_thresholds_go_before_the_models():
-    info = ServedInfo("a", "a:1", "1", "yolov7-tiny", 64, ("x",), 0.3, 0.6)
+    info = ServedInfo("a", "a:1", "1", "yolov7-tiny", 64, ("x",), confidence=0.3, iou=0.6)
     assert info.options() == info.options(None, None)
     assert (info.options().confidence, info.options().iou, info.options().max_detections) == (0.3, 0.6, 300)
     assert (info.options(0.0, 1.0, 5).confidence, info.options(0.0, 1.0, 5).iou) == (0.0, 1.0)
