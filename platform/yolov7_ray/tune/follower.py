@@ -5,9 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
-from ray import cloudpickle
 from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
@@ -20,7 +18,7 @@ from .report.finalists import finalist_rows
 from .report.live import told
 from .report.page import Page
 from .report.view import SearchView
-from .scheduler import Scheduler, last_line
+from .scheduler import Scheduler
 from .trial import Trial, figures_of, remove_dominated
 
 STOP_TIMEOUT_S = 30.0
@@ -31,6 +29,19 @@ SAY_WAITING_EVERY_S = 60.0
 
 class Interrupted(BaseException):
     """Ends Tune's loop at once, and with it nothing of the state: --resume goes on with the trials that run."""
+
+
+class LegTrial(RayTrial):
+    """A leg as a trial of Tune, which keeps what it ended with: Tune itself keeps that as a file alone."""
+
+    error: Exception = RuntimeError("unknown")
+
+    def handle_error(self, exc: Exception | None = None) -> None:
+        self.error = exc or self.error
+        super().handle_error(exc)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in super().__getstate__().items() if key != "error"}
 
 
 class Follower(Callback):
@@ -90,9 +101,9 @@ class Follower(Callback):
         with self._errors_kept():
             self._ended_leg(trial.config["leg"]["trial"], trial.last_result)
 
-    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: LegTrial, **info: object) -> None:
         with self._errors_kept():
-            self._lost_leg(trial.config["leg"], error_of(trial))
+            self._lost_leg(trial.config["leg"], trial.error)
 
     def on_trial_recover(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         self.say(f"trial {trial.config['leg']['trial']}  was lost (its node was reclaimed); going on from its last "
@@ -159,13 +170,6 @@ class Follower(Callback):
             self._idle_since = now
             demand = self.scheduler.spec.train.resources.demand()
             self.say(f"no trial runs: {len(waiting)} wait for the cluster to have room for {demand.what}")
-
-
-def error_of(trial: RayTrial) -> Exception:
-    """What a leg ended with."""
-    if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
-        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    return RuntimeError(last_line(Path(trial.error_file).read_text()) if trial.error_file else "unknown")
 
 
 def explained(error: Exception, run: str) -> str:

@@ -18,7 +18,7 @@ from ..data.manifest import Manifest
 from ..train.progress import printed_progress
 from ..train.trainer import check_run, environment_variables, run_in_thread
 from .concurrency import TrialSlots, placement
-from .follower import Follower
+from .follower import Follower, LegTrial
 from .latency import model_costs, needs_latency
 from .report.live import live_table
 from .report.outcome import write_outcome
@@ -102,6 +102,6 @@ class Legs(SearchAlgorithm):
         leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch,
                   self._manifest.fingerprint, start.keep_all,
                   len(self._manifest.classes) if start.measures else None, self._scheduler.run)
-        return RayTrial(self._experiment.run_identifier, config={"leg": asdict(leg)},
+        return LegTrial(self._experiment.run_identifier, config={"leg": asdict(leg)},
                         trial_id=f"{trial.trial_id}-{self._number}", storage=self._experiment.storage,
                         placement_group_factory=placement(self._scheduler.spec))

@@ -83,3 +83,15 @@ def test_room_that_was_asked_for_goes_to_the_trials(ray_session, monkeypatch):
         nodes.append(nodes[0])
         assert slots.has_room() and slots._asks == []
     assert all(group["state"] == "REMOVED" for number, group in placement_group_table().items() if number not in before)
+
+
+def test_what_a_leg_ended_with_is_kept_in_memory_alone():
+    from yolov7_ray.tune.follower import LegTrial
+
+    trial = LegTrial("none", stub=True, trial_id="a")
+    assert str(trial.error) == "unknown"
+    for error in (ValueError("first"), ValueError("second")):
+        trial.handle_error(error)
+        assert trial.error is error
+    trial.handle_error()
+    assert str(trial.error) == "second" and "error" not in trial.__getstate__()
