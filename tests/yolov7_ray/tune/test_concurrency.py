@@ -85,9 +85,10 @@ def test_room_that_was_asked_for_goes_to_the_trials(ray_session, monkeypatch):
     assert all(group["state"] == "REMOVED" for number, group in placement_group_table().items() if number not in before)
 
 
-def test_what_a_leg_ended_with_is_kept_in_memory_alone():
+def test_what_a_leg_ended_with_is_kept_in_memory_alone(monkeypatch):
     from yolov7_ray.tune.follower import LegTrial
 
+    monkeypatch.setattr(LegTrial, "local_path", None)  # no directory for Tune's own record
     trial = LegTrial("none", stub=True, trial_id="a")
     assert str(trial.error) == "unknown"
     for error in (ValueError("first"), ValueError("second")):
