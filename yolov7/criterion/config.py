@@ -12,6 +12,8 @@ class LossConfig:
     box_gain: float = 0.05
     objectness_gain: float = 0.7
     classification_gain: float = 0.3
+    scale_gains: bool = True
+    """Gains are for 80 classes at 640 px and shrink with both, as in the reference implementation; false: as given."""
     objectness_positive_weight: float = 1.0
     classification_positive_weight: float = 1.0
     anchor_ratio_threshold: float = 4.0
@@ -33,7 +35,9 @@ class LossConfig:
 
     def scaled_to(self, num_classes: int, num_levels: int, image_size_px: int) -> Self:
         """The same recipe for another number of classes, levels and image size: gains are tuned
-        for 80 classes, 3 levels and 640 pixels."""
+        for 80 classes, 3 levels and 640 pixels. Without ``scale_gains`` only the levels count."""
+        if not self.scale_gains:
+            num_classes, image_size_px = 80, 640
         per_level = 3 / num_levels
         return replace(
             self,

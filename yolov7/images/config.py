@@ -1,6 +1,7 @@
 """Probabilities and ranges of the augmentation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,8 @@ class AugmentConfig:
     """Probability that several images share the canvas; otherwise one image is letterboxed."""
     mosaic_nine: float = 0.0
     """Part of the mosaics that are made of nine images (0.2 in the official loader)."""
+    close_mosaic: float = 0.0
+    """Last epochs of a run that are trained without mosaic, mixup and paste-in; below 1 a share of its epochs."""
     partner_window: int = 32
     """Mosaic, mixup and paste-in draw among about this many neighbours in the epoch's order, so that
     an image decoded once serves several samples; 0: among the whole dataset."""
@@ -49,6 +52,8 @@ class AugmentConfig:
                 raise ValueError(f"augment.{name}: {getattr(self, name)!r} is not within 0 to 1")
         if not 0 <= self.hsv_hue <= 0.4:
             raise ValueError(f"augment.hsv_hue: {self.hsv_hue!r} is not within 0 to 0.4")
+        if self.close_mosaic < 0:
+            raise ValueError(f"augment.close_mosaic: {self.close_mosaic!r} is negative")
         for name in ("scale", "hsv_saturation", "hsv_value"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"augment.{name}: {getattr(self, name)!r} is not in [0, 1)")
@@ -61,6 +66,11 @@ class AugmentConfig:
             raise ValueError(
                 f"augment.shear_degrees: {self.shear_degrees!r} is not from 0 to below 45"
             )
+
+    def at(self, epoch: int, epochs: int) -> Self:
+        """The augmentation of an epoch, counted from 0, of a run of ``epochs``: plain images at its end."""
+        closed = round(self.close_mosaic * (epochs if self.close_mosaic < 1 else 1))
+        return self if epoch < epochs - closed else replace(self, mosaic=0.0, mixup=0.0, paste_in=0.0)
 
     @property
     def magnification_range(self) -> tuple[float, float]:

@@ -15,6 +15,8 @@ class OptimizerConfig:
     """Peak learning rate, for the nominal batch size."""
     final_learning_rate_ratio: float = 0.1
     """Learning rate at the end over the peak."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls from its peak to its end."""
     momentum: float = 0.937
     """SGD momentum, or Adam's beta1."""
     weight_decay: float = 0.0005
@@ -26,11 +28,14 @@ class OptimizerConfig:
     """Momentum at the start of warmup."""
     warmup_bias_learning_rate: float = 0.1
     """Learning rate of biases at the start of warmup; that of all else starts at 0."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient of an update, which is a sum over its images; longer ones are shortened. 0: any."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate: {self.learning_rate} is not positive")
-        for name in ("weight_decay", "warmup_epochs", "warmup_bias_learning_rate", "final_learning_rate_ratio"):
+        for name in ("weight_decay", "warmup_epochs", "warmup_bias_learning_rate", "final_learning_rate_ratio",
+                     "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}: {getattr(self, name)} is negative")
         for name in ("momentum", "warmup_momentum"):

@@ -128,9 +128,11 @@ def add_gradients(network: nn.Module, parts: Sequence[tuple[Batch, int]], criter
 
 def update(state: TrainState, accumulated: torch.Tensor, statistics: "Statistics") -> None:
     """One optimizer and EMA step, unless something is not finite; ``accumulated`` is reset."""
-    gradients = [p.grad for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     if bool(torch.isfinite(accumulated.sum() + norm)):
+        if clip_norm := state.schedule.config.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
         state.optimizer.step()
         state.ema.update()
         state.totals += accumulated.cpu()

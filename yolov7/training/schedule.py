@@ -26,10 +26,12 @@ class Schedule:
         total = self.epochs * self.steps_per_epoch
         return max(round(self.config.warmup_epochs * self.steps_per_epoch), min(1000, total // 10))
 
-    def cosine(self, epoch: float) -> float:
-        """Factor on the peak learning rate: a half cosine from 1 to the final ratio."""
-        final = self.config.final_learning_rate_ratio
-        return (1 - math.cos(epoch * math.pi / self.epochs)) / 2 * (final - 1) + 1
+    def decay(self, epoch: float) -> float:
+        """Factor on the peak learning rate: from 1 to the final ratio, by a half cosine or a line."""
+        passed = epoch / self.epochs
+        if self.config.schedule == "cosine":
+            passed = (1 - math.cos(passed * math.pi)) / 2
+        return passed * (self.config.final_learning_rate_ratio - 1) + 1
 
     def accumulation(self, step: int) -> int:
         """Batches per update: rises with warmup from 1 to nominal / batch size."""
@@ -45,7 +47,7 @@ class Schedule:
     def apply(self, optimizer: torch.optim.Optimizer, step: int, factor: float = 1.0) -> None:
         """Set the learning rate, times ``factor``, and momentum of every parameter group for this step."""
         config = self.config
-        target = factor * config.learning_rate * self.cosine(step / self.steps_per_epoch)
+        target = factor * config.learning_rate * self.decay(step / self.steps_per_epoch)
         progress = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
         momentum = config.warmup_momentum + (config.momentum - config.warmup_momentum) * progress
         for group in optimizer.param_groups:

@@ -68,6 +68,8 @@ class JobKind(ABC, Generic[Spec]):
     """Keys of its section -> what outputs they may refer to; all others take any."""
     example: ClassVar[dict[str, Any]]
     """Uncommented values of its starter file: just enough to be valid."""
+    shown: ClassVar[dict[str, Any]] = {}
+    """Values over the example's, with which its starter file shows what is left to defaults."""
     stays_up: ClassVar[bool] = False
     """Whether what it starts keeps running, with its resources, after the job; a resumed pipeline starts it again."""
 

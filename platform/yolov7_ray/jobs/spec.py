@@ -212,16 +212,26 @@ class LayeredJob(Job):
     def _over_file(cls, values: Any, handler: pydantic.ModelWrapValidatorHandler[Self]) -> Self:
         file = values.get("job") if isinstance(values, dict) else None
         if not isinstance(file, str):
-            return handler(values)
+            return cls._built(handler, values)
         given = {key: value for key, value in values.items() if key != "job"}
         if not REFERENCE.search(file):
-            return handler(document.overlaid(cls._read(file), given))
+            return cls._built(handler, document.overlaid(cls._read(file), given))
         required = {key: file for key, field in cls.model_fields.items() if field.is_required()} | {"kind": values["kind"]}
         if not given.keys() <= cls.model_fields.keys():
             return handler(required | given)  # which says what is wrong
         found = cls.model_construct(name=values.get("name"), job=file, **required)
         found._given, found._open = values, True
         return found
+
+    @classmethod
+    def _built(cls, handler: pydantic.ModelWrapValidatorHandler[Self], values: Any) -> Self:
+        found = handler(values)
+        if isinstance(values, dict):
+            found._remember(values)
+        return found
+
+    def _remember(self, values: dict[str, Any]) -> None:
+        """Called with the complete mapping that this job is made of."""
 
     @classmethod
     def _read(cls, file: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def new_job(kind: str) -> str:
     if kind not in KINDS:
         raise JobError("submit.py new", f"'{kind}' is unknown", f"choose {', '.join(KINDS)}")
     given, spec = kind_named(kind).example, kind_named(kind).spec
-    job = spec.model_validate({"kind": kind, **given})
+    job = spec.model_validate({"kind": kind, **given, **kind_named(kind).shown})
     lines = [f"# {inspect.getdoc(spec)}", f"kind: {kind}", ""]
     return "\n".join(lines + _section(job, given, indent="")) + "\n"
 

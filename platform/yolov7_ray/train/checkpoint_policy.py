@@ -39,13 +39,13 @@ class CheckpointPolicy:
             self.checkpoints.wait()
             self.reporter.saved(f"saved after epoch {self.state.epoch}, step {self.state.step}")
 
-    def after_epoch(self, metrics: dict, ap: float | None, last: bool) -> None:
+    def after_epoch(self, metrics: dict, score: float | None, last: bool) -> None:
         """Save at the end of an epoch if one is due, and always at the ``last`` before the run ends or pauses."""
         due = self.state.epoch % self.spec.checkpoint.every_epochs == 0
         if last or due and not self.state.skipped_in_a_row:
-            self.save(metrics, ap)
+            self.save(metrics, score)
 
-    def save(self, metrics: dict, ap: float | None) -> None:
+    def save(self, metrics: dict, score: float | None) -> None:
         """Write the current state in the background."""
-        self.checkpoints.save(self.state.snapshot(), self._document, metrics, UNEVALUATED if ap is None else ap)
+        self.checkpoints.save(self.state.snapshot(), self._document, metrics, UNEVALUATED if score is None else score)
         self._saved_at, self._updates = time.monotonic(), 0

@@ -1,5 +1,7 @@
 """The dry run of a train job."""
 
+from collections.abc import Sequence
+
 import torch
 
 from yolov7.architectures.language import Architecture
@@ -15,6 +17,7 @@ from ..data.reading.shard_windows import check_cache_size
 from ..jobs.kind import Line, Upcoming
 from ..registry.dry_run import cost_in_words
 from . import starting_point
+from .recipe import choice_for, filled
 from .spec import TrainSpec
 
 UNKNOWN_CLASSES = 80
@@ -25,6 +28,9 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
     """Model, weights, dataset, findings of a quick check of it, anchors, and the number of steps."""
     size_px = job.data.image_size_px
     images, classes, lines = dataset_lines(job.dataset, (job.data.train_split, job.data.val_split), upcoming)
+    if job.recipe == "auto":
+        job, chosen = _recipe_lines(job, images, classes)
+        lines += chosen
     known = job.model.weights and not upcoming.makes(job.model.weights) and not upcoming.unreachable
     loaded = starting_point.starting_model(job) if known else None
     architecture, num_classes = starting_point.starting_architecture(job, loaded), len(classes or ()) or UNKNOWN_CLASSES
@@ -62,6 +68,15 @@ def train_lines(job: TrainSpec, upcoming: Upcoming) -> list[Line]:
         lines.append(("warning", f"the warm-up takes {job.optimizer.warmup_epochs:g} epochs and the run {job.epochs}: "
                                  "the learning rate never reaches its peak; set optimizer.warmup_epochs lower"))
     return lines
+
+
+def _recipe_lines(job: TrainSpec, images: dict[str, int], classes: Sequence[str]) -> tuple[TrainSpec, list[Line]]:
+    """The job with the recipe that it will choose, as far as its data are known, and why."""
+    num_images = images.get(job.data.train_split)
+    if not num_images:
+        return job, [("recipe", "auto: chosen once the dataset is known")]
+    choice = choice_for(job, job.data.num_chosen(num_images), len(classes) or UNKNOWN_CLASSES)
+    return filled(job, choice.values), [("recipe", reason) for reason in choice.reasons]
 
 
 def _frozen_lines(job: TrainSpec, architecture: Architecture, num_classes: int) -> list[Line]:

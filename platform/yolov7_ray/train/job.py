@@ -16,7 +16,8 @@ class Train(JobKind[TrainSpec]):
     spec = TrainSpec
     plans_unreachable = True
     outputs = {"run": "model", "checkpoint": "model"}
-    example = {"dataset": "datasets/coco", "model": {"architecture": "yolov7-tiny"}, "recipe": "tiny", "epochs": 100}
+    example = {"dataset": "datasets/coco", "model": {"architecture": "yolov7-tiny"}, "recipe": "auto", "epochs": 100}
+    shown = {"recipe": "small"}
 
     def run(self, spec: TrainSpec, run_name: str) -> dict[str, Any]:
         from .trainer import train

@@ -29,10 +29,10 @@ from .build import build_criterion, build_state, wrap
 from .checkpoint_policy import CheckpointPolicy
 from .checkpoints import Checkpoints
 from .progress import Reporter
-from .report import RunLog
+from .report import RunLog, best_row
 from .spec import TrainSpec
 from .starting_point import dataset_of
-from .watchdog import StorageWaits, Watchdog
+from .faults.watchdog import StorageWaits, Watchdog
 
 CLASS_AP = "class_ap"
 """Key of an epoch's row: AP of each class, None if the validation split has no object of it."""
@@ -60,13 +60,14 @@ def train_to(epoch: int, spec: TrainSpec, worker: Worker, run: str, progress_act
         part = TrainingRun(spec, run, worker, reporter, watchdog, epoch)
         part.restore()
         reporter.log("waiting for the first step")
-        while part.state.epoch < epoch:
+        while part.state.epoch < epoch and not part.stops_early():
             try:
                 part.epoch()
             except Diverged as error:
                 part.roll_back(error)
         part.finish()
-    row = next(row for row in part.state.history if row["epoch"] == epoch)
+    history = part.state.history
+    row = next((row for row in history if row["epoch"] == epoch), history[-1])
     return row | part.cost | class_figures(part.metrics)
 
 
@@ -138,12 +139,24 @@ class TrainingRun:
         state.history.append(row)
         if self.checkpoint_policy is not None:
             with clock("save"):
-                self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get("ap"), last)
+                self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get(spec.checkpoint.best_by), last)
             if not last:
                 with clock("report"):
                     self.write_log()
         row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
+
+    def stops_early(self) -> bool:
+        """Whether the last epochs have brought nothing better, as ``early_stopping_epochs`` says; logged."""
+        spec, history = self.spec, self.state.history
+        best = best_row(history, spec.checkpoint.best_by)
+        if best is None or spec.early_stopping_epochs is None \
+                or history[-1]["epoch"] - best["epoch"] < spec.early_stopping_epochs:
+            return False
+        self.validated = False  # the page is still to come, with detections
+        self.reporter.log(f"stopped early: no better {spec.checkpoint.best_by} than {best[spec.checkpoint.best_by]:.3f} "
+                          f"of epoch {best['epoch']} in {spec.early_stopping_epochs} epochs")
+        return True
 
     def write_log(self) -> None:
         """Write the epoch's results; where that fails, the next epoch's hold them too."""
@@ -255,8 +268,9 @@ class EpochBatches:
         if state.step == 0:
             state.node_of_part = self.node_of_part
         steps = train_loader(
-            self.train_set, size_px=spec.data.image_size_px, augment=spec.augment, batch_size=spec.batch_size,
-            seed=spec.seed, epoch=state.epoch, rank=self.worker.rank, world_size=self.worker.world_size,
+            self.train_set, size_px=spec.data.image_size_px, augment=spec.augment.at(state.epoch, spec.epochs),
+            batch_size=spec.batch_size, seed=spec.seed, epoch=state.epoch, rank=self.worker.rank,
+            world_size=self.worker.world_size,
             parts=spec.resources.worker_range[1], first_step=state.step, processes=self.worker.loader_processes,
             weights=self.weights(state.history), multi_scale=spec.data.multi_scale, stride_px=max(state.model.strides),
             shuffle_shards=spec.data.shuffle_shards, node_of_part=state.node_of_part,

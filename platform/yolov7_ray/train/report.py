@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tensorboardX.proto.event_pb2 import Event
@@ -84,11 +85,17 @@ def record(event: Event) -> bytes:
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
+def best_row(rows: Sequence[dict], figure: str, latest: bool = False) -> dict | None:
+    """The evaluated epoch of the highest figure, of several the first or the latest; None if none was evaluated."""
+    measured = [row for row in rows if row.get(figure) is not None]
+    return max(reversed(measured) if latest else measured, key=lambda row: row[figure], default=None)
+
+
 def summarize(state: TrainState, spec: TrainSpec, train_set: ArrowDataset, metrics: Metrics | None,
               checkpoints: set[str]) -> dict:
     """results.json: best and last checkpoint, every epoch's row, model, data and spec."""
     saved = [row for row in state.history if checkpoint_name(row["epoch"]) in checkpoints]
-    best = max(saved, key=lambda row: (row.get("ap") or -1.0, row["epoch"]), default=None)
+    best = best_row(saved, spec.checkpoint.best_by, latest=True) or (saved[-1] if saved else None)
     return {
         "best_checkpoint": checkpoint_name(best["epoch"]) if best else None,
         "last_checkpoint": checkpoint_name(saved[-1]["epoch"]) if saved else None,

@@ -11,9 +11,10 @@ from yolov7.architectures.language import Anchors, Architecture
 from yolov7.criterion.config import LossConfig
 from yolov7.images.config import AugmentConfig
 from yolov7.training.config import EMAConfig, OptimizerConfig
-from yolov7.training.recipes import RECIPES
+from yolov7.training.recipes import FILLED, RECIPES
 
 from ..evaluate.spec import Evaluation
+from ..jobs.document import overlaid
 from ..jobs.spec import (
     URI,
     ArchitectureName,
@@ -167,12 +168,14 @@ class Checkpointing(Part):
     every_updates: Positive | None = None
     """Save within epochs after every so many updates of the weights."""
     keep_best: Positive = 2
-    """How many of the best (by AP) are kept beside the last two."""
+    """How many of the best are kept beside the last two."""
+    best_by: Literal["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"] = "ap"
+    """Which figure of the validation split makes a checkpoint the best."""
 
 
 MAY_CHANGE = ("name", "storage", "dataset", "recipe", "epochs", "nominal_batch_size", "precision", "optimizer",
               "model.registry", "data.loader_processes", "data.cache_dir", "data.cache_gb", "evaluation", "checkpoint",
-              "resources", "storage_patience_minutes")
+              "resources", "early_stopping_epochs", "storage_patience_minutes")
 """Keys, and sections of keys, that a resumed run may change: how long, how fast and where it goes on learning. The
 dataset must have the same content wherever it lies; of a recipe its values count. All other keys stay."""
 MUST_STAY = ("optimizer.algorithm",)
@@ -191,13 +194,17 @@ class TrainSpec(LayeredJob):
     """Directory of all runs; this one gets <storage>/<run name>."""
     model: Model = Model()
     data: Data = Data()
-    recipe: Literal["tiny", "p5", "p6", "custom"] = "p5"
-    """Hyperparameter set that fills what optimizer, loss and augment leave open."""
+    recipe: Literal["auto", "small", "tiny", "p5", "p6", "custom"] = "p5"
+    """Hyperparameter set that fills what optimizer, loss, augment, ema and nominal_batch_size leave open. small: for
+    100 to 5,000 images; auto: chosen by images, epochs and model when the job starts, which tells its values."""
     epochs: Positive = 300
     batch_size: Positive = 16
     """Images per optimizer micro-step over all workers together."""
     nominal_batch_size: Positive = 64
     """Gradients are accumulated up to about this many images per update. Weight decay follows batch_size, not this."""
+    early_stopping_epochs: Positive | None = None
+    """Stop after so many epochs in which checkpoint.best_by did not rise; default: never. The learning rate has not
+    fallen to its end then, so the best is often worse than that of a shorter run that ended."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs and on CPUs with bf16 units, else fp32."""
     seed: Seed = 0
@@ -210,6 +217,9 @@ class TrainSpec(LayeredJob):
     storage_patience_minutes: Annotated[float, Field(gt=0)] = 15
     """How long a running training waits for storage that does not answer; no failure is used up meanwhile."""
     resources: TrainResources = TrainResources()
+
+    _own: dict[str, Any] = pydantic.PrivateAttr(default_factory=dict)
+    """What a job with ``recipe: auto`` gives of what the recipe will fill."""
 
     @property
     def images_per_part(self) -> int:
@@ -232,12 +242,19 @@ class TrainSpec(LayeredJob):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_recipe(cls, values: Any) -> Any:
-        recipe = RECIPES.get(values.get("recipe", "p5")) if isinstance(values, dict) else None
-        if recipe is None:
-            return values
-        sections = {k: v | values[k] if isinstance(values.get(k), dict) else v
-                    for k, v in recipe.items() if isinstance(values.get(k, {}), dict)}
-        return values | sections
+        name = values.get("recipe", "p5") if isinstance(values, dict) else None
+        return overlaid(RECIPES[name], values) if isinstance(name, str) and name in RECIPES else values
+
+    def _remember(self, values: dict[str, Any]) -> None:
+        if self.recipe == "auto":
+            self._own = {key: values[key] for key in FILLED if key in values}
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_open_recipe(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """With ``recipe: auto`` only what is given of what the recipe will fill."""
+        document = self._as_given(handler)
+        return {key: value for key, value in document.items() if key not in FILLED or key in self._own} | self._own \
+            if document.get("recipe") == "auto" else document
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "TrainSpec":

@@ -1,5 +1,6 @@
 """What a train job starts from, determined before its first step: weights, anchors, the run that it resumes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..errors import JobError, NotFound
 from ..jobs.resumption import Change, changes, refuse, resolved
 from ..registry.model_source import LoadedModel, load_model
 from .checkpoints import Checkpoints
+from .recipe import with_recipe
 from .spec import BETWEEN_EPOCHS, MAY_CHANGE, MUST_STAY, TrainSpec
 
 LOW_RECALL = 0.98
@@ -119,6 +121,14 @@ def fitted_anchors(spec: TrainSpec, sizes_px: np.ndarray) -> AnchorFit:
     return max(fits, key=lambda fit: fit.recall)  # ties go to the fitted ones
 
 
+def settled(spec: TrainSpec, run: str, log: Callable[[str], None] = lambda line: None) -> TrainSpec:
+    """The job with values for all that it leaves to the data, recipe and anchors: the run's own if it has begun.
+
+    ``log`` is told what is chosen and why.
+    """
+    return with_fitted_anchors(with_recipe(spec, run, log), run)
+
+
 def with_fitted_anchors(spec: TrainSpec, run: str) -> TrainSpec:
     """The job with ``anchors: auto`` replaced by fitted anchors: those of the run's spec.json if it has some."""
     if spec.model.anchors != "auto":
@@ -165,6 +175,7 @@ def check_resumed(spec: TrainSpec, run: str) -> list[str]:
         earlier = storage.read_json(storage.join(run, "spec.json"))
     except NotFound:
         return anew
+    spec = with_recipe(spec, run)
     found = changes(resolved(TrainSpec, earlier), spec.model_dump(mode="json"))
     if spec.model.anchors == "auto":
         found = [change for change in found if change.key != "model.anchors" or change.before == "default"]

@@ -20,12 +20,12 @@ from .. import storage
 from ..data.manifest import Manifest, load_manifest
 from ..data.reading.shard_windows import check_cache_size
 from ..errors import JobError
-from .failures import Failures, StopOnFailure, explain
+from .faults.failures import Failures, StopOnFailure, explain
 from .loop import train_loop
-from .node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
+from .faults.node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
 from .progress import printed_progress
 from .spec import TrainSpec
-from .starting_point import check_resumed, count_matching_tensors, record_start, starting_model, with_fitted_anchors
+from .starting_point import check_resumed, count_matching_tensors, record_start, settled, starting_model
 
 T = TypeVar("T")
 GATHER_TIMEOUT_S = 5
@@ -40,7 +40,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     """Train under ``<storage>/<run_name>``, resuming from its last checkpoint if it has one."""
     run = storage.join(spec.storage, run_name)
     manifest = check_run(spec, run)
-    spec = with_fitted_anchors(spec, run)
+    spec = settled(spec, run, lambda line: print(line, flush=True))
     record_start(spec, run, manifest)
     gather_timeout_s = GATHER_TIMEOUT_S if elastic(spec) else None
     with (printed_progress() as progress_actor,
@@ -82,7 +82,7 @@ def remove_placement_groups() -> None:
 
 def build_trainer(spec: TrainSpec, run_name: str, progress_actor: ActorHandle) -> TorchTrainer:
     """The trainer that runs ``train_loop`` on every worker."""
-    spec = with_fitted_anchors(spec, storage.join(spec.storage, run_name))
+    spec = settled(spec, storage.join(spec.storage, run_name))
     path, filesystem = storage.ray_storage(spec.storage)
     resources, run = spec.resources, storage.join(spec.storage, run_name)
     per_worker = {"CPU": resources.cpus_per_worker}

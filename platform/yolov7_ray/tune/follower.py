@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial as RayTrial
 
 from ..errors import JobError, StorageError
 from ..train.checkpoints import Checkpoints
-from ..train.failures import explain, is_retryable, reason
+from ..train.faults.failures import explain, is_retryable, reason
 from .report.finalists import finalist_rows
 from .report.live import told
 from .report.page import Page

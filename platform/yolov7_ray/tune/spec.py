@@ -179,6 +179,12 @@ class TuneSpec(Job):
         if isinstance(self.train.resources.workers, tuple):
             raise ValueError(f"train.resources.workers: {list(self.train.resources.workers)} would change within a "
                              "trial; give one number, trials share the cluster as it is")
+        if self.train.recipe == "auto":
+            raise ValueError("train.recipe: auto is chosen by the dataset when a training starts, and a search lays values "
+                             "over a known recipe; give small, which auto is below 2 million images x epochs, or another")
+        if self.train.early_stopping_epochs is not None:
+            raise ValueError(f"train.early_stopping_epochs: {self.train.early_stopping_epochs} would end trials that the "
+                             "search pauses and goes on with; leave it out")
         if self.grace_epochs > self.train.epochs:
             raise ValueError(f"grace_epochs: {self.grace_epochs} is more than the {self.train.epochs} epochs of a "
                              "trial, so that none would be stopped early; give less, or the same to stop none")

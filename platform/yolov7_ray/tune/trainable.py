@@ -24,7 +24,7 @@ from .. import storage
 from ..errors import NotFound
 from ..train.loop import Worker, train_to, worker_on
 from ..train.spec import TrainSpec
-from ..train.starting_point import DATA_RECORD, with_fitted_anchors
+from ..train.starting_point import DATA_RECORD, settled
 from ..train.trainer import COLLECTIVE_TIMEOUT_S
 from .latency import latency
 from .trial import keep_best_and_newest
@@ -159,7 +159,7 @@ class Others:
 
 def begin(leg: Leg) -> TrainSpec:
     """The trial's job with its anchors; its first leg records what it starts from."""
-    spec = with_fitted_anchors(TrainSpec.model_validate(leg.job), leg.run)
+    spec = settled(TrainSpec.model_validate(leg.job), leg.run)
     try:
         storage.read_json(storage.join(leg.run, DATA_RECORD))
     except NotFound:

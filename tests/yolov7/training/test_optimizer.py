@@ -21,7 +21,7 @@ def schedule(epochs=300, steps_per_epoch=1000, batch_size=16, nominal=64, **conf
 def test_cosine_falls_from_one_to_the_final_ratio():
     plan = schedule(final_learning_rate_ratio=0.1)
     expected = [(1 - math.cos(e * math.pi / 300)) / 2 * (0.1 - 1) + 1 for e in (0, 75, 150, 300)]
-    assert [plan.cosine(e) for e in (0, 75, 150, 300)] == pytest.approx(expected)
+    assert [plan.decay(e) for e in (0, 75, 150, 300)] == pytest.approx(expected)
     assert expected == pytest.approx([1, 0.8682, 0.55, 0.1], abs=1e-4)
 
 
@@ -51,7 +51,7 @@ def test_learning_rates_warm_up_by_role():
     assert at(0) == {"weight": (0, 0.8), "scale": (0, 0.8), "bias": (0.1, 0.8)}
     warm = at(3000)
     for role in ("weight", "bias"):
-        assert warm[role] == pytest.approx((0.01 * plan.cosine(3), 0.937))
+        assert warm[role] == pytest.approx((0.01 * plan.decay(3), 0.937))
 
 
 def test_every_parameter_is_in_one_group_and_only_convolutions_decay():

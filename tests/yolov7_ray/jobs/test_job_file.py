@@ -32,7 +32,7 @@ INVALID_JOBS = [
     ("out of range", TRAIN + "epochs: 0\n", [], "job: epochs: 0 does not fit; it must be greater than or equal to 1"),
     ("a value where a section belongs", TRAIN + "data: 3\n", [], "job: data: 3 does not fit; give a section of keys: "),
     ("one of a few", TRAIN + "recipe: p7\n", [],
-     "job: recipe: 'p7' does not fit; it must be 'tiny', 'p5', 'p6' or 'custom'"),
+     "job: recipe: 'p7' does not fit; it must be 'auto', 'small', 'tiny', 'p5', 'p6' or 'custom'"),
     ("unknown architecture", TRAIN + "model: {architecture: yolov7z}\n", [],
      "job: model.architecture: 'yolov7z' is unknown; choose yolov7-tiny, "),
     ("missing key", "kind: train\nepochs: 1\n", [],

@@ -6,8 +6,8 @@ from ray.train import WorkerGroupError
 
 from yolov7_ray.errors import Corrupt, JobError, StorageError
 from yolov7_ray.cluster.ray_errors import breakdown
-from yolov7_ray.train import failures
-from yolov7_ray.train.failures import Failures, explain, is_retryable
+from yolov7_ray.train.faults import failures
+from yolov7_ray.train.faults.failures import Failures, explain, is_retryable
 
 
 @pytest.mark.parametrize("error", [ActorDiedError(), RuntimeError("Connection closed by peer"), OSError("disk"),

@@ -13,7 +13,7 @@ def watched(body: str, timeout_s: float = 0.4, waits: str = "None") -> subproces
     source = textwrap.dedent(f"""
         import sys, time
         sys.path[:0] = [{str(ROOT / "platform")!r}, {str(ROOT)!r}]
-        from yolov7_ray.train import watchdog
+        from yolov7_ray.train.faults import watchdog
 
         def stuck_in_a_collective():
             time.sleep(60)

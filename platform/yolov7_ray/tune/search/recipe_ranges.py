@@ -47,6 +47,7 @@ RANGES: dict[str, tuple[dict[str, list[float]], str]] = {
         {"uniform": [0.0, 0.999]}, "from no balance to nearly inverse frequency"),
     "augment.mosaic": ({"uniform": [0.0, 1.0]}, "a probability"),
     "augment.mosaic_nine": ({"uniform": [0.0, 0.5]}, "nine images make small objects; more than half is far from use"),
+    "augment.close_mosaic": ({"uniform": [0.0, 0.5]}, "from never to the last half of the epochs"),
     "augment.mixup": ({"uniform": [0.0, 0.3]}, "twice the 0.15 of the large recipes; small models suffer from more"),
     "augment.hsv_hue": ({"uniform": [0.0, 0.1]}, "beyond a tenth colours change their names"),
     "augment.hsv_saturation": ({"uniform": [0.0, 0.9]}, "from none to nearly grey"),
@@ -62,7 +63,8 @@ RANGES: dict[str, tuple[dict[str, list[float]], str]] = {
     "augment.copy_paste": ({"uniform": [0.0, 0.3]}, "per outlined object; has no effect without outlines"),
 }
 """Dotted path -> distribution, and the reason for its bounds."""
-NOT_SEARCHED = {"augment.partner_window": "a matter of speed"}
+NOT_SEARCHED = {"augment.partner_window": "a matter of speed",
+                "optimizer.clip_norm": "a safeguard that acts on rare updates"}
 """Numbers of the recipe that have no range."""
 ADAM_RATES = {"loguniform": [1e-4, 1e-2]}
 """Adam's steps are normalised: its rates lie a decade below SGD's."""

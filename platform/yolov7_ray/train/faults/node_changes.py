@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
     get_or_create_autoscaling_coordinator,
 )
 
-from .progress import GRACE_S
+from ..progress import GRACE_S
 
 NODE_POLL_S = 5
 """How often a run with a range of workers checks whether the cluster has room for more."""

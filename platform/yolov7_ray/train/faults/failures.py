@@ -11,8 +11,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 from ray.train import UserCallback
 
-from ..cluster.ray_errors import original, out_of_memory
-from ..errors import JobError, StorageError
+from ...cluster.ray_errors import original, out_of_memory
+from ...errors import JobError, StorageError
 
 ASK_TIMEOUT_S = 10.0
 """How long the controller waits for an answer of the progress actor."""

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from ray.exceptions import RayError
 
-from ..storage.activity import Observer
-from ..storage.retry import READ_TIMEOUT_S
-from .progress import Reporter
+from ...storage.activity import Observer
+from ...storage.retry import READ_TIMEOUT_S
+from ..progress import Reporter
 
 SLOWEST_STEP_FACTOR = 10
 """A step may take this many times as long as the slowest one before, even if the timeout is shorter."""

@@ -1,0 +1,1 @@
+"""Lost workers and controllers, workers that hang, nodes that come and go."""
