@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "yolov7": ("architectures", "model", "images", "criterion", "evaluation", "checkpoints", "training", "__main__"),
-    "yolov7_ray": ("errors", "storage", "cluster", "jobs", "data", "registry", "detect", "evaluate", "predict", "train",
-                   "tune", "serve", "__main__"),
+    "yolov7_ray": ("errors", "program", "storage", "cluster", "jobs", "data", "registry", "detect", "evaluate", "predict", "train",
+                   "tune", "serve", "command_line", "__main__"),
 }
 """Package -> its rooms: each imports those before it alone. `train` and `serve` meet at `registry`."""
 APART = {"serve": {"train", "tune", "evaluate", "predict"}, "tune": {"predict", "evaluate"}, "train": {"predict"}}
@@ -217,7 +217,7 @@ def test_a_folder_holds_one_idea(folder):
 
 @pytest.mark.parametrize("package", ["yolov7", "platform/yolov7_ray"])
 def test_beside_the_rooms_of_a_package_lies_its_door_alone(package):
-    assert {path.name for path in (ROOT / package).glob("*.py")} <= {"__init__.py", "__main__.py", "errors.py"}
+    assert {path.name for path in (ROOT / package).glob("*.py")} <= {"__init__.py", "__main__.py", "errors.py", "program.py"}
 
 
 QUESTIONS = re.findall(r"^\| (where [^|]+\?) \| `([^`]+)` \| `([^`]+)` \|$",

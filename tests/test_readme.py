@@ -1,4 +1,4 @@
-"""The README says what is there: its commands parse, its files exist, its tree is the tree."""
+"""The READMEs say what is there: their commands parse, their files exist, the tree is the tree, the keys are the keys."""
 
 import re
 import shlex
@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+READMES = {path: (ROOT / path).read_text() for path in (
+    "README.md", "jobs/README.md", "cluster/README.md", "yolov7/README.md", "platform/README.md")}
+README = READMES["README.md"]
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.S)
+    for text in READMES.values()
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.S)
     for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip() and not line.startswith("#")
 ]
-SUBMITS = [command[command.index("submit.py"):] for command in COMMANDS if "submit.py" in command]
+SUBMITS = [command[command.index("submit.py"):].rstrip(')"') if command.startswith("eval") else
+           command[command.index("submit.py"):] for command in COMMANDS if "submit.py" in command]
 
 
 def test_the_readme_shows_commands():
@@ -31,14 +35,30 @@ def test_every_submission_parses_and_its_job_file_validates(command):
         load_job(str(ROOT / arguments.job), arguments.overrides)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?!http|#)[^)]+)\)", README))))
-def test_every_link_points_at_a_file(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("readme, link", sorted(
+    (path, link) for path, text in READMES.items() for link in set(re.findall(r"\]\(((?!http)[^)]+)\)", text))))
+def test_every_link_points_at_a_file_and_a_heading_in_it(readme, link):
+    path, _, heading = link.partition("#")
+    file = (ROOT / readme).parent / path if path else ROOT / readme
+    assert file.exists()
+    if heading:
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+        assert heading in {re.sub(r"[^a-z0-9 -]", "", found.lower()).replace(" ", "-") for found in headings}
+
+
+def test_the_first_page_is_short():
+    assert README.count("\n") <= 165
+
+
+def test_the_reference_has_every_key():
+    from yolov7_ray.jobs.starter import reference
+
+    assert (ROOT / "jobs/keys.md").read_text() == reference(), "python submit.py keys > jobs/keys.md"
 
 
 def tree_paths() -> set[str]:
-    """Paths in the README's tree: two blanks a level, names before ``#``, folders end in a slash."""
-    [tree] = re.findall(r"```tree\n(.*?)```", README, re.S)
+    """Paths in the tree of platform/README.md: two blanks a level, names before ``#``, folders end in a slash."""
+    [tree] = re.findall(r"```tree\n(.*?)```", READMES["platform/README.md"], re.S)
     paths, folders = set(), []
     for line in filter(str.strip, tree.splitlines()):
         names = line.split("#")[0].split()
@@ -52,7 +72,7 @@ def tree_paths() -> set[str]:
 def test_the_tree_is_the_tree():
     shown = tree_paths()
     gone = sorted(path for path in shown if not (ROOT / path).exists())
-    assert not gone, f"in the README's tree, but not there: {gone}"
+    assert not gone, f"in the tree of platform/README.md, but not there: {gone}"
     modules = {path.relative_to(ROOT).as_posix() for room in ("yolov7", "platform")
                for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"}
-    assert not modules - shown, f"not in the README's tree: {sorted(modules - shown)}"
+    assert not modules - shown, f"not in the tree of platform/README.md: {sorted(modules - shown)}"

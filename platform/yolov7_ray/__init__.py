@@ -1,17 +1,23 @@
 """YOLOv7 on Ray: one job file in, a trained, tuned, registered and served detector out.
 
-In Python: `Detector("blood@latest")("photo.jpg")`, and `Endpoint("http://127.0.0.1:8000")` with the same face.
+In Python: `submit("job.yaml", set={"epochs": 20}).wait()`, `Detector("blood@latest")("photo.jpg")`, and
+`Endpoint("http://127.0.0.1:8000")` with the same face.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .command_line.submission import submit  # noqa: F401
     from .detect.detections import Detections  # noqa: F401
     from .detect.detector import Detector  # noqa: F401
     from .detect.endpoint import Endpoint  # noqa: F401
+    from .errors import JobError  # noqa: F401
 
-_PUBLIC = {"Detector": "detect.detector", "Detections": "detect.detections", "Endpoint": "detect.endpoint"}
+__version__ = "0.2.0"
+
+_PUBLIC = {"Detector": "detect.detector", "Detections": "detect.detections", "Endpoint": "detect.endpoint",
+           "submit": "command_line.submission", "JobError": "errors"}
 """Name -> module, imported on first use: job files need no PyTorch."""
 
 __all__ = list(_PUBLIC)

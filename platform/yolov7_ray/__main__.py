@@ -18,16 +18,19 @@ def main() -> int:
     name.add_argument("--resume", metavar="NAME", help="go on with this run")
     parser.add_argument("--no-admission", action="store_true", help="do not check that the cluster is large enough")
     parser.add_argument("--verbose", action="store_true", help="show Ray's own messages too")
+    parser.add_argument("--json", action="store_true", help="end with a line of JSON: the outputs")
     arguments = parser.parse_args()
     try:
-        from .jobs.execution import execute
+        from .jobs.execution import execute, json_line
         from .jobs.job_file import load_job, run_name
         from .jobs.paths import absolute
 
         job = absolute(load_job(arguments.job, arguments.overrides))
         os.chdir(tempfile.gettempdir())  # Ray may replace the one that it unpacked, and torch does not load without
-        execute(job, arguments.resume or arguments.run_name or run_name(job), resume=bool(arguments.resume),
-                address="auto", admit=not arguments.no_admission, verbose=arguments.verbose)
+        outputs = execute(job, arguments.resume or arguments.run_name or run_name(job), resume=bool(arguments.resume),
+                          address="auto", admit=not arguments.no_admission, verbose=arguments.verbose)
+        if arguments.json:
+            print(json_line(outputs), flush=True)
     except JobError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_status

@@ -13,7 +13,7 @@ _LARGE_LOSS = {"box_gain": 0.05, "objectness_gain": 0.7, "classification_gain": 
 _TINY_LOSS = {"box_gain": 0.05, "objectness_gain": 1.0, "classification_gain": 0.5}
 
 _SMALL = {
-    "optimizer": {"algorithm": "adamw", "learning_rate": 0.008, "final_learning_rate_ratio": 0.05, "warmup_epochs": 2.0,
+    "optimizer": {"algorithm": "adamw", "learning_rate": 0.004, "final_learning_rate_ratio": 0.05, "warmup_epochs": 2.0,
                   "warmup_bias_learning_rate": 0.0},
     "loss": {"box_gain": 0.05, "objectness_gain": 0.7, "classification_gain": 0.3, "scale_gains": False},
     "augment": {"mosaic": 0.0, "mixup": 0.0, "paste_in": 0.0, "scale": 0.3, "hsv_saturation": 0.4, "translate": 0.2},

@@ -114,8 +114,7 @@ class Follower:
         if silent_s >= self.reconnect_s:
             raise ConnectionLost(
                 self.cluster.address, f"{error.problem}, for {silent_s / 60:.1f} minutes",
-                f"if the cluster is up, the job goes on: python submit.py logs {self.job_id} --follow --address "
-                f"{self.cluster.address}; if its head is lost, {self._resume()}") from None
+                f"if the cluster is up, the job goes on: {self._command}; if its head is lost, {self._resume()}") from None
 
     def _lost(self, info: "JobDetails") -> JobError:
         """Of a job that ended without a word of its own: its process, or Ray's that watches it, was killed."""
@@ -125,6 +124,10 @@ class Follower:
 
     def _replaced(self) -> JobError:
         return JobError(self.cluster.address, f"no longer knows {self.job_id}: its head was replaced", self._resume())
+
+    @property
+    def _command(self) -> str:
+        return command(f"logs {self.job_id} --follow --address {self.cluster.address}")
 
     def _resume(self) -> str:
         return f"go on from what the run has saved: the same job file with --resume {self.run or self.job_id}"

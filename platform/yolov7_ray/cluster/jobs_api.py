@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ..errors import JobError
+from ..program import PROGRAM, command
 
 TIMEOUT_S = 5
 """Timeout for connecting, and for the first answer."""
@@ -32,8 +33,8 @@ REQUEST_TIMEOUT_S = 60
 """Timeout for any later answer."""
 
 FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
-             "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
-"""Environment variables that locate the storage; sent with the job if set."""
+             "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION", PROGRAM)
+"""Environment variables that locate the storage, and the program's name; sent with the job if set."""
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Sent only with --forward-aws-credentials."""
@@ -121,18 +122,19 @@ class Cluster:
                            "(an ssh -L or kubectl port-forward tunnel is the safe way)") from None
 
     def submit(self, job: Job, run_name: str, *, resume: bool = False, admit: bool = True,
-               verbose: bool = False, forward_credentials: bool = False) -> str:
+               verbose: bool = False, forward_credentials: bool = False, json_outputs: bool = False) -> str:
         """Send code and job to the cluster and start it there; return the id of the submission."""
         submission = f"{run_name}-{secrets.token_hex(2)}" if resume else run_name
-        command = ["python", "-m", "yolov7_ray", "job.json", "--resume" if resume else "--run-name", run_name]
-        command += [] if admit else ["--no-admission"]
-        command += ["--verbose"] if verbose else []
+        words = ["python", "-m", "yolov7_ray", "job.json", "--resume" if resume else "--run-name", run_name]
+        words += [] if admit else ["--no-admission"]
+        words += ["--verbose"] if verbose else []
+        words += ["--json"] if json_outputs else []
         with tempfile.TemporaryDirectory(prefix="yolov7-job-") as directory:
             Path(directory, "job.json").write_text(json.dumps(job.model_dump(mode="json")))
             runtime_env = {"working_dir": directory, "py_modules": code(), "excludes": ["__pycache__"],
                            "env_vars": environment(forward_credentials)}
             return self._request(lambda: self._client.submit_job(
-                entrypoint=shlex.join(command), submission_id=submission, runtime_env=runtime_env,
+                entrypoint=shlex.join(words), submission_id=submission, runtime_env=runtime_env,
                 metadata={"run": run_name, "kind": job.kind}))
 
     def tail(self, job_id: str) -> AsyncIterator[str]:
@@ -191,7 +193,7 @@ class Cluster:
             return request()
         except (requests.RequestException, ConnectionError) as error:
             raise ConnectionLost(self.address, f"no longer answers ({_reason(error)})",
-                             "the job goes on if the cluster is up; see submit.py list") from None
+                             "the job goes on if the cluster is up; see " + command("list")) from None
         except Exception as error:
             from ray.exceptions import AuthenticationError
 
@@ -207,7 +209,7 @@ class Cluster:
         found = re.search(r"status code (\d+)", text)
         status = int(found[1]) if found else None
         if "does not exist" in text:
-            return NoSuchJob(self.address, "has no such job", "submit.py list shows the ids")
+            return NoSuchJob(self.address, "has no such job", f"{command('list')} shows the ids")
         if status in (404, 502, 503, 504):
             return ConnectionLost(self.address, f"answers {status} in place of the Jobs API",
                                   "its head is starting, or a proxy before it has lost it; try again")

@@ -8,8 +8,11 @@ import yaml
 
 from .. import storage
 from ..errors import JobError
+from ..program import command
 
 Document = dict[str, Any]
+SHIPPED = Path(__file__).resolve().parents[1] / "templates"
+"""The job files of an installed package; `jobs/NAME.yaml` means one of them where there is no such file."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,6 +76,9 @@ def read(path: str | Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        shipped = SHIPPED / path.relative_to("jobs") if path.parent == Path("jobs") else SHIPPED / "none"
+        if shipped.is_file():
+            return mapping(shipped.read_text(encoding="utf-8"), str(path))
         beside = sorted(p.name for p in path.parent.glob("*.y*ml"))[:20] if path.parent.is_dir() else []
         remedy = f"{path.parent} holds {', '.join(beside)}" if beside else "give the path of a job file"
         raise JobError(str(path), "no such job file", remedy) from None
@@ -87,7 +93,7 @@ def mapping(text: str, where: str) -> Document:
     if not isinstance(document, dict):
         arrived = "is empty" if document is None else f"holds {type(document).__name__} {str(document)[:40]!r}"
         raise JobError(where, arrived, "a job file is a mapping that begins with `kind: …`; "
-                                       "`submit.py new KIND` writes one")
+                                       f"`{command('new KIND')}` writes one")
     return document
 
 

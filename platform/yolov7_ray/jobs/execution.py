@@ -1,5 +1,6 @@
 """Runs one job, from its specification to its outputs, and sums it up."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +9,15 @@ from typing import Any
 from .. import storage
 from ..cluster import local_ray, ray_errors, resources
 from ..errors import JobError
+from ..program import command
 from ..storage import lease
 from . import admission, paths
 from .kinds import kind_of
 from .spec import Job
+
+
+OUTPUTS = "outputs: "
+"""What a line of outputs for programs begins with."""
 
 
 def execute(job: Job, run_name: str, *, resume: bool = False, address: str | None = None,
@@ -82,7 +88,7 @@ def after_interrupt(job: Job, run_name: str, job_file: str) -> str:
     """How to resume a job that was interrupted."""
     if kind_of(job).run_directory(job, run_name) is None:
         return f"run it again: a job of kind {job.kind} keeps no state"
-    return f"python submit.py {job_file} --resume {run_name} (and the same --set) goes on where it stopped"
+    return f"{command(f'{job_file} --resume {run_name}')} (and the same --set) goes on where it stopped"
 
 
 def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) -> str:
@@ -90,8 +96,13 @@ def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) ->
     lines = [f"{run_name}: done in {seconds:.0f} s"]
     for key, value in outputs.items():
         lines.append(f"  {key:<12}{headline(value) if isinstance(value, dict) else value}")
-    command = kind_of(job).next_command(job, outputs)
-    return "\n".join(lines + ([f"next: {command}"] if command else []))
+    following = kind_of(job).next_command(job, outputs)
+    return "\n".join(lines + ([f"next: {following}"] if following else []))
+
+
+def json_line(outputs: dict[str, Any]) -> str:
+    """The outputs as a line of JSON, for programs that read a job's log."""
+    return OUTPUTS + json.dumps(outputs, default=str)
 
 
 def headline(outputs: dict[str, Any]) -> str:

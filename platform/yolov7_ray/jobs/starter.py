@@ -8,6 +8,7 @@ from typing import Any
 import pydantic
 
 from ..errors import JobError
+from ..program import CHECKOUT, command
 from . import document
 from .kinds import KINDS, kind_named
 
@@ -15,11 +16,17 @@ from .kinds import KINDS, kind_named
 def new_job(kind: str) -> str:
     """YAML of a job of this kind: example values for required keys, the rest commented with defaults."""
     if kind not in KINDS:
-        raise JobError("submit.py new", f"'{kind}' is unknown", f"choose {', '.join(KINDS)}")
+        raise JobError(command("new"), f"'{kind}' is unknown", f"choose {', '.join(KINDS)}")
     given, spec = kind_named(kind).example, kind_named(kind).spec
     job = spec.model_validate({"kind": kind, **given, **kind_named(kind).shown})
     lines = [f"# {inspect.getdoc(spec)}", f"kind: {kind}", ""]
     return "\n".join(lines + _section(job, given, indent="")) + "\n"
+
+
+def reference() -> str:
+    """Markdown with every key of every kind, and its default."""
+    kinds = "\n".join(f"## {kind}\n\n```yaml\n{new_job(kind)}```\n" for kind in KINDS)
+    return f"# Every key of every kind of job\n\nAs `{CHECKOUT} new KIND -` prints them; made by `{CHECKOUT} keys`.\n\n{kinds}"
 
 
 def _section(part: Any, given: dict[str, Any], indent: str) -> list[str]:

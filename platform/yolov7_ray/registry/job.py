@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..jobs.kind import JobKind, Line, Upcoming
+from ..program import command
 from .spec import PublishSpec
 
 
@@ -40,9 +41,9 @@ def serve_command(models: Mapping[str, str], registry: str | None) -> str:
     where = f" --set registry={registry}" if registry else ""
     if len(models) == 1:
         [model] = models.values()
-        return f"python submit.py jobs/serve-detector.yaml --set models.detector.model={model}{where}"
+        return command(f"jobs/serve-detector.yaml --set models.detector.model={model}{where}")
     listed = ", ".join(f"{name}: {{model: '{model}'}}" for name, model in models.items())
-    return f'python submit.py jobs/serve-detector.yaml --set "models={{{listed}}}"{where}'
+    return command(f'jobs/serve-detector.yaml --set "models={{{listed}}}"{where}')
 
 
 KIND = Publish()

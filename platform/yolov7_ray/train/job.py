@@ -7,6 +7,7 @@ from ..cluster.resources import Demand
 from ..errors import JobError
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.spec import UriPath, uris_in
+from ..program import command
 from .spec import TrainSpec
 
 
@@ -49,7 +50,7 @@ class Train(JobKind[TrainSpec]):
         return (found for found in uris_in(spec) if spec.gives(found[0]))
 
     def next_command(self, spec: TrainSpec, outputs: dict[str, Any]) -> str:
-        return f"python submit.py jobs/publish-detector.yaml --set model={outputs['run']}"
+        return command(f"jobs/publish-detector.yaml --set model={outputs['run']}")
 
 
 KIND = Train()

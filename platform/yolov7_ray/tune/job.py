@@ -9,6 +9,7 @@ from ..errors import JobError, NotFound
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..jobs.resumption import changes, refuse, resolved
 from ..jobs.spec import Job, UriPath, uris_in
+from ..program import command
 from .objectives import CLASS_PREFIX
 from .spec import DEFAULT_STORAGE, DEFAULTS, JOB_RECORD, MAY_CHANGE, TuneSpec
 
@@ -71,7 +72,7 @@ class Tune(JobKind[TuneSpec]):
         return search_lines(spec, upcoming)
 
     def next_command(self, spec: TuneSpec, outputs: dict[str, Any]) -> str:
-        return f"python submit.py {outputs['best_job']}"
+        return command(outputs["best_job"])
 
     def uris(self, spec: TuneSpec) -> Iterator[tuple[UriPath, str]]:
         unused = (("train", "storage"), DEFAULT_STORAGE)  # trials are stored in the directory of the search

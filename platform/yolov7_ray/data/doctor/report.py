@@ -8,6 +8,7 @@ from yolov7.architectures.family import architecture
 
 from ... import storage
 from ...errors import Unsound
+from ...program import command
 from ..ingest.losses import recorded, totals
 from ..ingest.losses import table as losses_table
 from ..manifest import DROPPED
@@ -87,4 +88,4 @@ def plan_lines(examination: Examination) -> list[tuple[str, str]]:
               f"{finding.count:,} x {finding.kind}{_where(finding)}; {finding.definition.remedy}")
              for finding in examination.findings
              if finding.kind not in _IN_THE_DRY_RUN_ANYWAY]
-    return [("doctor", f"{examination.looked_at}; python submit.py doctor {examination.uri} looks at all"), *lines]
+    return [("doctor", f"{examination.looked_at}; {command(f'doctor {examination.uri}')} looks at all"), *lines]

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from ... import storage
 from ...errors import JobError
 from ...jobs.progress_line import ProgressLine
+from ...program import command
 from ..history.versions import RECEIPTS, follow, kept_manifests, remove_unnamed
 from ..manifest import DROPPED, KEPT_MANIFESTS, MANIFEST, VERSION, Manifest, Shard, Split
 from ..sources.item import RawSource
@@ -80,8 +81,8 @@ def ingest(spec, run_name: str) -> dict:
     image_bytes = sum(receipt["image_bytes"] for receipt in receipts)
     _report(run_name, uri, manifest, losses(problems), image_bytes, time.monotonic() - started)
     if before:
-        print(f"  {sum(len(plan.stay) for plan in plans.values()):,} images stay where they were; what has changed: "
-              f"python submit.py diff {uri}")
+        print(f"  {sum(len(plan.stay) for plan in plans.values()):,} images stay where they were; what has changed: " + 
+              command(f"diff {uri}"))
     return {"dataset": spec.dataset, "fingerprint": manifest.fingerprint}
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ...jobs.kind import ExpectedDataset, JobKind, Line, Upcoming
+from ...program import command
 from ..sources.spec import SHAPE_CLASSES
 from .spec import IngestSpec
 
@@ -25,7 +26,7 @@ class Ingest(JobKind[IngestSpec]):
         return ingest_lines(spec)
 
     def next_command(self, spec: IngestSpec, outputs: dict[str, Any]) -> str:
-        return f"python submit.py new train my-train.yaml, and set `dataset: {outputs['dataset']}` in it"
+        return f"{command('new train my-train.yaml')}, and set `dataset: {outputs['dataset']}` in it"
 
     def datasets_made(self, spec: IngestSpec) -> list[ExpectedDataset]:
         source = spec.source

@@ -9,6 +9,7 @@ from ...errors import NotFound
 from ...jobs import document
 from ...jobs.page.document import Tile
 from ...jobs.page.document import document as html_document
+from ...program import command
 from ..distributions import LogUniform
 from ..objectives import CLASS_PREFIX, COSTS
 from ..search.fronts import hypervolume
@@ -255,9 +256,9 @@ def _axis(view: SearchView, column: str, values: Sequence) -> Axis:
 def _commands(view: SearchView) -> str:
     """How the search was made, and how it goes on."""
     run, name = view.run, view.run.rstrip("/").rpartition("/")[2]
-    lines = ["# go on with this search; with more trials", f"python submit.py {run}/{JOB_FILE} --resume {name} "
+    lines = ["# go on with this search; with more trials", f"{command(f'{run}/{JOB_FILE}')} --resume {name} "
              f"--set budget.trials={2 * view.spec.budget.trials}",
-             "# train the best anew, longer", f"python submit.py {run}/best.yaml --set epochs=300",
+             "# train the best anew, longer", command(f"{run}/best.yaml --set epochs=300"),
              "# publish every model of the front, and serve them",
-             f"python submit.py jobs/publish-detector.yaml --set model={run}/front"]
+             command(f"jobs/publish-detector.yaml --set model={run}/front")]
     return f"<div class=card><pre>{html.escape(chr(10).join(lines))}</pre></div>"

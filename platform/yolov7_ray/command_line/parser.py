@@ -1,0 +1,112 @@
+"""The words of the command line."""
+
+import argparse
+from collections.abc import Collection
+
+from .. import __version__, program
+
+HELP = """A job file in, a trained, tuned, published or served detector out.
+
+    {0} jobs/quickstart.yaml                       on this machine, with a Ray of its own
+    {0} jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
+    {0} jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
+    {0} list | logs ID | stop ID                   jobs on a cluster
+    {0} endpoint stop                              remove the endpoint that a serve job left on a cluster
+    {0} doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
+    {0} diff URI [URI]                             what changed in a dataset, or between two
+    {0} prune URI                                  remove what only its earlier contents need
+    {0} new KIND [FILE] [--from NAME]              a commented starter file, or one of the files that ship
+    {0} keys                                       every key of every kind, as Markdown
+    {0} schema                                     JSON Schema of job files, for editors
+    {0} completion bash                            completion for your shell: eval "$({0} completion bash)"
+"""
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line; without a command's name, the first word is a job file to run."""
+    found, names = parser()
+    implied = words and words[0] not in (*names, "-h", "--help", "--version")
+    return found.parse_args(["run", *words] if implied else words)
+
+
+def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """The parser of the command line, and the commands' names."""
+    called = program.command("").strip()
+    found = argparse.ArgumentParser(prog=called.removeprefix("python "), description=HELP.format(called),
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--version", action="version", version=f"yolov7-ray {__version__}")
+    commands = found.add_subparsers(dest="command", required=True, metavar="JOB.yaml | COMMAND")
+    cluster = argparse.ArgumentParser(add_help=False)
+    cluster.add_argument("--address", help="dashboard of a Ray cluster, e.g. http://HEAD:8265")
+    cluster.add_argument("--insecure", action="store_true", help="accept a remote cluster that asks for no token")
+
+    following = argparse.ArgumentParser(add_help=False)
+    following.add_argument("--reconnect", type=minutes, default=10, metavar="MINUTES",
+                           help="how long the log of a job on a cluster is tried again when the connection is lost "
+                                "(default: 10)")
+    running = argparse.ArgumentParser(add_help=False, parents=[cluster, following])
+    running.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+    name = running.add_mutually_exclusive_group()
+    name.add_argument("--name", help="name of the run (default: a unique one)")
+    name.add_argument("--resume", metavar="NAME", help="go on with this run where it stopped")
+    running.add_argument("--detach", action="store_true", help="with --address: do not wait for the job")
+    running.add_argument("--no-admission", action="store_true",
+                         help="do not check that the cluster is large enough (an autoscaler will make it so)")
+    running.add_argument("--forward-aws-credentials", action="store_true",
+                         help="with --address: send this shell's AWS keys; whoever sees the dashboard can read them")
+    running.add_argument("--verbose", action="store_true", help="show what Ray and the workers print, too")
+
+    run_ = commands.add_parser("run", parents=[running], help="run a job file (the word may be left out)")
+    run_.add_argument("job", help="job file")
+    run_.add_argument("--json", action="store_true", help="end with a line of JSON: the job's outputs, for scripts")
+    run_.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                      help="override a key, e.g. --set data.image_size_px=320 (the value is YAML; may be repeated)")
+    commands.add_parser("list", parents=[cluster], help="jobs of a cluster")
+    logs_ = commands.add_parser("logs", parents=[cluster, following], help="what a job has printed")
+    logs_.add_argument("id")
+    logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
+    commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
+    commands.add_parser("endpoint", parents=[cluster], help="remove the endpoint of a cluster").add_argument(
+        "action", choices=["stop"])
+    doctor_ = commands.add_parser(
+        "doctor", parents=[running], help="examine every image and object of an ingested dataset", description=(
+            "Examine every image and object of an ingested dataset: a job of kind doctor from the command line. "
+            "Exit status 1: there are errors. Raw sources are checked when they are ingested."))
+    doctor_.add_argument("dataset", help="Arrow dataset: a local directory or s3://bucket/prefix")
+    doctor_.add_argument("--architecture", help="whose anchors are to fit (default: yolov7)")
+    doctor_.add_argument("--image-size", type=int, metavar="PX", dest="image_size_px",
+                         help="side at which the detector will see the images (default: the architecture's)")
+    doctor_.add_argument("--output", metavar="DIR", help="write a page with pictures, and JSON, into this directory")
+    doctor_.add_argument("--json", metavar="FILE", dest="json_file", help="write JSON into this file")
+    diff_ = commands.add_parser("diff", help="what changed in an ingested dataset", description=(
+        "Which images came, went or moved between splits, and which labels changed. URI@FINGERPRINT is an earlier "
+        "content of a dataset that has grown; its beginning is enough."))
+    diff_.add_argument("dataset", help="with one URI: its current content against the one before")
+    diff_.add_argument("other", nargs="?", metavar="dataset", help="the later one")
+    prune_ = commands.add_parser("prune", help="remove what only the earlier contents of a dataset need")
+    prune_.add_argument("dataset")
+    prune_.add_argument("--keep", action="append", default=[], metavar="FINGERPRINT",
+                        help="an earlier content that stays readable (its beginning is enough; may be repeated)")
+    prune_.add_argument("--yes", action="store_true", help="do it; without this word, only say what would be done")
+    new_ = commands.add_parser("new", help="write a commented starter file")
+    new_.add_argument("kind", help="ingest, doctor, train, evaluate, tune, publish, predict, serve, export-dataset, "
+                                     "or pipeline")
+    new_.add_argument("file", nargs="?", help="default: KIND.yaml; - for the terminal")
+    new_.add_argument("--from", metavar="NAME", dest="template", help=(
+        "copy a job file that ships, e.g. quickstart, or its step of that kind; without a value for NAME that fits, "
+        "the error lists them"))
+    commands.add_parser("schema", help="print the JSON Schema of job files")
+    commands.add_parser("keys", help="print every key of every kind, as Markdown")
+    commands.add_parser("completion", help="print completion for a shell").add_argument(
+        "shell", choices=["bash", "zsh", "tcsh"])
+    return found, commands.choices
+
+
+def minutes(text: str) -> float:
+    """A number of minutes from a word of the command line; ValueError unless it is finite and not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
