@@ -16,6 +16,7 @@ from yolov7.images.sample import decode_image
 from yolov7_ray.detect.detector import Detector
 from yolov7_ray.detect.options import Options
 from yolov7_ray.registry.model_source import LoadedModel
+from yolov7_ray.serve.access.tokens import Tokens
 from yolov7_ray.serve.limits import Limits, RequestError
 from yolov7_ray.serve.routes import build_api
 from yolov7_ray.serve.served import Detected, ServedInfo, Settings
@@ -69,9 +70,9 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def served(limits: Limits = LIMITS, token_sha256s: tuple[str, ...] = (), access_log: str = "off") -> Iterator[Endpoint]:
+def served(limits: Limits = LIMITS, tokens: Tokens = Tokens(), access_log: str = "off") -> Iterator[Endpoint]:
     """The endpoint's routes behind a real server."""
-    settings = Settings(limits, access_log, token_sha256s)
+    settings = Settings(limits, access_log, tokens)
     server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error"))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

@@ -1,6 +1,5 @@
 """The Serve application: a gateway and one deployment per model; deployed, probed, and shut down again."""
 
-import hashlib
 import secrets
 import signal
 import socket
@@ -8,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,14 @@ from ..cluster.jobs_api import ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
+from .access.spec import Token, sha256_of
+from .access.tokens import Tokens
 from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
 from .probe import ProbeImage
 from .replica import DetectorReplica
 from .served import ServedInfo, Settings
-from .spec import Autoscaling, ServedModel, ServeSpec, token_sha256
+from .spec import Autoscaling, ServedModel, ServeSpec, tokens_of
 
 READY_TIMEOUT_S = 900
 """How long nodes may take to start and models to load."""
@@ -36,6 +38,9 @@ REQUEST_TIMEOUT_S = 120
 
 MAX_CONNECTIONS = 4096
 """Requests that Ray Serve passes to a gateway at a time, slow uploads included; it refuses more in plain text."""
+
+PROBE = "(probe)"
+"""Name of the probe's own token; none of a job can be called so."""
 
 WILDCARDS = ("0.0.0.0", "::")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -47,8 +52,8 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
     JobError for invalid models, token or probe before anything is deployed. What this job started is shut down if it
     is interrupted or fails; with `wait: false` it keeps running.
     """
-    digest, probe_token = token_sha256(spec), secrets.token_hex(32)  # on a cluster only the token's digest is known
-    application = _application(spec, (digest, hashlib.sha256(probe_token.encode()).hexdigest()) if digest else ())
+    probe_token = secrets.token_hex(32) if spec.is_guarded else ""  # on a cluster only the others' digests are known
+    application = _application(spec, {PROBE: Token(sha256=sha256_of(probe_token))} if probe_token else {})
     probe = ProbeImage.of(spec.probe) if spec.probe else None
     started_here, url = _start_serve(spec)
     keep = False
@@ -57,7 +62,7 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
         _wait_until_ready(url)
         print(f"serve: ready at {url} (web page; API at {url}/docs){_reach(spec.host)}")
         if probe is not None:
-            probe.run(url, probe_token if digest else "")
+            probe.run(url, probe_token)
         if spec.wait:
             print(f"serve: try it:  {_curl(spec, url)}\nserve: Ctrl-C stops it")
             _wait_for_interrupt()
@@ -75,11 +80,12 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
     Registry names are resolved here, so that all replicas serve the same version. JobError if a model
     or the token is missing, or an image size does not fit.
     """
-    digest = token_sha256(spec)
-    return _application(spec, (digest,) if digest else ())
+    return _application(spec)
 
 
-def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.Application:
+def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_serve.Application:
+    tokens = Tokens(tokens_of(spec) | more_tokens, spec.tokens_uri and storage.absolute(spec.tokens_uri))
+    tokens.read()
     infos, replicas, max_in_flight = [], [], []
     for name, served in spec.models.items():
         source, chosen, numbers = locate(served.model, spec.registry), spec.of(served), spec.autoscaling[name]
@@ -96,7 +102,7 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
         ).bind(source, info, chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size,
                spec.batch_wait_ms / 1000, chosen.engine, chosen.precision, bool(chosen.follow)))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
-    settings = Settings(limits, spec.access_log, token_sha256s)
+    settings = Settings(limits, spec.access_log, tokens)
     return Gateway.options(
         num_replicas=spec.num_gateways,
         max_ongoing_requests=MAX_CONNECTIONS,
@@ -219,7 +225,7 @@ def _wait_until_ready(url: str) -> None:
 
 
 def _curl(spec: ServeSpec, url: str) -> str:
-    token = f'-H "Authorization: Bearer ${spec.token_env or "TOKEN"}" ' if token_sha256(spec) else ""
+    token = f'-H "Authorization: Bearer ${spec.token_env or "TOKEN"}" ' if spec.is_guarded else ""
     return f"curl {token}-F file=@image.jpg {url}/v1/detect"
 
 

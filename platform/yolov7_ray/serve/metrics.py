@@ -56,11 +56,11 @@ class Metrics:
             scores.observe(score)
             self._detections.labels(**labels, class_name=classes[int(label)]).inc()
 
-    def add_to(self, api: FastAPI) -> None:
+    def add_to(self, api: FastAPI, dependencies: list) -> None:
         """Count every request of the application, and answer `/metrics`; HEAD is answered as GET without a body."""
         api.add_middleware(_Counting, metrics=self)
 
-        @api.get("/metrics", include_in_schema=False)
+        @api.get("/metrics", include_in_schema=False, dependencies=dependencies)
         async def metrics() -> Response:
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 

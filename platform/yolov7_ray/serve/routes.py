@@ -1,8 +1,6 @@
 """The routes of the endpoint. Plain FastAPI, independent of where the models run."""
 
 import asyncio
-import hashlib
-import hmac
 import math
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -16,7 +14,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from ..detect.options import MAX_DETECTIONS, Options
-from .access_log import Traced, request_id
+from .access.log import Traced, request_id
+from .access.spec import Scope
+from .access.tokens import Tokens
 from .limits import FORMATS, RequestError, check_header
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
 from .metrics import Metrics
@@ -31,12 +31,15 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+BEARER = HTTPBearer(auto_error=False)
+
 
 def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: str = "0") -> FastAPI:
     """The application over `models` (name -> model, the first is the default); `gateway` names it in its metrics."""
     api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
                   description="Send an image, get the objects in it.")
-    authorized, uploads = [Depends(_bearer_check(settings.token_sha256s))], Uploads(settings.limits)
+    authorized, uploads = _needs(settings.tokens, "detect"), Uploads(settings.limits)
+    settings.tokens.watch()
     metrics = Metrics(gateway)
     models = {name: _Counted(model, metrics) for name, model in models.items()}
     _add_errors(api)
@@ -46,7 +49,7 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
     for protocol in (open_inference, hosted):
         api.include_router(protocol.health_router(models))
         api.include_router(protocol.router(models, settings, uploads), dependencies=authorized)
-    metrics.add_to(api)
+    metrics.add_to(api, _needs(settings.tokens, "metrics"))
     api.add_middleware(Traced, access_log=settings.access_log)
     return api
 
@@ -68,16 +71,13 @@ class _Counted:
         return self._model.info
 
 
-def _bearer_check(token_sha256s: tuple[str, ...]) -> Callable:
-    scheme = HTTPBearer(auto_error=False)
+def _needs(tokens: Tokens, scope: Scope) -> list:
+    """Dependencies of routes that ask for a token of that scope."""
+    async def check(request: Request,
+                    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
+        request.state.token = tokens.check(credentials and credentials.credentials, scope)
 
-    def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
-        given = hashlib.sha256((credentials.credentials if credentials else "").encode()).hexdigest()
-        if not any([hmac.compare_digest(given, known) for known in token_sha256s]):
-            problem = "bearer token is wrong" if credentials else "bearer token is missing"
-            raise RequestError(401, "authorization", problem, "send the header `Authorization: Bearer TOKEN`")
-
-    return check if token_sha256s else lambda: None
+    return [Depends(check)] if tokens.are_required else []
 
 
 def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Settings, uploads: Uploads,
@@ -85,7 +85,7 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
     binary = {"schema": {"type": "string", "format": "binary"}}
     form = {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}
     body = {"required": True, "content": dict.fromkeys(FORMATS, binary) | {"multipart/form-data": form}}
-    errors = {status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 415, 422, 429, 503)}
+    errors = {status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)}
 
     @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, openapi_extra={"requestBody": body},
               responses=errors | {200: {"content": {"image/png": binary}}})

@@ -1,13 +1,14 @@
 """Types of the gateway: served models, their interface, detection options and settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from ..detect.options import MAX_DETECTIONS, Options
 from ..registry.registry import REF
+from .access.tokens import Tokens
 from .limits import Limits, RequestError
 from .spec import AccessLog
 
@@ -94,7 +95,7 @@ class Settings:
 
     limits: Limits
     access_log: AccessLog = "off"
-    token_sha256s: tuple[str, ...] = ()
+    tokens: Tokens = field(default_factory=Tokens)
     """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
 
 

@@ -1,14 +1,12 @@
 """Keys of a serve job."""
 
-import hashlib
-import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from ..detect.options import EngineName, Precision
-from ..errors import JobError
 from ..jobs.spec import REFERENCE, URI, Fraction, ImageSize, Job, Name, Part, Positive, shortened
+from .access.spec import Digest, Scope, Token
 
 AccessLog = Literal["off", "errors", "sampled", "all"]
 """Requests that are logged: none, those answered 4xx or 5xx, these and one in a hundred, or all."""
@@ -102,10 +100,15 @@ class ServeSpec(Job):
     max_queued_requests: Positive = 64
     """Per model; more are answered 503."""
     token_env: str | None = None
-    """Environment variable that holds the bearer token; none: no authentication. Read where the job is submitted:
-    a cluster gets the digest."""
-    token_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Environment variable that holds a bearer token of every scope. Read where the job is submitted: a cluster gets
+    the digest. Without any token there is no authentication."""
+    token_sha256: Digest | None = None
     """The token's digest, in place of token_env."""
+    tokens: dict[Name, Token] = {}
+    """More tokens, by name: {ci: {env: CI_TOKEN, scopes: [detect]}}; the access log names them."""
+    tokens_uri: URI | None = None
+    """JSON file {"NAME": {"sha256": "…", "scopes": ["detect"]}}, read again every 10 s: tokens that come and go while
+    the endpoint runs."""
     access_log: AccessLog = "off"
     """Requests with a line in the gateways' logs: off, errors, sampled (errors and one in a hundred), all."""
     probe: Probe | None = None
@@ -140,13 +143,26 @@ class ServeSpec(Job):
             raise ValueError("token_env and token_sha256 are both given; leave one out")
         return self
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether requests need a token."""
+        return bool(self.token_env or self.token_sha256 or self.tokens or self.tokens_uri)
 
-def token_sha256(spec: ServeSpec) -> str | None:
-    """The digest of the bearer token, None without authentication; JobError if its variable is not set here."""
-    if spec.token_env is None:
-        return spec.token_sha256
-    token = os.environ.get(spec.token_env)
-    if not token:
-        raise JobError("token_env", f"environment variable {spec.token_env} is not set",
-                       "set it to the bearer token, or leave token_env out to serve without authentication")
-    return hashlib.sha256(token.encode()).hexdigest()
+
+ALL_SCOPES: list[Scope] = ["detect", "admin"]
+
+
+def with_digests(spec: ServeSpec) -> ServeSpec:
+    """The job with digests in place of variables, which a cluster does not have; JobError if one is not set here."""
+    update: dict[str, Any] = {"tokens": {name: token.digested(f"tokens.{name}.env") for name, token in spec.tokens.items()}}
+    if spec.token_env is not None:
+        digested = Token(env=spec.token_env).digested("token_env")
+        update |= {"token_env": None, "token_sha256": digested.sha256}
+    return spec.model_copy(update=update)
+
+
+def tokens_of(spec: ServeSpec) -> dict[str, Token]:
+    """All tokens of the job itself, as digests; that of token_env is called `token`. JobError as of `with_digests`."""
+    digested = with_digests(spec)
+    single = digested.token_sha256
+    return ({"token": Token(sha256=single, scopes=ALL_SCOPES)} if single else {}) | digested.tokens

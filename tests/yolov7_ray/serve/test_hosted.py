@@ -10,6 +10,8 @@ from local_endpoint import LocalModel, served
 from prometheus_client.parser import text_string_to_metric_families
 from serving import ask, picture
 
+from yolov7_ray.serve.access.spec import Token
+from yolov7_ray.serve.access.tokens import Tokens
 from yolov7_ray.serve.limits import RequestError
 
 
@@ -84,7 +86,7 @@ def test_models_by_name(url):
 
 
 def test_a_token_guards_what_detects_and_no_health():
-    with served(token_sha256s=("0" * 64,)) as guarded:
+    with served(tokens=Tokens({"a": Token(sha256="0" * 64)})) as guarded:
         assert post(f"{guarded.url}/invocations", picture(), "image/jpeg").status == 401
         assert post(f"{guarded.url}/v1/models/shapes:predict", instances(B64)).status == 401
         assert ask(f"{guarded.url}/ping").status == 200
@@ -217,10 +219,10 @@ def test_the_access_log(capfd, access_log, logged):
 
 
 def test_a_share_of_the_good_requests_is_logged(capfd, monkeypatch):
-    from yolov7_ray.serve import access_log
+    from yolov7_ray.serve.access import log
 
     numbers = iter([5, 0, 99])
-    monkeypatch.setattr(access_log.random, "randrange", lambda count: next(numbers))
+    monkeypatch.setattr(log.random, "randrange", lambda count: next(numbers))
     with served(access_log="sampled") as running:
         for number in range(3):
             ask(f"{running.url}/healthz", X_Request_ID=f"n{number}")

@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .spec import AccessLog
+from ..spec import AccessLog
 
 SAMPLED = 100
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -28,7 +28,7 @@ def request_id(request: Request) -> str | None:
 class Traced:
     """ASGI middleware: takes X-Request-ID from the client, or makes one, and answers it; passes traceparent through.
 
-    A log line is a JSON object; it holds no token, no query and nothing of an image.
+    A log line is a JSON object; it names the token and never holds it, and has no query and nothing of an image.
     """
 
     def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
@@ -41,6 +41,7 @@ class Traced:
         given, trace = headers.get(b"x-request-id", ""), headers.get(b"traceparent", "")
         scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         trace = trace if TRACEPARENT.fullmatch(trace) else None
+        state = scope.setdefault("state", {})
         begun, status, num_bytes = time.perf_counter(), 500, 0
 
         async def answered(message: Message) -> None:
@@ -63,6 +64,7 @@ class Traced:
                     "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "request_id": scope["request_id"],
                     "client": client[0] if client else None, "method": scope["method"], "path": scope["path"],
                     "status": status, "ms": round(1e3 * (time.perf_counter() - begun), 1), "bytes": num_bytes}
+                    | ({"token": state["token"]} if state.get("token") else {})
                     | ({"traceparent": trace} if trace else {})), file=sys.stdout, flush=True)
 
     def _is_logged(self, status: int) -> bool:
