@@ -25,10 +25,11 @@ from .access.spec import Token, sha256_of
 from .access.tokens import Tokens
 from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
+from .protocols.open_inference.grpc_service import add_servicer
 from .probe import ProbeImage
 from .replica import DetectorReplica
 from .served import ServedInfo, Settings
-from .spec import Autoscaling, ServedModel, ServeSpec, tokens_of
+from .spec import WILDCARDS, Autoscaling, ServedModel, ServeSpec, tokens_of
 
 READY_TIMEOUT_S = 900
 """How long nodes may take to start and models to load."""
@@ -42,7 +43,6 @@ MAX_CONNECTIONS = 4096
 PROBE = "(probe)"
 """Name of the probe's own token; none of a job can be called so."""
 
-WILDCARDS = ("0.0.0.0", "::")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -146,11 +146,24 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
                            f"cannot be listened on: Ray Serve already listens at {host}:{port} on this cluster",
                            f"set `host: {host}` and `port: {port}` to upgrade what runs there, or remove it first by "
                            "`submit.py endpoint stop`")
+        grpc = ray.get(client._controller.get_grpc_config.remote())
+        if spec.grpc_port not in (None, grpc.port if grpc.grpc_servicer_functions else None):
+            raise JobError(f"grpc_port: {spec.grpc_port}", "cannot be listened on: Ray Serve was started without it",
+                           "remove what runs there first by `submit.py endpoint stop`")
         return False, _url(host, port)
     port = _free_port(spec.host, spec.port)
     ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
+                    grpc_options=_grpc_options(spec),
                     logging_config={"log_level": "WARNING", "enable_access_log": False})
     return True, _url(spec.host, port)
+
+
+def _grpc_options(spec: ServeSpec) -> dict[str, Any] | None:
+    """Without reflection, which would answer without a token."""
+    if spec.grpc_port is None:
+        return None
+    return {"port": _free_port("0.0.0.0", spec.grpc_port), "request_timeout_s": REQUEST_TIMEOUT_S,
+            "grpc_servicer_functions": [f"{add_servicer.__module__}.add_servicer"], "enable_reflection": False}
 
 
 def _free_port(host: str, port: int) -> int:

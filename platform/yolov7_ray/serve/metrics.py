@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .served import Detected
+from .served import Detected, ServedInfo
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -44,7 +45,7 @@ class Metrics:
         self._in_flight = Gauge("yolov7_requests_in_flight", "Requests that are being answered", ("gateway",),
                                 registry=self.registry)
 
-    def detected(self, found: Detected) -> None:
+    def detected(self, image: bytes | np.ndarray, found: Detected, seconds: float) -> None:
         """Count an image that was looked at."""
         labels = self._gateway | {"model": found.info.name, "version": found.info.version}
         for stage, milliseconds in found.stages_ms.items():
@@ -55,6 +56,9 @@ class Metrics:
         for score, label in found.detections[:, 4:6].tolist():
             scores.observe(score)
             self._detections.labels(**labels, class_name=classes[int(label)]).inc()
+
+    def failed(self, info: ServedInfo, status: int, seconds: float) -> None:
+        """Count an image without an answer."""
 
     def add_to(self, api: FastAPI, dependencies: list) -> None:
         """Count every request of the application, and answer `/metrics`; HEAD is answered as GET without a body."""

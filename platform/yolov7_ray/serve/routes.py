@@ -6,22 +6,23 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Literal
 
-import numpy as np
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from ..detect.options import MAX_DETECTIONS, Options
+from ..detect.options import MAX_DETECTIONS
 from .access.log import Traced, request_id
 from .access.spec import Scope
 from .access.tokens import Tokens
 from .limits import FORMATS, RequestError, check_header
-from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
 from .metrics import Metrics
+from .observed import Observed
 from .protocols import hosted, open_inference
-from .served import Detected, ServedInfo, ServedModel, Settings, find_model
+from .protocols.open_inference.grpc_service import GrpcService
+from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
+from .served import ServedModel, Settings, find_model
 from .uploads import Uploads
 
 PAGE_HEADERS = {
@@ -40,35 +41,21 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
                   description="Send an image, get the objects in it.")
     authorized, uploads = _needs(settings.tokens, "detect"), Uploads(settings.limits)
     settings.tokens.watch()
-    metrics = Metrics(gateway)
-    models = {name: _Counted(model, metrics) for name, model in models.items()}
+    metrics, statistics = Metrics(gateway), open_inference.Statistics()
+    models = {name: Observed(model, (metrics, statistics)) for name, model in models.items()}
     _add_errors(api)
     _add_pages(api)
     _add_detection(api, models, settings, uploads, authorized)
     _add_health(api, models)
     for protocol in (open_inference, hosted):
         api.include_router(protocol.health_router(models))
-        api.include_router(protocol.router(models, settings, uploads), dependencies=authorized)
+    api.include_router(open_inference.router(models, settings, uploads, statistics), dependencies=authorized)
+    api.include_router(open_inference.control_router(models), dependencies=_needs(settings.tokens, "admin"))
+    api.include_router(hosted.router(models, settings, uploads), dependencies=authorized)
     metrics.add_to(api, _needs(settings.tokens, "metrics"))
+    api.state.grpc_service = GrpcService(models, settings)
     api.add_middleware(Traced, access_log=settings.access_log)
     return api
-
-
-class _Counted:
-    """A served model whose answers are counted."""
-
-    def __init__(self, model: ServedModel, metrics: Metrics):
-        self._model, self._metrics = model, metrics
-        self.check_room, self.is_ready, self.newer = model.check_room, model.is_ready, model.newer
-
-    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
-        found = await self._model.detect(image, options, draw)
-        self._metrics.detected(found)
-        return found
-
-    @property
-    def info(self) -> ServedInfo:
-        return self._model.info
 
 
 def _needs(tokens: Tokens, scope: Scope) -> list:

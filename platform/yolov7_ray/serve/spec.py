@@ -12,6 +12,9 @@ AccessLog = Literal["off", "errors", "sampled", "all"]
 """Requests that are logged: none, those answered 4xx or 5xx, these and one in a hundred, or all."""
 
 
+WILDCARDS = ("0.0.0.0", "::")
+
+
 class Autoscaling(Part):
     """As many replicas as the load needs."""
 
@@ -77,6 +80,9 @@ class ServeSpec(Job):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0: a free one."""
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the Open Inference Protocol over gRPC, for tritonclient.grpc. Ray Serve listens there at every address,
+    whatever host says, so it needs tokens, or host: 0.0.0.0."""
     replicas: Positive | Autoscaling = 1
     """Replicas of each model, or {min: 1, max: 8, target_queue: 2}; at least 2 in production, so that upgrades never
     stall. Of gateways there are as many as replicas at least."""
@@ -138,9 +144,12 @@ class ServeSpec(Job):
         return max(max(found.min for found in ranges), 1 + any(found.max > 1 for found in ranges))
 
     @model_validator(mode="after")
-    def _one_token(self) -> "ServeSpec":
+    def _check_access(self) -> "ServeSpec":
         if self.token_env and self.token_sha256:
             raise ValueError("token_env and token_sha256 are both given; leave one out")
+        if self.grpc_port and not self.is_guarded and self.host not in WILDCARDS:
+            raise ValueError(f"grpc_port {self.grpc_port} would be open to all at every address; give tokens, or "
+                             "host: 0.0.0.0 if that is meant")
         return self
 
     @property

@@ -100,9 +100,9 @@ def test_uint8_pixels_between_whole_numbers_are_refused(endpoint):
 
 def test_metadata_states_type_layout_and_range(endpoint):
     inputs = ask(f"{endpoint.url}/v2/models/shapes").json["inputs"]
-    assert inputs == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, 3], "parameters": {
-        "datatypes": ["UINT8", "FP32", "BYTES"], "layout": "HWC", "color": "RGB",
-        "range": {"UINT8": [0, 255], "FP32": [0, 1]}}}]
+    assert inputs == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3], "parameters": {
+        "datatypes": ["UINT8", "FP16", "FP32", "BYTES"], "layout": "HWC or CHW", "color": "RGB",
+        "range": {"UINT8": [0, 255], "FP16": [0, 1], "FP32": [0, 1]}}}]
 
 
 # --- headers ---------------------------------------------------------------------------------------------

@@ -294,7 +294,8 @@ def v2_boxes(answer: dict) -> np.ndarray:
 
 @pytest.mark.ray
 def test_v2_metadata(endpoint):
-    assert ask(f"{endpoint}/v2").json == {"name": "yolov7_ray", "version": "2", "extensions": ["binary_tensor_data"]}
+    assert ask(f"{endpoint}/v2").json == {"name": "yolov7_ray", "version": "2", "extensions": [
+        "binary_tensor_data", "model_configuration", "statistics", "model_repository"]}
     assert ask(f"{endpoint}/v2/health/live").json == {"live": True}
     assert ask(f"{endpoint}/v2/health/ready").json == {"ready": True}
     model = ask(f"{endpoint}/v2/models/cars/versions/1").json
@@ -347,14 +348,16 @@ def test_v2_parameters(endpoint):
 
 V2_REFUSED = {
     "no base64": ({"shape": [1], "datatype": "BYTES", "data": ["%%%"]}, 400, "image: is no base64"),
-    "two images": ({"shape": [2], "datatype": "BYTES", "data": ["", ""]}, 400, "image: data is not one string"),
+    "no text": ({"shape": [2], "datatype": "BYTES", "data": ["", 2]}, 400, "image: data is no list of strings"),
+    "fewer than the shape says": ({"shape": [2], "datatype": "BYTES", "data": [""]}, 400, "does not fit 1 elements"),
     "no image": ({"shape": [1], "datatype": "BYTES", "data": ["aGVsbG8="]}, 400, "image: cannot be decoded"),
     "bomb": ({"shape": [1], "datatype": "BYTES", "data": [base64.b64encode(bomb()).decode()]}, 413,
              "has far too many pixels"),
     "shape and data differ": ({"shape": [2, 2, 3], "datatype": "UINT8", "data": [1, 2]}, 400, "data does not fit"),
     "value out of range": ({"shape": [1, 1, 3], "datatype": "UINT8", "data": [1, 2, 256]}, 400, "data does not fit"),
     "no picture shape": ({"shape": [12], "datatype": "UINT8", "data": [1] * 12}, 400, "shape [12] does not fit"),
-    "a batch": ({"shape": [2, 1, 1, 3], "datatype": "UINT8", "data": [1] * 6}, 400, "does not fit"),
+    "too many": ({"shape": [65, 1, 1, 3], "datatype": "UINT8", "data": [1] * 195}, 400, "image: holds 65 images"),
+    "none": ({"shape": [0], "datatype": "BYTES", "data": []}, 400, "image: holds 0 images"),
     "unknown type": ({"shape": [1, 1, 3], "datatype": "INT4", "data": [1] * 3}, 400,
                      "datatype 'INT4' is not supported"),
     "not a number": ({"shape": [1, 1, 3], "datatype": "FP32", "data": [1, "NaN", 2]}, 400, "not finite"),

@@ -17,11 +17,8 @@ from fastapi import APIRouter, Request, Response
 from ...detect.options import MAX_DETECTIONS, Options
 from ..limits import RequestError, check_header
 from ..schema import DetectResponse
-from ..served import ServedInfo, ServedModel, Settings, find_model
+from ..served import MAX_IMAGES, ServedInfo, ServedModel, Settings, detect_all, find_model
 from ..uploads import Uploads
-
-MAX_INSTANCES = 64
-"""Images of one request."""
 
 
 def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
@@ -42,14 +39,15 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
     """`/invocations`, `/v1/models/NAME:predict`, `/v1/models/NAME`, and Vertex AI's predict route."""
     api = APIRouter(tags=["Hosted"])
 
-    async def detected(model: ServedModel, image: bytes, options: Options) -> dict[str, Any]:
-        await asyncio.to_thread(check_header, image, settings.limits)
-        return DetectResponse.of(await model.detect(image, options)).model_dump()
+    async def detected(model: ServedModel, images: list[bytes], options: Options) -> list[dict[str, Any]]:
+        for image in images:
+            await asyncio.to_thread(check_header, image, settings.limits)
+        return [DetectResponse.of(found).model_dump() for found in await detect_all(model, images, options)]
 
     async def instances(model: ServedModel, request: Request) -> dict[str, Any]:
         model.check_room()
         images, options = await asyncio.to_thread(_instances, await uploads.body(request), model.info)
-        return {"predictions": await asyncio.gather(*(detected(model, image, options) for image in images))}
+        return {"predictions": await detected(model, images, options)}
 
     async def invocations(request: Request) -> dict[str, Any]:
         """Detect in an image: its bytes as the body, or instances in JSON. X-Amzn-SageMaker-Target-Model names a
@@ -58,7 +56,8 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
             return await instances(model, request)
         model.check_room()
-        return await detected(model, await uploads.image(request), model.info.options())
+        [answer] = await detected(model, [await uploads.image(request)], model.info.options())
+        return answer
 
     def predict_of(path: str) -> Callable[[Request], Awaitable[dict[str, Any]]]:
         async def predict(request: Request) -> dict[str, Any]:
@@ -89,9 +88,9 @@ def _instances(body: bytes, info: ServedInfo) -> tuple[list[bytes], Options]:
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
         raise RequestError(400, "body", "is no JSON object with `instances`",
                            'send {"instances": [{"b64": "…"}]}') from error
-    if not isinstance(given, list) or not 1 <= len(given) <= MAX_INSTANCES:
+    if not isinstance(given, list) or not 1 <= len(given) <= MAX_IMAGES:
         raise RequestError(400, "instances", f"is {'empty' if given == [] else 'no list of a suitable length'}",
-                           f"send 1 to {MAX_INSTANCES} images")
+                           f"send 1 to {MAX_IMAGES} images")
     return [_image(number, instance) for number, instance in enumerate(given)], _options(parameters, info)
 
 
