@@ -70,15 +70,17 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def served(limits: Limits = LIMITS, tokens: Tokens = Tokens(), access_log: str = "off") -> Iterator[Endpoint]:
+def served(limits: Limits = LIMITS, tokens: Tokens = Tokens(), access_log: str = "off",
+           **settings) -> Iterator[Endpoint]:
     """The endpoint's routes behind a real server."""
-    settings = Settings(limits, access_log, tokens)
-    server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error"))
+    settings = Settings(limits, access_log, tokens, **settings)
+    server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error",
+                                           timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
         try:
             yield Endpoint(listener.getsockname()[1], thread)
         finally:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             thread.join(60)

@@ -23,6 +23,7 @@ from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
 from .access.spec import Token, sha256_of
 from .access.tokens import Tokens
+from .capture.spec import Capture
 from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
 from .protocols.open_inference.grpc_service import add_servicer
@@ -102,7 +103,7 @@ def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_
         ).bind(source, info, chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size,
                spec.batch_wait_ms / 1000, chosen.engine, chosen.precision, bool(chosen.follow)))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
-    settings = Settings(limits, spec.access_log, tokens)
+    settings = Settings(limits, spec.access_log, tokens, _writable(spec.capture))
     return Gateway.options(
         num_replicas=spec.num_gateways,
         max_ongoing_requests=MAX_CONNECTIONS,
@@ -111,6 +112,14 @@ def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
     ).bind(infos, settings, max_in_flight, *replicas)
+
+
+def _writable(capture: Capture | None) -> Capture | None:
+    """With an absolute uri; StorageError if nothing can be written there."""
+    if capture is None:
+        return None
+    storage.check_access(capture.uri, write=True)
+    return capture.model_copy(update={"uri": storage.absolute(capture.uri)})
 
 
 def _number_of_replicas(numbers: Autoscaling) -> dict[str, Any]:

@@ -42,8 +42,14 @@ class Metrics:
                                    registry=self.registry)
         self._scores = Histogram("yolov7_detection_score", "Scores of detections", of_model, buckets=SCORES,
                                  registry=self.registry)
+        self._captured = Counter("yolov7_captured_images", "Images to keep: written, dropped as too many waited, failed",
+                                 ("gateway", "model", "outcome"), registry=self.registry)
         self._in_flight = Gauge("yolov7_requests_in_flight", "Requests that are being answered", ("gateway",),
                                 registry=self.registry)
+
+    def captured(self, model: str, outcome: str, count: int) -> None:
+        """Count images that were chosen to be kept: written, dropped or failed."""
+        self._captured.labels(**self._gateway, model=model, outcome=outcome).inc(count)
 
     def detected(self, image: bytes | np.ndarray, found: Detected, seconds: float) -> None:
         """Count an image that was looked at."""

@@ -1,8 +1,9 @@
 """The routes of the endpoint. Plain FastAPI, independent of where the models run."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from ..detect.options import MAX_DETECTIONS
 from .access.log import Traced, request_id
 from .access.spec import Scope
 from .access.tokens import Tokens
+from .capture.recorder import Recorder
 from .limits import FORMATS, RequestError, check_header
 from .metrics import Metrics
 from .observed import Observed
@@ -37,12 +39,20 @@ BEARER = HTTPBearer(auto_error=False)
 
 def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: str = "0") -> FastAPI:
     """The application over `models` (name -> model, the first is the default); `gateway` names it in its metrics."""
-    api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
+    metrics, statistics = Metrics(gateway), open_inference.Statistics()
+    recorders = [Recorder(settings.capture, metrics.captured)] if settings.capture else []
+    models = {name: Observed(model, (metrics, statistics, *recorders)) for name, model in models.items()}
+
+    @contextlib.asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        settings.tokens.watch()
+        yield
+        for recorder in recorders:
+            await asyncio.to_thread(recorder.close)
+
+    api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None, lifespan=running,
                   description="Send an image, get the objects in it.")
     authorized, uploads = _needs(settings.tokens, "detect"), Uploads(settings.limits)
-    settings.tokens.watch()
-    metrics, statistics = Metrics(gateway), open_inference.Statistics()
-    models = {name: Observed(model, (metrics, statistics)) for name, model in models.items()}
     _add_errors(api)
     _add_pages(api)
     _add_detection(api, models, settings, uploads, authorized)

@@ -10,6 +10,7 @@ import numpy as np
 from ..detect.options import MAX_DETECTIONS, Options
 from ..registry.registry import REF
 from .access.tokens import Tokens
+from .capture.spec import Capture
 from .limits import Limits, RequestError
 from .spec import AccessLog
 
@@ -103,6 +104,7 @@ class Settings:
     access_log: AccessLog = "off"
     tokens: Tokens = field(default_factory=Tokens)
     """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
+    capture: Capture | None = None
 
 
 def find_model(models: Mapping[str, ServedModel], name: str | None, version: str | None = None) -> ServedModel:

@@ -7,6 +7,7 @@ from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValid
 from ..detect.options import EngineName, Precision
 from ..jobs.spec import REFERENCE, URI, Fraction, ImageSize, Job, Name, Part, Positive, shortened
 from .access.spec import Digest, Scope, Token
+from .capture.spec import Capture
 
 AccessLog = Literal["off", "errors", "sampled", "all"]
 """Requests that are logged: none, those answered 4xx or 5xx, these and one in a hundred, or all."""
@@ -117,6 +118,8 @@ class ServeSpec(Job):
     the endpoint runs."""
     access_log: AccessLog = "off"
     """Requests with a line in the gateways' logs: off, errors, sampled (errors and one in a hundred), all."""
+    capture: Capture | None = None
+    """Images to keep with their answers, for labelling; default: none."""
     probe: Probe | None = None
     wait: bool = True
     """True: serve until interrupted. False: return once ready (and probed); on a cluster the endpoint stays."""

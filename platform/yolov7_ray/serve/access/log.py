@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import uuid
+from contextvars import ContextVar
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -18,6 +19,9 @@ REQUEST_ID = re.compile(r"[!-~]{1,128}")
 """An id that a client may give: printable, without spaces."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C trace context: version, trace, span, flags."""
+
+CURRENT_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Id of the request that is being answered, for what has no request at hand."""
 
 
 def request_id(request: Request) -> str | None:
@@ -40,6 +44,7 @@ class Traced:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given, trace = headers.get(b"x-request-id", ""), headers.get(b"traceparent", "")
         scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        CURRENT_ID.set(scope["request_id"])
         trace = trace if TRACEPARENT.fullmatch(trace) else None
         state = scope.setdefault("state", {})
         begun, status, num_bytes = time.perf_counter(), 500, 0
