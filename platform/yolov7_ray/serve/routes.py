@@ -19,8 +19,9 @@ from .access.spec import Scope
 from .access.tokens import Tokens
 from .capture.recorder import Recorder
 from .limits import FORMATS, RequestError, check_header
-from .metrics import Metrics
-from .observed import Observed
+from .monitoring.drift import Drift
+from .monitoring.metrics import Metrics
+from .monitoring.observed import Observed
 from .protocols import hosted, open_inference
 from .protocols.open_inference.grpc_service import GrpcService
 from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
@@ -39,9 +40,10 @@ BEARER = HTTPBearer(auto_error=False)
 
 def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: str = "0") -> FastAPI:
     """The application over `models` (name -> model, the first is the default); `gateway` names it in its metrics."""
-    metrics, statistics = Metrics(gateway), open_inference.Statistics()
+    metrics, statistics, drift = Metrics(gateway), open_inference.Statistics(), Drift(gateway)
+    metrics.registry.register(drift)
     recorders = [Recorder(settings.capture, metrics.captured)] if settings.capture else []
-    models = {name: Observed(model, (metrics, statistics, *recorders)) for name, model in models.items()}
+    models = {name: Observed(model, (metrics, statistics, drift, *recorders)) for name, model in models.items()}
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:

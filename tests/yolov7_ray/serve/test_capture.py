@@ -18,6 +18,7 @@ from yolov7_ray import storage
 from yolov7_ray.data.export.export import export
 from yolov7_ray.data.export.spec import ExportDatasetSpec
 from yolov7_ray.data.sources.spec import ParquetSource
+from yolov7_ray.detect.options import Options
 from yolov7_ray.errors import JobError, StorageError
 from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.serve.capture import recorder
@@ -137,16 +138,16 @@ def test_what_is_too_much_is_dropped_and_counted(tmp_path, monkeypatch, limit, k
     monkeypatch.setattr(storage, "write_bytes", hang)
     counts = Counts()
     kept_in = Recorder(Capture(uri=str(tmp_path), share=1), counts)
-    kept_in.detected(bytes(100), found(), 0.1)
+    kept_in.detected(bytes(100), Options(), found(), 0.1)
     assert hangs.wait(60)
     for _ in range(10):
-        kept_in.detected(bytes(100), found(), 0.1)
+        kept_in.detected(bytes(100), Options(), found(), 0.1)
     in_work = 1
     assert counts == {"dropped": 10 - (kept if limit == "MAX_IMAGES" else kept - in_work)}
     goes_on.set()
     kept_in.close()
     assert counts["written"] == 11 - counts["dropped"] == len(rows(str(tmp_path)))
-    kept_in.detected(bytes(100), found(), 0.1)
+    kept_in.detected(bytes(100), Options(), found(), 0.1)
     assert counts["written"] + counts["dropped"] == 12, "after the end nothing is kept"
 
 
@@ -159,7 +160,7 @@ def test_storage_that_fails_is_told_once_and_counted(tmp_path, monkeypatch, capf
     counts = Counts()
     failing = Recorder(Capture(uri=str(tmp_path), share=1), counts)
     for _ in range(6):
-        failing.detected(b"", found(), 0.1)
+        failing.detected(b"", Options(), found(), 0.1)
     failing.close()
     assert counts == {"failed": 6}
     assert capfd.readouterr().out == "serve: 2 captured images of shapes could not be written: s3://bucket: is full\n"

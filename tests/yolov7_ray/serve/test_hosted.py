@@ -3,16 +3,23 @@
 import base64
 import json
 import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from local_endpoint import LocalModel, served
 from prometheus_client.parser import text_string_to_metric_families
 from serving import ask, picture
 
+from yolov7_ray.registry.validation import NUM_SCORES, Validation
 from yolov7_ray.serve.access.spec import Token
 from yolov7_ray.serve.access.tokens import Tokens
+from yolov7_ray.serve.capture import recorder
+from yolov7_ray.serve.capture.spec import Capture
 from yolov7_ray.serve.limits import RequestError
+from yolov7_ray.serve.monitoring import drift
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +168,22 @@ def test_refusals_of_a_full_model_are_counted(monkeypatch):
     assert not re.search("yolov7_objects_per_image_count.*shapes", json.dumps(found))
 
 
-def test_the_dashboard_asks_for_what_there_is():
+class AtOnce(threading.Thread):
+    """A thread that has ended once it is started."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+
+def test_the_dashboard_asks_for_what_there_is(tmp_path, monkeypatch):
     """Metrics and labels of every query of the dashboard are those of an endpoint that has answered."""
-    with served() as running:
+    monkeypatch.setattr(drift, "MIN_IMAGES", 1)
+    monkeypatch.setattr(drift._Window, "load", lambda window: setattr(
+        window, "validation", Validation(1, 0, np.ones((2, NUM_SCORES), int))))
+    monkeypatch.setattr(drift, "threading", SimpleNamespace(Lock=threading.Lock, Thread=AtOnce))
+    monkeypatch.setattr(recorder, "MAX_IMAGES", 0)
+    with served(capture=Capture(uri=str(tmp_path), share=1)) as running:
         post(f"{running.url}/v1/detect", picture(), "image/jpeg")
         text = ask(f"{running.url}/metrics").body.decode()
     known = {}
@@ -178,7 +198,7 @@ def test_the_dashboard_asks_for_what_there_is():
         used = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
         used |= {label for group in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)=~?\"", group)}
         assert used <= set.union(*(known[name] for name in names)), query
-    assert len(queries) == 12
+    assert len(queries) == 15
 
 
 # --- ids and log -----------------------------------------------------------------------------------------

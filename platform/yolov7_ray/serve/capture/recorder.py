@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from ... import storage
+from ...detect.options import Options
 from ..access.log import CURRENT_ID
 from ..served import Detected, ServedInfo
 from .files import Captured, parquet
@@ -38,7 +39,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._write_for_ever, name="capture", daemon=True)
         self._thread.start()
 
-    def detected(self, image: bytes | np.ndarray, found: Detected, seconds: float) -> None:
+    def detected(self, image: bytes | np.ndarray, options: Options, found: Detected, seconds: float) -> None:
         """Keep an image, if it is chosen and there is room."""
         request_id = CURRENT_ID.get() or uuid.uuid4().hex
         reason = reason_to_keep(self._capture, request_id, found.detections[:, 4])

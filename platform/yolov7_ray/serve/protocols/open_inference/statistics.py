@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ....detect.options import Options
 from ...served import Detected, ServedInfo
 
 STAGES = {"queue": "wait", "compute_input": "decode", "compute_infer": "model"}
@@ -35,7 +36,7 @@ class Statistics:
     def __init__(self) -> None:
         self._figures: dict[tuple[str, str], _Figures] = defaultdict(_Figures)
 
-    def detected(self, image: bytes | np.ndarray, found: Detected, seconds: float) -> None:
+    def detected(self, image: bytes | np.ndarray, options: Options, found: Detected, seconds: float) -> None:
         """Count an image that was answered after so long."""
         figures = self._figures[found.info.name, found.info.version]
         figures.last_ms = int(time.time() * 1000)

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .served import Detected, ServedInfo
+from ...detect.options import Options
+from ..served import Detected, ServedInfo
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -30,6 +31,8 @@ class Metrics:
         of_model = ("gateway", "model", "version")
         self._requests = Counter("yolov7_requests", "HTTP requests by route and status",
                                  ("gateway", "method", "route", "status"), registry=self.registry)
+        self._images = Counter("yolov7_images", "Images sent to a model, by the status of their answer",
+                               (*of_model, "status"), registry=self.registry)
         self._duration = Histogram("yolov7_request_seconds", "Time from a request's headers to its answer",
                                    ("gateway", "route"), buckets=SECONDS, registry=self.registry)
         self._stage = Histogram("yolov7_stage_seconds", "Time of a detected image by stage: wait, decode, model",
@@ -51,9 +54,10 @@ class Metrics:
         """Count images that were chosen to be kept: written, dropped or failed."""
         self._captured.labels(**self._gateway, model=model, outcome=outcome).inc(count)
 
-    def detected(self, image: bytes | np.ndarray, found: Detected, seconds: float) -> None:
+    def detected(self, image: bytes | np.ndarray, options: Options, found: Detected, seconds: float) -> None:
         """Count an image that was looked at."""
         labels = self._gateway | {"model": found.info.name, "version": found.info.version}
+        self._images.labels(**labels, status=200).inc()
         for stage, milliseconds in found.stages_ms.items():
             self._stage.labels(**labels, stage=stage).observe(milliseconds / 1e3)
         self._batch.labels(**labels).observe(found.batch_size)
@@ -65,6 +69,7 @@ class Metrics:
 
     def failed(self, info: ServedInfo, status: int, seconds: float) -> None:
         """Count an image without an answer."""
+        self._images.labels(**self._gateway, model=info.name, version=info.version, status=status).inc()
 
     def add_to(self, api: FastAPI, dependencies: list) -> None:
         """Count every request of the application, and answer `/metrics`; HEAD is answered as GET without a body."""

@@ -6,15 +6,15 @@ from typing import Protocol
 
 import numpy as np
 
-from ..detect.options import Options
-from .limits import RequestError
-from .served import Detected, ServedInfo, ServedModel
+from ...detect.options import Options
+from ..limits import RequestError
+from ..served import Detected, ServedInfo, ServedModel
 
 
 class Observer(Protocol):
     """Told of every image; neither method may wait or raise."""
 
-    def detected(self, image: bytes | np.ndarray, found: Detected, seconds: float) -> None: ...
+    def detected(self, image: bytes | np.ndarray, options: Options, found: Detected, seconds: float) -> None: ...
 
     def failed(self, info: ServedInfo, status: int, seconds: float) -> None: ...
 
@@ -37,7 +37,7 @@ class Observed:
                 observer.failed(self.info, status, time.perf_counter() - begun)
             raise
         for observer in self._observers:
-            observer.detected(image, found, time.perf_counter() - begun)
+            observer.detected(image, options, found, time.perf_counter() - begun)
         return found
 
     @property
