@@ -29,8 +29,8 @@ class LocalModel:
 
     info = ServedInfo("shapes", "shapes:1", "1", "yolov7-tiny", SIZE_PX, tuple(CLASSES))
 
-    def __init__(self) -> None:
-        loaded = LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {})
+    def __init__(self, label: int = 1) -> None:
+        loaded = LoadedModel(blind_model(label), CLASSES, SIZE_PX, "here", {})
         self._detector = Detector(loaded, rectangular=False)
 
     full = False
@@ -71,11 +71,11 @@ class Endpoint:
 
 @contextlib.contextmanager
 def served(limits: Limits = LIMITS, tokens: Tokens = Tokens(), access_log: str = "off",
-           **settings) -> Iterator[Endpoint]:
-    """The endpoint's routes behind a real server."""
+           models: dict[str, LocalModel] | None = None, **settings) -> Iterator[Endpoint]:
+    """The endpoint's routes behind a real server; models by name, default: `shapes`."""
     settings = Settings(limits, access_log, tokens, **settings)
-    server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error",
-                                           timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(build_api(models or {"shapes": LocalModel()}, settings),
+                                           log_level="error", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from importlib.resources import files
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -22,18 +21,13 @@ from .limits import FORMATS, RequestError, check_header
 from .monitoring.drift import Drift
 from .monitoring.metrics import Metrics
 from .monitoring.observed import Observed
+from .pages.reference import ANSWER, SENT, described
+from .pages.routes import router as pages
 from .protocols import hosted, open_inference
 from .protocols.open_inference.grpc_service import GrpcService
-from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
+from .schema import DetectResponse, Health, ModelDescription, ModelList
 from .served import ServedModel, Settings, find_model
-from .uploads import Uploads
-
-PAGE_HEADERS = {
-    # The pages are self-contained: nothing is fetched from elsewhere, and no other site may frame them.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
-                               "script-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+from .uploads import UNNAMED, Uploads
 
 BEARER = HTTPBearer(auto_error=False)
 
@@ -56,7 +50,7 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
                   description="Send an image, get the objects in it.")
     authorized, uploads = _needs(settings.tokens, "detect"), Uploads(settings.limits)
     _add_errors(api)
-    _add_pages(api)
+    api.include_router(pages())
     _add_detection(api, models, settings, uploads, authorized)
     _add_health(api, models)
     for protocol in (open_inference, hosted):
@@ -82,12 +76,13 @@ def _needs(tokens: Tokens, scope: Scope) -> list:
 def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Settings, uploads: Uploads,
                    authorized: list) -> None:
     binary = {"schema": {"type": "string", "format": "binary"}}
-    form = {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}
-    body = {"required": True, "content": dict.fromkeys(FORMATS, binary) | {"multipart/form-data": form}}
-    errors = {status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)}
+    form = {"type": "object", "properties": {"file": binary["schema"]}}
+    told = described(*SENT, 401, 403, 404, 422, answer=ANSWER, about="an image, or a form with one as a file; gzip and "
+                     "deflate are understood", media=dict.fromkeys((*FORMATS, UNNAMED), binary["schema"])
+                     | {"multipart/form-data": form})
+    told["responses"][200]["content"]["image/png"] = binary
 
-    @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, openapi_extra={"requestBody": body},
-              responses=errors | {200: {"content": {"image/png": binary}}})
+    @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, **told)
     async def detect(
         request: Request,
         model: Annotated[str | None, Query(description="Name of the model; default: the first")] = None,
@@ -109,7 +104,7 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
             return Response(found.drawn_png, media_type="image/png")
         return DetectResponse.of(found)
 
-    @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
+    @api.get("/v1/models", dependencies=authorized, **described(401, 403))
     async def list_models() -> ModelList:
         """The models, with their classes."""
         newer = await asyncio.gather(*(model.newer() for model in models.values()))
@@ -134,21 +129,6 @@ def _add_health(api: FastAPI, models: Mapping[str, ServedModel]) -> None:
         if not all(answers):
             response.status_code = 503
         return Health(status="ready" if all(answers) else "not ready", models=dict(zip(models, answers)))
-
-
-def _add_pages(api: FastAPI) -> None:
-    """Pages need no token even if one is required: they hold no data and prompt for the token themselves."""
-    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
-        api.add_api_route(path, _page(name), include_in_schema=False)
-
-
-def _page(name: str) -> Callable:
-    text = files("yolov7_ray.serve").joinpath(name).read_text(encoding="utf-8")
-
-    async def answer() -> HTMLResponse:
-        return HTMLResponse(text, headers=PAGE_HEADERS)
-
-    return answer
 
 
 def _add_errors(api: FastAPI) -> None:

@@ -170,7 +170,7 @@ def test_api_description_and_pages_need_no_network(endpoint):
     api = ask(f"{endpoint}/openapi.json").json
     assert {"/v1/detect", "/v1/models", "/healthz", "/readyz", "/v2/models/{name}/infer"} <= set(api["paths"])
     assert set(api["paths"]["/v1/detect"]["post"]["requestBody"]["content"]) == {
-        "image/jpeg", "image/png", "image/webp", "multipart/form-data"}
+        "image/jpeg", "image/png", "image/webp", "application/octet-stream", "multipart/form-data"}
     for path in ("/", "/docs"):
         page = ask(f"{endpoint}{path}")
         assert page.headers["content-type"].startswith("text/html")

@@ -10,15 +10,16 @@ import binascii
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from ...detect.options import MAX_DETECTIONS, Options
-from ..limits import RequestError, check_header
+from ..limits import FORMATS, RequestError, check_header
+from ..pages.reference import ANSWER, INSTANCES, SENT, described
 from ..schema import DetectResponse
 from ..served import MAX_IMAGES, ServedInfo, ServedModel, Settings, detect_all, find_model
-from ..uploads import Uploads
+from ..uploads import UNNAMED, Uploads
 
 
 def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
@@ -26,12 +27,13 @@ def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
     api = APIRouter(tags=["Hosted"])
 
     async def ping(response: Response) -> dict:
+        """A replica of every model answers."""
         answers = await asyncio.gather(*(model.is_ready() for model in models.values()))
         response.status_code = 200 if all(answers) else 503
         return {"ready": all(answers)}
 
     for path in filter(None, ("/ping", os.environ.get("AIP_HEALTH_ROUTE"))):
-        api.add_api_route(path, ping, methods=["GET"], name=path)
+        api.add_api_route(path, ping, methods=["GET"], name=path, **described(503))
     return api
 
 
@@ -59,19 +61,29 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         [answer] = await detected(model, [await uploads.image(request)], model.info.options())
         return answer
 
-    def predict_of(path: str) -> Callable[[Request], Awaitable[dict[str, Any]]]:
-        async def predict(request: Request) -> dict[str, Any]:
+    def predict_of(path: str, name_of: Any) -> Callable[..., Awaitable[dict[str, Any]]]:
+        async def predict(request: Request, name: name_of) -> dict[str, Any]:
             """Detect in the images of `instances`."""
-            return await instances(find_model(models, request.path_params.get("name")), request)
+            return await instances(find_model(models, name), request)
 
-        return predict
+        async def predict_by_default(request: Request) -> dict[str, Any]:
+            """Detect in the images of `instances`, by the first model."""
+            return await instances(find_model(models, None), request)
 
-    api.add_api_route("/invocations", invocations, methods=["POST"])
+        return predict if "{name}" in path else predict_by_default
+
+    told = described(*SENT, 401, 403, 404, body=INSTANCES, answer={"predictions": [ANSWER]},
+                     about=f"1 to {MAX_IMAGES} images in base64; parameters: confidence, iou, max_detections")
+    either = described(*SENT, 401, 403, 404, body=INSTANCES, answer={"predictions": [ANSWER]},
+                       media=dict.fromkeys((*FORMATS, UNNAMED), {"type": "string", "format": "binary"}),
+                       about="an image, which is answered as by /v1/detect; or several as JSON")
+    name_of = Annotated[str, Path(description="Name of the model", examples=[next(iter(models))])]
+    api.add_api_route("/invocations", invocations, methods=["POST"], **either)
     for path in filter(None, ("/v1/models/{name}:predict", os.environ.get("AIP_PREDICT_ROUTE"))):
-        api.add_api_route(path, predict_of(path), methods=["POST"], name=path)
+        api.add_api_route(path, predict_of(path, name_of), methods=["POST"], name=path, **told)
 
-    @api.get("/v1/models/{name}")
-    async def status(name: str, response: Response) -> dict[str, Any]:
+    @api.get("/v1/models/{name}", **described(401, 403, 404, 503))
+    async def status(name: name_of, response: Response) -> dict[str, Any]:
         """Whether a model is ready, as KServe v1 asks."""
         ready = await find_model(models, name).is_ready()
         response.status_code = 200 if ready else 503

@@ -10,12 +10,13 @@ import gzip
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from ...limits import RequestError
+from ...pages.reference import INFERENCE, INFERRED, SENT, described_v2
 from ...served import Detected, ServedModel, Settings, detect_all, find_model
 from ...uploads import Uploads
 from .description import model_config, model_metadata, server_metadata
@@ -25,6 +26,10 @@ from .outputs import OUTPUTS, output_tensors
 from .statistics import Statistics
 
 TAG = "Open Inference Protocol v2"
+BINARY = {"type": "string", "format": "binary"}
+ABOUT = ("an inference request; its tensor `image` is BYTES (encoded images, base64 in JSON), UINT8 or FP16 and FP32 in "
+         "[0, 1], of shape [H, W, 3], [3, H, W], or either with the number of images before it; raw behind the JSON by "
+         "the binary tensor data extension; gzip and deflate are understood")
 COMPRESSIONS = {"gzip": lambda data: gzip.compress(data, 3, mtime=0), "deflate": lambda data: zlib.compress(data, 3)}
 
 
@@ -37,7 +42,7 @@ def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
         """The gateway lives."""
         return {"live": True}
 
-    @api.get("/v2/health/ready")
+    @api.get("/v2/health/ready", **described_v2(503))
     async def ready(response: Response) -> dict:
         """A replica of every model answers."""
         answers = await asyncio.gather(*(model.is_ready() for model in models.values()))
@@ -50,44 +55,47 @@ def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
 def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploads, statistics: Statistics) -> APIRouter:
     """Metadata, statistics, the repository's index, and inference; with and without /versions/{version} in the path."""
     api = APIRouter(tags=[TAG])
+    name_of = _name_of(models)
+    told = described_v2(401, 403, 404)
 
-    @api.get("/v2")
+    @api.get("/v2", **described_v2(401, 403))
     async def server() -> dict:
         """Metadata of the server."""
         return server_metadata()
 
-    @api.get("/v2/models/stats")
+    @api.get("/v2/models/stats", **described_v2(401, 403))
     async def all_statistics() -> dict:
         """Statistics of all models, as this gateway counts them."""
         return {"model_stats": [statistics.of(model.info) for model in models.values()]}
 
-    @api.get("/v2/models/{name}")
+    @api.get("/v2/models/{name}", **told)
     @api.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
-    async def metadata(name: str, version: str | None = None) -> dict:
+    async def metadata(name: name_of, version: str | None = None) -> dict:
         """A model's tensors and classes."""
         return model_metadata(find_model(models, name, version).info)
 
-    @api.get("/v2/models/{name}/config")
+    @api.get("/v2/models/{name}/config", **told)
     @api.get("/v2/models/{name}/versions/{version}/config", include_in_schema=False)
-    async def config(name: str, version: str | None = None) -> dict:
+    async def config(name: name_of, version: str | None = None) -> dict:
         """A model's configuration, as Triton tells it."""
         return model_config(find_model(models, name, version).info)
 
-    @api.get("/v2/models/{name}/stats")
+    @api.get("/v2/models/{name}/stats", **told)
     @api.get("/v2/models/{name}/versions/{version}/stats", include_in_schema=False)
-    async def model_statistics(name: str, version: str | None = None) -> dict:
+    async def model_statistics(name: name_of, version: str | None = None) -> dict:
         """A model's statistics, as this gateway counts them: each image is a request."""
         return {"model_stats": [statistics.of(find_model(models, name, version).info)]}
 
-    @api.get("/v2/models/{name}/ready")
+    @api.get("/v2/models/{name}/ready", **described_v2(401, 403, 404, 503))
     @api.get("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
-    async def model_ready(response: Response, name: str, version: str | None = None) -> dict:
+    async def model_ready(response: Response, name: name_of, version: str | None = None) -> dict:
         """Whether a replica of a model answers."""
         ready = await find_model(models, name, version).is_ready()
         response.status_code = 200 if ready else 503
         return {"name": name, "ready": ready}
 
-    @api.post("/v2/repository/index")
+    @api.post("/v2/repository/index", **described_v2(*SENT, 401, 403, body={"ready": True}, optional=True, answer=[
+        {"name": "detector", "version": "1", "state": "READY", "reason": ""}]))
     async def repository_index(request: Request) -> list[dict]:
         """The models of this endpoint; `{"ready": true}` leaves out those that are not."""
         only_ready = _only_ready(await uploads.body(request, may_be_empty=True))
@@ -96,9 +104,10 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
                  "reason": "" if is_ready else "no replica answers"}
                 for model, is_ready in zip(models.values(), ready) if is_ready or not only_ready]
 
-    @api.post("/v2/models/{name}/infer")
+    @api.post("/v2/models/{name}/infer", **described_v2(
+        *SENT, 401, 403, 404, body=INFERENCE, answer=INFERRED, media={"application/octet-stream": BINARY}, about=ABOUT))
     @api.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
-    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+    async def infer(request: Request, name: name_of, version: str | None = None) -> Response:
         """Detect in one or several images."""
         model = find_model(models, name, version)
         model.check_room()
@@ -122,16 +131,21 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
 def control_router(models: Mapping[str, ServedModel]) -> APIRouter:
     """Loading and unloading, for those who may: what is served is the serve job's, and the answer says so."""
     api = APIRouter(tags=[TAG])
+    name_of, told = _name_of(models), described_v2(400, 401, 403, 404)
 
-    @api.post("/v2/repository/models/{name}/load")
-    @api.post("/v2/repository/models/{name}/unload")
-    async def refuse(request: Request, name: str) -> None:
+    @api.post("/v2/repository/models/{name}/load", **told)
+    @api.post("/v2/repository/models/{name}/unload", **told)
+    async def refuse(request: Request, name: name_of) -> None:
         """Refused: the serve job says what is served."""
         model, verb = find_model(models, name), request.url.path.rpartition("/")[2]
         raise RequestError(400, f"model '{model.info.name}'", f"is served by a job, so no request can {verb} it",
                            "submit the serve job with other models; `follow: true` goes on with a moved alias")
 
     return api
+
+
+def _name_of(models: Mapping[str, ServedModel]) -> Any:
+    return Annotated[str, Path(description="Name of the model", examples=[next(iter(models))])]
 
 
 def _only_ready(body: bytes) -> bool:
