@@ -149,6 +149,18 @@ def test_what_is_no_message(address):
     assert error.value.code().name == "INVALID_ARGUMENT"
 
 
+def test_a_failure_tells_nothing_of_its_cause(monkeypatch, capfd):
+    async def fail(self, image, options, draw=False):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(LocalModel, "detect", fail)
+    with grpc_served() as address, pytest.raises(grpc.RpcError) as error:
+        call(address, "ModelInfer", model_name="shapes", inputs=[GREY], raw_input_contents=[b"abc"])
+    assert error.value.code().name == "INTERNAL"
+    assert error.value.details() == "the server failed on this request; its log holds the cause"
+    assert "ZeroDivisionError: secret" in capfd.readouterr().err
+
+
 def test_tokens():
     with grpc_served(Tokens({"a": Token(sha256=sha256_of("one")),
                              "b": Token(sha256=sha256_of("two"), scopes=["metrics"])})) as address:

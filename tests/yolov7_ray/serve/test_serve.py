@@ -550,7 +550,7 @@ def test_serves_until_terminated(registry, tmp_path_factory):
     directory = tmp_path_factory.mktemp("r")
     process = subprocess.Popen([sys.executable, "-u", "-c", SERVE_UNTIL_STOPPED, registry, str(directory)], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": path})
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(300, process.kill)
     watchdog.start()
     try:
         lines = []

@@ -5,6 +5,7 @@ Requests come as they were sent: they are parsed here, not in the proxy. A token
 
 import asyncio
 import struct
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,11 @@ class GrpcService:
         except RequestError as error:
             context.set_code(CODES.get(error.status, grpc.StatusCode.INTERNAL))
             context.set_details(str(error))
-            return CLASSES[f"{rpc}Response"]()
+        except Exception:  # noqa: BLE001  (its cause is for the log alone)
+            traceback.print_exc()
+            context.set_code(grpc.StatusCode.INTERNAL)
+            context.set_details("the server failed on this request; its log holds the cause")
+        return CLASSES[f"{rpc}Response"]()
 
     async def _ServerLive(self, request: Message) -> dict[str, Any]:
         return {"live": True}
