@@ -37,6 +37,7 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
     metrics, statistics, drift = Metrics(gateway), open_inference.Statistics(), Drift(gateway)
     metrics.registry.register(drift)
     recorders = [Recorder(settings.capture, metrics.captured)] if settings.capture else []
+    metrics.serving(models)
     models = {name: Observed(model, (metrics, statistics, drift, *recorders)) for name, model in models.items()}
 
     @contextlib.asynccontextmanager

@@ -153,6 +153,7 @@ def test_requests_and_detections_are_counted():
     assert found["yolov7_stage_seconds_count" + labels(model="shapes", version="1", stage="model")] == 6
     assert found["yolov7_stage_seconds_sum" + labels(model="shapes", version="1", stage="model")] == pytest.approx(0.006)
     assert found["yolov7_batch_size_sum" + model] == 6
+    assert found["yolov7_model_info" + labels(model="shapes", version="1", engine="")] == 1
     assert found["yolov7_requests_in_flight" + labels()] == 1  # the scrape itself
 
 
@@ -198,7 +199,7 @@ def test_the_dashboard_asks_for_what_there_is(tmp_path, monkeypatch):
         used = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
         used |= {label for group in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)=~?\"", group)}
         assert used <= set.union(*(known[name] for name in names)), query
-    assert len(queries) == 15
+    assert len(queries) == 16
 
 
 # --- ids and log -----------------------------------------------------------------------------------------

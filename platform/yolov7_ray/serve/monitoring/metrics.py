@@ -4,17 +4,18 @@ Every gateway counts its own requests, under its own label `gateway`: with sever
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...detect.options import Options
-from ..served import Detected, ServedInfo
+from ..served import Detected, ServedInfo, ServedModel
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -49,6 +50,10 @@ class Metrics:
                                  ("gateway", "model", "outcome"), registry=self.registry)
         self._in_flight = Gauge("yolov7_requests_in_flight", "Requests that are being answered", ("gateway",),
                                 registry=self.registry)
+
+    def serving(self, models: Mapping[str, ServedModel]) -> None:
+        """Tell version and engine of these models, as they are when they are asked for."""
+        self.registry.register(_Served(self._gateway["gateway"], models))
 
     def captured(self, model: str, outcome: str, count: int) -> None:
         """Count images that were chosen to be kept: written, dropped or failed."""
@@ -91,6 +96,21 @@ class Metrics:
             route = getattr(scope.get("route"), "path", "other")  # of unknown paths one name, not thousands
             self._requests.labels(**self._gateway, method=scope["method"], route=route, status=statuses[-1]).inc()
             self._duration.labels(**self._gateway, route=route).observe(time.perf_counter() - begun)
+
+
+class _Served:
+    """A collector of Prometheus: one series of value 1 for each model."""
+
+    def __init__(self, gateway: str, models: Mapping[str, ServedModel]) -> None:
+        self._gateway, self._models = gateway, models
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Version and engine are labels."""
+        family = GaugeMetricFamily("yolov7_model_info", "Models that are served, by version and engine",
+                                   labels=("gateway", "model", "version", "engine"))
+        for info in (model.info for model in self._models.values()):
+            family.add_metric((self._gateway, info.name, info.version, info.engine), 1)
+        yield family
 
 
 class _Counting:
