@@ -16,6 +16,7 @@ from yolov7.images.sample import decode_image
 from yolov7_ray.detect.detector import Detector
 from yolov7_ray.detect.options import Options
 from yolov7_ray.registry.model_source import LoadedModel
+from yolov7_ray.serve.access.tokens import Tokens
 from yolov7_ray.serve.limits import Limits, RequestError
 from yolov7_ray.serve.routes import build_api
 from yolov7_ray.serve.served import Detected, ServedInfo, Settings
@@ -28,8 +29,8 @@ class LocalModel:
 
     info = ServedInfo("shapes", "shapes:1", "1", "yolov7-tiny", SIZE_PX, tuple(CLASSES))
 
-    def __init__(self) -> None:
-        loaded = LoadedModel(blind_model(), CLASSES, SIZE_PX, "here", {})
+    def __init__(self, label: int = 1) -> None:
+        loaded = LoadedModel(blind_model(label), CLASSES, SIZE_PX, "here", {})
         self._detector = Detector(loaded, rectangular=False)
 
     full = False
@@ -69,15 +70,17 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def served(limits: Limits = LIMITS, token_sha256s: tuple[str, ...] = (), access_log: str = "off") -> Iterator[Endpoint]:
-    """The endpoint's routes behind a real server."""
-    settings = Settings(limits, access_log, token_sha256s)
-    server = uvicorn.Server(uvicorn.Config(build_api({"shapes": LocalModel()}, settings), log_level="error"))
+def served(limits: Limits = LIMITS, tokens: Tokens = Tokens(), access_log: str = "off",
+           models: dict[str, LocalModel] | None = None, **settings) -> Iterator[Endpoint]:
+    """The endpoint's routes behind a real server; models by name, default: `shapes`."""
+    settings = Settings(limits, access_log, tokens, **settings)
+    server = uvicorn.Server(uvicorn.Config(build_api(models or {"shapes": LocalModel()}, settings),
+                                           log_level="error", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
         try:
             yield Endpoint(listener.getsockname()[1], thread)
         finally:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             thread.join(60)

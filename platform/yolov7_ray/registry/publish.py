@@ -23,6 +23,7 @@ from .front import front_of
 from .model_source import LoadedModel, load_model
 from .registry import Registry
 from .spec import PublishSpec
+from .validation import VALIDATION_FILE, Validation
 from .version import MODEL_FILE, ModelVersion
 
 NUM_PARITY_IMAGES = 8
@@ -89,13 +90,16 @@ def publish_model(spec: PublishSpec) -> dict[str, Any]:
         weights.save_model(path, reparameterize(loaded.model), loaded.classes, image_size_px=size_px)
         folded, _ = weights.load_model(path)
         parity = _checked_parity(spec, loaded.model, folded, dataset, size_px)
-        metrics = _evaluate(folded, dataset, size_px, spec) if dataset is not None else {}
+        metrics, files = {}, {MODEL_FILE: path}
+        if dataset is not None:
+            metrics, validation = _evaluate(folded, dataset, size_px, spec)
+            files[VALIDATION_FILE] = validation.to_json()
         ap = metrics["overall"]["ap"] if metrics else None
         if spec.least_ap is not None and not (ap or 0.0) >= spec.least_ap:
             raise BelowGate(spec.model, f"its AP {_format_metric(ap)} is below least_ap {spec.least_ap:g}; nothing was "
                             "registered", "train longer, or lower least_ap if you can accept that")
         registry = Registry(spec.registry)
-        version = registry.register(spec.publish_as, {MODEL_FILE: path},
+        version = registry.register(spec.publish_as, files,
                                     _record(loaded, size_px, metrics, parity))
     print(f"publish: registered {version.ref} in {spec.registry} ({_megabytes(version):.1f} MB)")
     if spec.alias is not None:
@@ -170,8 +174,8 @@ def _outputs(model: YOLO, images: Tensor) -> list[Tensor]:
     return [*raw, decoded[..., :4], decoded[..., 4:]]
 
 
-def _evaluate(folded: YOLO, dataset: ArrowDataset, size_px: int, spec: PublishSpec) -> dict[str, Any]:
-    """COCO metrics of the folded model on the whole split."""
+def _evaluate(folded: YOLO, dataset: ArrowDataset, size_px: int, spec: PublishSpec) -> tuple[dict[str, Any], Validation]:
+    """COCO metrics of the folded model on the whole split, and what it detects there."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = evaluation_loader(dataset, size_px=size_px, batch_size=EVALUATION_BATCH_SIZE, rank=0, world_size=1)
     truths = (dataset.truth(index) for index in range(len(dataset)))
@@ -179,7 +183,10 @@ def _evaluate(folded: YOLO, dataset: ArrowDataset, size_px: int, spec: PublishSp
     metrics = evaluator.compute()
     print(f"publish: AP {_format_metric(metrics.ap)}, AP50 {_format_metric(metrics.ap50)} "
           f"on {len(dataset)} images ({spec.dataset} {spec.split})")
-    return metrics.to_dict() | {"dataset": spec.dataset, "split": spec.split, "fingerprint": dataset.fingerprint}
+    state = evaluator.state()
+    validation = Validation.of(state["detections"], state["num_detections"], len(dataset.classes))
+    return metrics.to_dict() | {"dataset": spec.dataset, "split": spec.split,
+                                "fingerprint": dataset.fingerprint}, validation
 
 
 def _record(loaded: LoadedModel, size_px: int, metrics: dict[str, Any], parity: Parity) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The Serve application: a gateway and one deployment per model; deployed, probed, and shut down again."""
 
-import hashlib
 import secrets
 import signal
 import socket
@@ -8,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,16 @@ from ..cluster.jobs_api import ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
+from .access.spec import Token, sha256_of
+from .access.tokens import Tokens
+from .capture.spec import Capture
 from .gateway import RETRY_AFTER_S, Gateway
 from .limits import Limits
+from .protocols.open_inference.grpc_service import add_servicer
 from .probe import ProbeImage
 from .replica import DetectorReplica
 from .served import ServedInfo, Settings
-from .spec import Autoscaling, ServedModel, ServeSpec, token_sha256
+from .spec import WILDCARDS, Autoscaling, ServedModel, ServeSpec, tokens_of
 
 READY_TIMEOUT_S = 900
 """How long nodes may take to start and models to load."""
@@ -37,7 +41,9 @@ REQUEST_TIMEOUT_S = 120
 MAX_CONNECTIONS = 4096
 """Requests that Ray Serve passes to a gateway at a time, slow uploads included; it refuses more in plain text."""
 
-WILDCARDS = ("0.0.0.0", "::")
+PROBE = "(probe)"
+"""Name of the probe's own token; none of a job can be called so."""
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -47,8 +53,8 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
     JobError for invalid models, token or probe before anything is deployed. What this job started is shut down if it
     is interrupted or fails; with `wait: false` it keeps running.
     """
-    digest, probe_token = token_sha256(spec), secrets.token_hex(32)  # on a cluster only the token's digest is known
-    application = _application(spec, (digest, hashlib.sha256(probe_token.encode()).hexdigest()) if digest else ())
+    probe_token = secrets.token_hex(32) if spec.is_guarded else ""  # on a cluster only the others' digests are known
+    application = _application(spec, {PROBE: Token(sha256=sha256_of(probe_token))} if probe_token else {})
     probe = ProbeImage.of(spec.probe) if spec.probe else None
     started_here, url = _start_serve(spec)
     keep = False
@@ -57,7 +63,7 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
         _wait_until_ready(url)
         print(f"serve: ready at {url} (web page; API at {url}/docs){_reach(spec.host)}")
         if probe is not None:
-            probe.run(url, probe_token if digest else "")
+            probe.run(url, probe_token)
         if spec.wait:
             print(f"serve: try it:  {_curl(spec, url)}\nserve: Ctrl-C stops it")
             _wait_for_interrupt()
@@ -75,11 +81,12 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
     Registry names are resolved here, so that all replicas serve the same version. JobError if a model
     or the token is missing, or an image size does not fit.
     """
-    digest = token_sha256(spec)
-    return _application(spec, (digest,) if digest else ())
+    return _application(spec)
 
 
-def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.Application:
+def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_serve.Application:
+    tokens = Tokens(tokens_of(spec) | more_tokens, spec.tokens_uri and storage.absolute(spec.tokens_uri))
+    tokens.read()
     infos, replicas, max_in_flight = [], [], []
     for name, served in spec.models.items():
         source, chosen, numbers = locate(served.model, spec.registry), spec.of(served), spec.autoscaling[name]
@@ -96,7 +103,7 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
         ).bind(source, info, chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size,
                spec.batch_wait_ms / 1000, chosen.engine, chosen.precision, bool(chosen.follow)))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
-    settings = Settings(limits, spec.access_log, token_sha256s)
+    settings = Settings(limits, spec.access_log, tokens, _writable(spec.capture))
     return Gateway.options(
         num_replicas=spec.num_gateways,
         max_ongoing_requests=MAX_CONNECTIONS,
@@ -105,6 +112,14 @@ def _application(spec: ServeSpec, token_sha256s: tuple[str, ...]) -> ray_serve.A
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
     ).bind(infos, settings, max_in_flight, *replicas)
+
+
+def _writable(capture: Capture | None) -> Capture | None:
+    """With an absolute uri; StorageError if nothing can be written there."""
+    if capture is None:
+        return None
+    storage.check_access(capture.uri, write=True)
+    return capture.model_copy(update={"uri": storage.absolute(capture.uri)})
 
 
 def _number_of_replicas(numbers: Autoscaling) -> dict[str, Any]:
@@ -140,11 +155,24 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
                            f"cannot be listened on: Ray Serve already listens at {host}:{port} on this cluster",
                            f"set `host: {host}` and `port: {port}` to upgrade what runs there, or remove it first by "
                            "`submit.py endpoint stop`")
+        grpc = ray.get(client._controller.get_grpc_config.remote())
+        if spec.grpc_port not in (None, grpc.port if grpc.grpc_servicer_functions else None):
+            raise JobError(f"grpc_port: {spec.grpc_port}", "cannot be listened on: Ray Serve was started without it",
+                           "remove what runs there first by `submit.py endpoint stop`")
         return False, _url(host, port)
     port = _free_port(spec.host, spec.port)
     ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
+                    grpc_options=_grpc_options(spec),
                     logging_config={"log_level": "WARNING", "enable_access_log": False})
     return True, _url(spec.host, port)
+
+
+def _grpc_options(spec: ServeSpec) -> dict[str, Any] | None:
+    """Without reflection, which would answer without a token."""
+    if spec.grpc_port is None:
+        return None
+    return {"port": _free_port("0.0.0.0", spec.grpc_port), "request_timeout_s": REQUEST_TIMEOUT_S,
+            "grpc_servicer_functions": [f"{add_servicer.__module__}.add_servicer"], "enable_reflection": False}
 
 
 def _free_port(host: str, port: int) -> int:
@@ -219,7 +247,7 @@ def _wait_until_ready(url: str) -> None:
 
 
 def _curl(spec: ServeSpec, url: str) -> str:
-    token = f'-H "Authorization: Bearer ${spec.token_env or "TOKEN"}" ' if token_sha256(spec) else ""
+    token = f'-H "Authorization: Bearer ${spec.token_env or "TOKEN"}" ' if spec.is_guarded else ""
     return f"curl {token}-F file=@image.jpg {url}/v1/detect"
 
 

@@ -14,6 +14,7 @@ from ..detect.options import Options
 from ..errors import JobError
 from ..registry.registry import REF, Registry
 from .limits import RequestError
+from .protocols.open_inference.grpc_service import GrpcCalls
 from .routes import build_api
 from .served import Detected, ServedInfo, Settings
 
@@ -111,7 +112,7 @@ class RemoteModel:
 
 @serve.deployment
 @serve.ingress()
-class Gateway:
+class Gateway(GrpcCalls):
     """Serves the routes with the replicas' handles, which arrive in the order of `infos`.
 
     `max_in_flight`: requests of each model that this gateway admits.
@@ -123,4 +124,6 @@ class Gateway:
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._models, self._settings, serve.get_replica_context().replica_id.unique_id)
+        api = build_api(self._models, self._settings, serve.get_replica_context().replica_id.unique_id)
+        self.grpc_service = api.state.grpc_service
+        return api

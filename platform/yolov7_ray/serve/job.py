@@ -6,7 +6,7 @@ from ..cluster.resources import Demand, plural
 from ..errors import JobError
 from ..jobs.kind import JobKind, Line, Upcoming
 from ..registry.job import serve_command
-from .spec import ServeSpec, token_sha256
+from .spec import ServeSpec, with_digests
 
 
 class Serve(JobKind[ServeSpec]):
@@ -23,9 +23,8 @@ class Serve(JobKind[ServeSpec]):
         return serve(spec, run_name)
 
     def sent(self, spec: ServeSpec) -> ServeSpec:
-        """With the digest of the token, which a cluster's nodes do not have."""
-        digest = token_sha256(spec)
-        return spec if digest is None else spec.model_copy(update={"token_env": None, "token_sha256": digest})
+        """With the digests of tokens, whose variables a cluster's nodes do not have."""
+        return with_digests(spec)
 
     def demand(self, spec: ServeSpec) -> Demand:
         if not isinstance(spec.models, dict):  # those of a step of the pipeline; their number is not known yet
@@ -55,7 +54,7 @@ class Serve(JobKind[ServeSpec]):
         lines = [line for model in models for line in model_lines(model, spec.registry, upcoming)]
         if spec.probe:
             lines += dataset_lines(spec.probe.dataset, (spec.probe.split,), upcoming)[2]
-        authentication = "bearer token" if spec.token_env or spec.token_sha256 else "no"
+        authentication = "bearer token" if spec.is_guarded else "no"
         return [*lines, ("endpoint", f"http://{spec.host}:{spec.port}, {authentication} authentication")]
 
     def next_command(self, spec: ServeSpec, outputs: dict[str, Any]) -> str:

@@ -1,94 +1,89 @@
 """The routes of the endpoint. Plain FastAPI, independent of where the models run."""
 
 import asyncio
-import hashlib
-import hmac
+import contextlib
 import math
-from collections.abc import Callable, Mapping
-from importlib.resources import files
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Literal
 
-import numpy as np
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from ..detect.options import MAX_DETECTIONS, Options
-from .access_log import Traced, request_id
+from ..detect.options import MAX_DETECTIONS
+from .access.log import Traced, request_id
+from .access.spec import Scope
+from .access.tokens import Tokens
+from .capture.recorder import Recorder
 from .limits import FORMATS, RequestError, check_header
-from .schema import DetectResponse, ErrorResponse, Health, ModelDescription, ModelList
-from .metrics import Metrics
+from .monitoring.drift import Drift
+from .monitoring.metrics import Metrics
+from .monitoring.observed import Observed
+from .pages.reference import ANSWER, SENT, described
+from .pages.routes import router as pages
 from .protocols import hosted, open_inference
-from .served import Detected, ServedInfo, ServedModel, Settings, find_model
-from .uploads import Uploads
+from .protocols.open_inference.grpc_service import GrpcService
+from .schema import DetectResponse, Health, ModelDescription, ModelList
+from .served import ServedModel, Settings, find_model
+from .uploads import UNNAMED, Uploads
 
-PAGE_HEADERS = {
-    # The pages are self-contained: nothing is fetched from elsewhere, and no other site may frame them.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
-                               "script-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+BEARER = HTTPBearer(auto_error=False)
 
 
 def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: str = "0") -> FastAPI:
     """The application over `models` (name -> model, the first is the default); `gateway` names it in its metrics."""
-    api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None,
+    metrics, statistics, drift = Metrics(gateway), open_inference.Statistics(), Drift(gateway)
+    metrics.registry.register(drift)
+    recorders = [Recorder(settings.capture, metrics.captured)] if settings.capture else []
+    metrics.serving(models)
+    models = {name: Observed(model, (metrics, statistics, drift, *recorders)) for name, model in models.items()}
+
+    @contextlib.asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        settings.tokens.watch()
+        yield
+        for recorder in recorders:
+            await asyncio.to_thread(recorder.close)
+
+    api = FastAPI(title="YOLOv7 object detection", version="1", docs_url=None, redoc_url=None, lifespan=running,
                   description="Send an image, get the objects in it.")
-    authorized, uploads = [Depends(_bearer_check(settings.token_sha256s))], Uploads(settings.limits)
-    metrics = Metrics(gateway)
-    models = {name: _Counted(model, metrics) for name, model in models.items()}
+    authorized, uploads = _needs(settings.tokens, "detect"), Uploads(settings.limits)
     _add_errors(api)
-    _add_pages(api)
+    api.include_router(pages())
     _add_detection(api, models, settings, uploads, authorized)
     _add_health(api, models)
     for protocol in (open_inference, hosted):
         api.include_router(protocol.health_router(models))
-        api.include_router(protocol.router(models, settings, uploads), dependencies=authorized)
-    metrics.add_to(api)
+    api.include_router(open_inference.router(models, settings, uploads, statistics), dependencies=authorized)
+    api.include_router(open_inference.control_router(models), dependencies=_needs(settings.tokens, "admin"))
+    api.include_router(hosted.router(models, settings, uploads), dependencies=authorized)
+    metrics.add_to(api, _needs(settings.tokens, "metrics"))
+    api.state.grpc_service = GrpcService(models, settings)
     api.add_middleware(Traced, access_log=settings.access_log)
     return api
 
 
-class _Counted:
-    """A served model whose answers are counted."""
+def _needs(tokens: Tokens, scope: Scope) -> list:
+    """Dependencies of routes that ask for a token of that scope."""
+    async def check(request: Request,
+                    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
+        request.state.token = tokens.check(credentials and credentials.credentials, scope)
 
-    def __init__(self, model: ServedModel, metrics: Metrics):
-        self._model, self._metrics = model, metrics
-        self.check_room, self.is_ready, self.newer = model.check_room, model.is_ready, model.newer
-
-    async def detect(self, image: bytes | np.ndarray, options: Options, draw: bool = False) -> Detected:
-        found = await self._model.detect(image, options, draw)
-        self._metrics.detected(found)
-        return found
-
-    @property
-    def info(self) -> ServedInfo:
-        return self._model.info
-
-
-def _bearer_check(token_sha256s: tuple[str, ...]) -> Callable:
-    scheme = HTTPBearer(auto_error=False)
-
-    def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
-        given = hashlib.sha256((credentials.credentials if credentials else "").encode()).hexdigest()
-        if not any([hmac.compare_digest(given, known) for known in token_sha256s]):
-            problem = "bearer token is wrong" if credentials else "bearer token is missing"
-            raise RequestError(401, "authorization", problem, "send the header `Authorization: Bearer TOKEN`")
-
-    return check if token_sha256s else lambda: None
+    return [Depends(check)] if tokens.are_required else []
 
 
 def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Settings, uploads: Uploads,
                    authorized: list) -> None:
     binary = {"schema": {"type": "string", "format": "binary"}}
-    form = {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}
-    body = {"required": True, "content": dict.fromkeys(FORMATS, binary) | {"multipart/form-data": form}}
-    errors = {status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 415, 422, 429, 503)}
+    form = {"type": "object", "properties": {"file": binary["schema"]}}
+    told = described(*SENT, 401, 403, 404, 422, answer=ANSWER, about="an image, or a form with one as a file; gzip and "
+                     "deflate are understood", media=dict.fromkeys((*FORMATS, UNNAMED), binary["schema"])
+                     | {"multipart/form-data": form})
+    told["responses"][200]["content"]["image/png"] = binary
 
-    @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, openapi_extra={"requestBody": body},
-              responses=errors | {200: {"content": {"image/png": binary}}})
+    @api.post("/v1/detect", dependencies=authorized, response_model=DetectResponse, **told)
     async def detect(
         request: Request,
         model: Annotated[str | None, Query(description="Name of the model; default: the first")] = None,
@@ -110,7 +105,7 @@ def _add_detection(api: FastAPI, models: Mapping[str, ServedModel], settings: Se
             return Response(found.drawn_png, media_type="image/png")
         return DetectResponse.of(found)
 
-    @api.get("/v1/models", dependencies=authorized, responses={401: {"model": ErrorResponse}})
+    @api.get("/v1/models", dependencies=authorized, **described(401, 403))
     async def list_models() -> ModelList:
         """The models, with their classes."""
         newer = await asyncio.gather(*(model.newer() for model in models.values()))
@@ -135,21 +130,6 @@ def _add_health(api: FastAPI, models: Mapping[str, ServedModel]) -> None:
         if not all(answers):
             response.status_code = 503
         return Health(status="ready" if all(answers) else "not ready", models=dict(zip(models, answers)))
-
-
-def _add_pages(api: FastAPI) -> None:
-    """Pages need no token even if one is required: they hold no data and prompt for the token themselves."""
-    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
-        api.add_api_route(path, _page(name), include_in_schema=False)
-
-
-def _page(name: str) -> Callable:
-    text = files("yolov7_ray.serve").joinpath(name).read_text(encoding="utf-8")
-
-    async def answer() -> HTMLResponse:
-        return HTMLResponse(text, headers=PAGE_HEADERS)
-
-    return answer
 
 
 def _add_errors(api: FastAPI) -> None:

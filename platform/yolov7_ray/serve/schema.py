@@ -24,6 +24,7 @@ class DetectResponse(BaseModel):
     height_px: int
     batch_size: int = Field(description="Images that were looked at together")
     inference_ms: float = Field(description="Time that they took in the model, NMS included")
+    stages_ms: dict[str, float] = Field(description="Time in the replica by stage: wait, decode, model")
     detections: list[Detection]
 
     @classmethod
@@ -32,10 +33,11 @@ class DetectResponse(BaseModel):
         detections = [
             Detection(box_xyxy=(row[0], row[1], row[2], row[3]), score=row[4], label=int(row[5]),
                       name=info.classes[int(row[5])])
-            for row in found.detections.round(4).tolist()
+            for row in found.detections.astype(float).round(4).tolist()
         ]
         return cls(model=info.name, version=info.version, width_px=found.size_hw[1], height_px=found.size_hw[0],
-                   batch_size=found.batch_size, inference_ms=round(found.inference_ms, 2), detections=detections)
+                   batch_size=found.batch_size, inference_ms=round(found.inference_ms, 2),
+                   stages_ms={stage: round(ms, 2) for stage, ms in found.stages_ms.items()}, detections=detections)
 
 
 class ModelDescription(BaseModel):
@@ -72,6 +74,12 @@ class ErrorResponse(BaseModel):
     """Every answer that is not a success."""
 
     error: ErrorDetail
+
+
+class TextError(BaseModel):
+    """The same as one string, as the Open Inference Protocol has it."""
+
+    error: str
 
 
 class Health(BaseModel):

@@ -1,15 +1,23 @@
 """Types of the gateway: served models, their interface, detection options and settings."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from ..detect.options import MAX_DETECTIONS, Options
 from ..registry.registry import REF
+from .access.tokens import Tokens
+from .capture.spec import Capture
 from .limits import Limits, RequestError
 from .spec import AccessLog
+
+MAX_IMAGES = 64
+"""Images of one request ..."""
+AT_A_TIME = 32
+"""... and those of them that are detected in at a time: a request takes no more of the queue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +102,37 @@ class Settings:
 
     limits: Limits
     access_log: AccessLog = "off"
-    token_sha256s: tuple[str, ...] = ()
+    tokens: Tokens = field(default_factory=Tokens)
     """Digests of the bearer tokens, so that the tokens themselves are not stored; none: no authentication."""
+    capture: Capture | None = None
 
 
-def find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:
-    """The model of that name, the first if none is named; RequestError 404 lists the available ones."""
+def find_model(models: Mapping[str, ServedModel], name: str | None, version: str | None = None) -> ServedModel:
+    """The model of that name, the first if none is named; RequestError 404 lists the available ones.
+
+    Also if a version is asked for, and it is not the one that is served.
+    """
     if name is None:
         return next(iter(models.values()))
     if name not in models:
         raise RequestError(404, "model", f"'{name}' is unknown", f"served are {', '.join(models)}")
+    if version and version != models[name].info.version:
+        raise RequestError(404, f"model '{name}'", f"version '{version}' is not served",
+                           f"served is version {models[name].info.version}")
     return models[name]
+
+
+async def detect_all(model: ServedModel, images: Sequence[bytes | np.ndarray], options: Options) -> list[Detected]:
+    """Detect in each image of a request, in their order; the first error ends all."""
+    places = asyncio.Semaphore(AT_A_TIME)
+
+    async def detect(image: bytes | np.ndarray) -> Detected:
+        async with places:
+            return await model.detect(image, options)
+
+    tasks = [asyncio.create_task(detect(image)) for image in images]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,17 +1,19 @@
 """Keys of a serve job."""
 
-import hashlib
-import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from ..detect.options import EngineName, Precision
-from ..errors import JobError
 from ..jobs.spec import REFERENCE, URI, Fraction, ImageSize, Job, Name, Part, Positive, shortened
+from .access.spec import Digest, Scope, Token
+from .capture.spec import Capture
 
 AccessLog = Literal["off", "errors", "sampled", "all"]
 """Requests that are logged: none, those answered 4xx or 5xx, these and one in a hundred, or all."""
+
+
+WILDCARDS = ("0.0.0.0", "::")
 
 
 class Autoscaling(Part):
@@ -79,6 +81,9 @@ class ServeSpec(Job):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0: a free one."""
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the Open Inference Protocol over gRPC, for tritonclient.grpc. Ray Serve listens there at every address,
+    whatever host says, so it needs tokens, or host: 0.0.0.0."""
     replicas: Positive | Autoscaling = 1
     """Replicas of each model, or {min: 1, max: 8, target_queue: 2}; at least 2 in production, so that upgrades never
     stall. Of gateways there are as many as replicas at least."""
@@ -102,12 +107,19 @@ class ServeSpec(Job):
     max_queued_requests: Positive = 64
     """Per model; more are answered 503."""
     token_env: str | None = None
-    """Environment variable that holds the bearer token; none: no authentication. Read where the job is submitted:
-    a cluster gets the digest."""
-    token_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Environment variable that holds a bearer token of every scope. Read where the job is submitted: a cluster gets
+    the digest. Without any token there is no authentication."""
+    token_sha256: Digest | None = None
     """The token's digest, in place of token_env."""
+    tokens: dict[Name, Token] = {}
+    """More tokens, by name: {ci: {env: CI_TOKEN, scopes: [detect]}}; the access log names them."""
+    tokens_uri: URI | None = None
+    """JSON file {"NAME": {"sha256": "…", "scopes": ["detect"]}}, read again every 10 s: tokens that come and go while
+    the endpoint runs."""
     access_log: AccessLog = "off"
     """Requests with a line in the gateways' logs: off, errors, sampled (errors and one in a hundred), all."""
+    capture: Capture | None = None
+    """Images to keep with their answers, for labelling; default: none."""
     probe: Probe | None = None
     wait: bool = True
     """True: serve until interrupted. False: return once ready (and probed); on a cluster the endpoint stays."""
@@ -135,18 +147,34 @@ class ServeSpec(Job):
         return max(max(found.min for found in ranges), 1 + any(found.max > 1 for found in ranges))
 
     @model_validator(mode="after")
-    def _one_token(self) -> "ServeSpec":
+    def _check_access(self) -> "ServeSpec":
         if self.token_env and self.token_sha256:
             raise ValueError("token_env and token_sha256 are both given; leave one out")
+        if self.grpc_port and not self.is_guarded and self.host not in WILDCARDS:
+            raise ValueError(f"grpc_port {self.grpc_port} would be open to all at every address; give tokens, or "
+                             "host: 0.0.0.0 if that is meant")
         return self
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether requests need a token."""
+        return bool(self.token_env or self.token_sha256 or self.tokens or self.tokens_uri)
 
-def token_sha256(spec: ServeSpec) -> str | None:
-    """The digest of the bearer token, None without authentication; JobError if its variable is not set here."""
-    if spec.token_env is None:
-        return spec.token_sha256
-    token = os.environ.get(spec.token_env)
-    if not token:
-        raise JobError("token_env", f"environment variable {spec.token_env} is not set",
-                       "set it to the bearer token, or leave token_env out to serve without authentication")
-    return hashlib.sha256(token.encode()).hexdigest()
+
+ALL_SCOPES: list[Scope] = ["detect", "admin"]
+
+
+def with_digests(spec: ServeSpec) -> ServeSpec:
+    """The job with digests in place of variables, which a cluster does not have; JobError if one is not set here."""
+    update: dict[str, Any] = {"tokens": {name: token.digested(f"tokens.{name}.env") for name, token in spec.tokens.items()}}
+    if spec.token_env is not None:
+        digested = Token(env=spec.token_env).digested("token_env")
+        update |= {"token_env": None, "token_sha256": digested.sha256}
+    return spec.model_copy(update=update)
+
+
+def tokens_of(spec: ServeSpec) -> dict[str, Token]:
+    """All tokens of the job itself, as digests; that of token_env is called `token`. JobError as of `with_digests`."""
+    digested = with_digests(spec)
+    single = digested.token_sha256
+    return ({"token": Token(sha256=single, scopes=ALL_SCOPES)} if single else {}) | digested.tokens

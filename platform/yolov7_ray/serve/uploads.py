@@ -1,6 +1,7 @@
 """Reading a request's body: bounded in bytes, in time, and in how many may be slow at once."""
 
 import asyncio
+import zlib
 from collections import Counter
 
 from starlette.datastructures import UploadFile
@@ -21,6 +22,9 @@ SLOW_S = 5.0
 
 RETRY_AFTER_S = 1
 
+ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""Content-Encoding -> format, for zlib."""
+
 
 class Uploads:
     """Reads the bodies of one endpoint's requests."""
@@ -29,13 +33,17 @@ class Uploads:
         self.limits = limits
         self._slow: Counter[str] = Counter()
 
-    async def body(self, request: Request) -> bytes:
-        """The request's body.
+    async def body(self, request: Request, may_be_empty: bool = False) -> bytes:
+        """The request's body, decompressed.
 
-        RequestError 413 as soon as it is found to be too long, 408 if it comes too slowly, 503 or 429 if it is slow
-        while too many others are, in all or from the same address, 400 if it is empty.
+        RequestError 413 as soon as it is found to be too long, also decompressed, 408 if it comes too slowly, 503 or
+        429 if it is slow while too many others are, in all or from the same address, 400 if it is empty or no
+        compressed data, 415 for another compression.
         """
-        limits = self.limits
+        limits, encoding = self.limits, request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity" and encoding not in ENCODINGS:
+            raise RequestError(415, "content-encoding", f"'{encoding[:20]}' is not supported",
+                               "send gzip, deflate, or the body as it is")
         declared = whole_number(request.headers.get("content-length", ""), limits.max_bytes)
         if declared is not None and declared > limits.max_bytes:
             raise too_many_bytes(f"{request.headers['content-length'][:20]} bytes", limits)
@@ -48,9 +56,10 @@ class Uploads:
                     raise too_many_bytes(f"more than {limits.max_bytes} bytes", limits)
                 chunks.append(chunk)
                 slow.received(num_bytes)
-        if not num_bytes:
+        if not num_bytes and not may_be_empty:
             raise RequestError(400, "body", "is empty", "send the bytes of a JPEG, PNG or WebP image")
-        return b"".join(chunks)
+        body = b"".join(chunks)
+        return await asyncio.to_thread(decompressed, body, encoding, limits) if encoding in ENCODINGS and body else body
 
     async def image(self, request: Request) -> bytes:
         """The encoded image of a request: its body, or the first file of a multipart form.
@@ -82,6 +91,20 @@ class Uploads:
         self._slow[client] -= 1
         if not self._slow[client]:
             del self._slow[client]
+
+
+def decompressed(data: bytes, encoding: str, limits: Limits) -> bytes:
+    """A compressed body; RequestError 413 as soon as it is found to be too long, 400 if it is damaged."""
+    decoder = zlib.decompressobj(ENCODINGS[encoding])
+    try:
+        body = decoder.decompress(data, limits.max_bytes + 1)
+    except zlib.error as error:
+        raise RequestError(400, "body", f"is no {encoding} ({error})", "send it as its header says") from error
+    if len(body) > limits.max_bytes:
+        raise too_many_bytes(f"more than {limits.max_bytes} bytes", limits)
+    if not decoder.eof or decoder.unused_data:
+        raise RequestError(400, "body", f"is no whole {encoding} stream", "send it as its header says")
+    return body
 
 
 class _SlowUpload:

@@ -1,6 +1,5 @@
 """`Endpoint`: the face of `Detector` over real HTTP."""
 
-import hashlib
 import http.server
 import json
 import threading
@@ -16,6 +15,8 @@ from yolov7.images.sample import decode_image
 from yolov7_ray import Detector, Endpoint
 from yolov7_ray.errors import JobError
 from yolov7_ray.registry.model_source import LoadedModel
+from yolov7_ray.serve.access.spec import Token, sha256_of
+from yolov7_ray.serve.access.tokens import Tokens
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_what_it_refuses_is_said_in_its_words(url):
         Endpoint(url)(picture(), confidence=3)
     with pytest.raises(JobError, match=f"^{url}: image"):
         Endpoint(url)(picture()[:200])
-    with served(token_sha256s=(hashlib.sha256(b"secret").hexdigest(),)) as guarded:
+    with served(tokens=Tokens({"a": Token(sha256=sha256_of("secret"))})) as guarded:
         with pytest.raises(JobError, match="bearer token is missing"):
             Endpoint(guarded.url)(picture())
         assert len(Endpoint(guarded.url, "secret")(picture())) == 4

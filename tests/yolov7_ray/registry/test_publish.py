@@ -15,6 +15,7 @@ from yolov7_ray.registry import publish as publishing
 from yolov7_ray.registry.model_source import load_model
 from yolov7_ray.registry.publish import max_relative_difference, publish
 from yolov7_ray.registry.registry import Registry
+from yolov7_ray.registry.validation import load_validation
 from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.registry.spec import PublishSpec
 
@@ -120,6 +121,7 @@ def test_ap_is_measured_on_the_artifact(run, tmp_path, ray_session, monkeypatch)
     assert overall["num_images"] == 4 and overall["num_objects"] > 0 and 0 <= overall["ap"] < 0.5
     assert version.parity["num_images"] == 4 and version.parity["images"] == f"{dataset} val"
     assert version.metrics["dataset"] == dataset and version.metrics["fingerprint"]
+    assert load_validation(registry, "shapes").num_images == 4 and load_validation(registry, "shapes").counts.shape == (2, 20)
     with pytest.raises(JobError, match="split: 'test' is unknown; the dataset has train, val"):
         publish(spec(run, registry, dataset=dataset, split="test"), "test")
 

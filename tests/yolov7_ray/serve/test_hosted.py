@@ -3,14 +3,23 @@
 import base64
 import json
 import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from local_endpoint import LocalModel, served
 from prometheus_client.parser import text_string_to_metric_families
 from serving import ask, picture
 
+from yolov7_ray.registry.validation import NUM_SCORES, Validation
+from yolov7_ray.serve.access.spec import Token
+from yolov7_ray.serve.access.tokens import Tokens
+from yolov7_ray.serve.capture import recorder
+from yolov7_ray.serve.capture.spec import Capture
 from yolov7_ray.serve.limits import RequestError
+from yolov7_ray.serve.monitoring import drift
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +93,7 @@ def test_models_by_name(url):
 
 
 def test_a_token_guards_what_detects_and_no_health():
-    with served(token_sha256s=("0" * 64,)) as guarded:
+    with served(tokens=Tokens({"a": Token(sha256="0" * 64)})) as guarded:
         assert post(f"{guarded.url}/invocations", picture(), "image/jpeg").status == 401
         assert post(f"{guarded.url}/v1/models/shapes:predict", instances(B64)).status == 401
         assert ask(f"{guarded.url}/ping").status == 200
@@ -144,6 +153,7 @@ def test_requests_and_detections_are_counted():
     assert found["yolov7_stage_seconds_count" + labels(model="shapes", version="1", stage="model")] == 6
     assert found["yolov7_stage_seconds_sum" + labels(model="shapes", version="1", stage="model")] == pytest.approx(0.006)
     assert found["yolov7_batch_size_sum" + model] == 6
+    assert found["yolov7_model_info" + labels(model="shapes", version="1", engine="")] == 1
     assert found["yolov7_requests_in_flight" + labels()] == 1  # the scrape itself
 
 
@@ -159,9 +169,22 @@ def test_refusals_of_a_full_model_are_counted(monkeypatch):
     assert not re.search("yolov7_objects_per_image_count.*shapes", json.dumps(found))
 
 
-def test_the_dashboard_asks_for_what_there_is():
+class AtOnce(threading.Thread):
+    """A thread that has ended once it is started."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+
+def test_the_dashboard_asks_for_what_there_is(tmp_path, monkeypatch):
     """Metrics and labels of every query of the dashboard are those of an endpoint that has answered."""
-    with served() as running:
+    monkeypatch.setattr(drift, "MIN_IMAGES", 1)
+    monkeypatch.setattr(drift._Window, "load", lambda window: setattr(
+        window, "validation", Validation(1, 0, np.ones((2, NUM_SCORES), int))))
+    monkeypatch.setattr(drift, "threading", SimpleNamespace(Lock=threading.Lock, Thread=AtOnce))
+    monkeypatch.setattr(recorder, "MAX_IMAGES", 0)
+    with served(capture=Capture(uri=str(tmp_path), share=1)) as running:
         post(f"{running.url}/v1/detect", picture(), "image/jpeg")
         text = ask(f"{running.url}/metrics").body.decode()
     known = {}
@@ -176,7 +199,7 @@ def test_the_dashboard_asks_for_what_there_is():
         used = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
         used |= {label for group in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)=~?\"", group)}
         assert used <= set.union(*(known[name] for name in names)), query
-    assert len(queries) == 12
+    assert len(queries) == 16
 
 
 # --- ids and log -----------------------------------------------------------------------------------------
@@ -217,10 +240,10 @@ def test_the_access_log(capfd, access_log, logged):
 
 
 def test_a_share_of_the_good_requests_is_logged(capfd, monkeypatch):
-    from yolov7_ray.serve import access_log
+    from yolov7_ray.serve.access import log
 
     numbers = iter([5, 0, 99])
-    monkeypatch.setattr(access_log.random, "randrange", lambda count: next(numbers))
+    monkeypatch.setattr(log.random, "randrange", lambda count: next(numbers))
     with served(access_log="sampled") as running:
         for number in range(3):
             ask(f"{running.url}/healthz", X_Request_ID=f"n{number}")

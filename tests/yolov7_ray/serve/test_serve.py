@@ -170,7 +170,7 @@ def test_api_description_and_pages_need_no_network(endpoint):
     api = ask(f"{endpoint}/openapi.json").json
     assert {"/v1/detect", "/v1/models", "/healthz", "/readyz", "/v2/models/{name}/infer"} <= set(api["paths"])
     assert set(api["paths"]["/v1/detect"]["post"]["requestBody"]["content"]) == {
-        "image/jpeg", "image/png", "image/webp", "multipart/form-data"}
+        "image/jpeg", "image/png", "image/webp", "application/octet-stream", "multipart/form-data"}
     for path in ("/", "/docs"):
         page = ask(f"{endpoint}{path}")
         assert page.headers["content-type"].startswith("text/html")
@@ -294,7 +294,8 @@ def v2_boxes(answer: dict) -> np.ndarray:
 
 @pytest.mark.ray
 def test_v2_metadata(endpoint):
-    assert ask(f"{endpoint}/v2").json == {"name": "yolov7_ray", "version": "2", "extensions": ["binary_tensor_data"]}
+    assert ask(f"{endpoint}/v2").json == {"name": "yolov7_ray", "version": "2", "extensions": [
+        "binary_tensor_data", "model_configuration", "statistics", "model_repository"]}
     assert ask(f"{endpoint}/v2/health/live").json == {"live": True}
     assert ask(f"{endpoint}/v2/health/ready").json == {"ready": True}
     model = ask(f"{endpoint}/v2/models/cars/versions/1").json
@@ -347,14 +348,16 @@ def test_v2_parameters(endpoint):
 
 V2_REFUSED = {
     "no base64": ({"shape": [1], "datatype": "BYTES", "data": ["%%%"]}, 400, "image: is no base64"),
-    "two images": ({"shape": [2], "datatype": "BYTES", "data": ["", ""]}, 400, "image: data is not one string"),
+    "no text": ({"shape": [2], "datatype": "BYTES", "data": ["", 2]}, 400, "image: data is no list of strings"),
+    "fewer than the shape says": ({"shape": [2], "datatype": "BYTES", "data": [""]}, 400, "does not fit 1 elements"),
     "no image": ({"shape": [1], "datatype": "BYTES", "data": ["aGVsbG8="]}, 400, "image: cannot be decoded"),
     "bomb": ({"shape": [1], "datatype": "BYTES", "data": [base64.b64encode(bomb()).decode()]}, 413,
              "has far too many pixels"),
     "shape and data differ": ({"shape": [2, 2, 3], "datatype": "UINT8", "data": [1, 2]}, 400, "data does not fit"),
     "value out of range": ({"shape": [1, 1, 3], "datatype": "UINT8", "data": [1, 2, 256]}, 400, "data does not fit"),
     "no picture shape": ({"shape": [12], "datatype": "UINT8", "data": [1] * 12}, 400, "shape [12] does not fit"),
-    "a batch": ({"shape": [2, 1, 1, 3], "datatype": "UINT8", "data": [1] * 6}, 400, "does not fit"),
+    "too many": ({"shape": [65, 1, 1, 3], "datatype": "UINT8", "data": [1] * 195}, 400, "image: holds 65 images"),
+    "none": ({"shape": [0], "datatype": "BYTES", "data": []}, 400, "image: holds 0 images"),
     "unknown type": ({"shape": [1, 1, 3], "datatype": "INT4", "data": [1] * 3}, 400,
                      "datatype 'INT4' is not supported"),
     "not a number": ({"shape": [1, 1, 3], "datatype": "FP32", "data": [1, "NaN", 2]}, 400, "not finite"),
@@ -547,7 +550,7 @@ def test_serves_until_terminated(registry, tmp_path_factory):
     directory = tmp_path_factory.mktemp("r")
     process = subprocess.Popen([sys.executable, "-u", "-c", SERVE_UNTIL_STOPPED, registry, str(directory)], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": path})
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(300, process.kill)
     watchdog.start()
     try:
         lines = []

@@ -10,18 +10,16 @@ import binascii
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from ...detect.options import MAX_DETECTIONS, Options
-from ..limits import RequestError, check_header
+from ..limits import FORMATS, RequestError, check_header
+from ..pages.reference import ANSWER, INSTANCES, SENT, described
 from ..schema import DetectResponse
-from ..served import ServedInfo, ServedModel, Settings, find_model
-from ..uploads import Uploads
-
-MAX_INSTANCES = 64
-"""Images of one request."""
+from ..served import MAX_IMAGES, ServedInfo, ServedModel, Settings, detect_all, find_model
+from ..uploads import UNNAMED, Uploads
 
 
 def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
@@ -29,12 +27,13 @@ def health_router(models: Mapping[str, ServedModel]) -> APIRouter:
     api = APIRouter(tags=["Hosted"])
 
     async def ping(response: Response) -> dict:
+        """A replica of every model answers."""
         answers = await asyncio.gather(*(model.is_ready() for model in models.values()))
         response.status_code = 200 if all(answers) else 503
         return {"ready": all(answers)}
 
     for path in filter(None, ("/ping", os.environ.get("AIP_HEALTH_ROUTE"))):
-        api.add_api_route(path, ping, methods=["GET"], name=path)
+        api.add_api_route(path, ping, methods=["GET"], name=path, **described(503))
     return api
 
 
@@ -42,14 +41,15 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
     """`/invocations`, `/v1/models/NAME:predict`, `/v1/models/NAME`, and Vertex AI's predict route."""
     api = APIRouter(tags=["Hosted"])
 
-    async def detected(model: ServedModel, image: bytes, options: Options) -> dict[str, Any]:
-        await asyncio.to_thread(check_header, image, settings.limits)
-        return DetectResponse.of(await model.detect(image, options)).model_dump()
+    async def detected(model: ServedModel, images: list[bytes], options: Options) -> list[dict[str, Any]]:
+        for image in images:
+            await asyncio.to_thread(check_header, image, settings.limits)
+        return [DetectResponse.of(found).model_dump() for found in await detect_all(model, images, options)]
 
     async def instances(model: ServedModel, request: Request) -> dict[str, Any]:
         model.check_room()
         images, options = await asyncio.to_thread(_instances, await uploads.body(request), model.info)
-        return {"predictions": await asyncio.gather(*(detected(model, image, options) for image in images))}
+        return {"predictions": await detected(model, images, options)}
 
     async def invocations(request: Request) -> dict[str, Any]:
         """Detect in an image: its bytes as the body, or instances in JSON. X-Amzn-SageMaker-Target-Model names a
@@ -58,21 +58,32 @@ def router(models: Mapping[str, ServedModel], settings: Settings, uploads: Uploa
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
             return await instances(model, request)
         model.check_room()
-        return await detected(model, await uploads.image(request), model.info.options())
+        [answer] = await detected(model, [await uploads.image(request)], model.info.options())
+        return answer
 
-    def predict_of(path: str) -> Callable[[Request], Awaitable[dict[str, Any]]]:
-        async def predict(request: Request) -> dict[str, Any]:
+    def predict_of(path: str, name_of: Any) -> Callable[..., Awaitable[dict[str, Any]]]:
+        async def predict(request: Request, name: name_of) -> dict[str, Any]:
             """Detect in the images of `instances`."""
-            return await instances(find_model(models, request.path_params.get("name")), request)
+            return await instances(find_model(models, name), request)
 
-        return predict
+        async def predict_by_default(request: Request) -> dict[str, Any]:
+            """Detect in the images of `instances`, by the first model."""
+            return await instances(find_model(models, None), request)
 
-    api.add_api_route("/invocations", invocations, methods=["POST"])
+        return predict if "{name}" in path else predict_by_default
+
+    told = described(*SENT, 401, 403, 404, body=INSTANCES, answer={"predictions": [ANSWER]},
+                     about=f"1 to {MAX_IMAGES} images in base64; parameters: confidence, iou, max_detections")
+    either = described(*SENT, 401, 403, 404, body=INSTANCES, answer={"predictions": [ANSWER]},
+                       media=dict.fromkeys((*FORMATS, UNNAMED), {"type": "string", "format": "binary"}),
+                       about="an image, which is answered as by /v1/detect; or several as JSON")
+    name_of = Annotated[str, Path(description="Name of the model", examples=[next(iter(models))])]
+    api.add_api_route("/invocations", invocations, methods=["POST"], **either)
     for path in filter(None, ("/v1/models/{name}:predict", os.environ.get("AIP_PREDICT_ROUTE"))):
-        api.add_api_route(path, predict_of(path), methods=["POST"], name=path)
+        api.add_api_route(path, predict_of(path, name_of), methods=["POST"], name=path, **told)
 
-    @api.get("/v1/models/{name}")
-    async def status(name: str, response: Response) -> dict[str, Any]:
+    @api.get("/v1/models/{name}", **described(401, 403, 404, 503))
+    async def status(name: name_of, response: Response) -> dict[str, Any]:
         """Whether a model is ready, as KServe v1 asks."""
         ready = await find_model(models, name).is_ready()
         response.status_code = 200 if ready else 503
@@ -89,9 +100,9 @@ def _instances(body: bytes, info: ServedInfo) -> tuple[list[bytes], Options]:
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
         raise RequestError(400, "body", "is no JSON object with `instances`",
                            'send {"instances": [{"b64": "…"}]}') from error
-    if not isinstance(given, list) or not 1 <= len(given) <= MAX_INSTANCES:
+    if not isinstance(given, list) or not 1 <= len(given) <= MAX_IMAGES:
         raise RequestError(400, "instances", f"is {'empty' if given == [] else 'no list of a suitable length'}",
-                           f"send 1 to {MAX_INSTANCES} images")
+                           f"send 1 to {MAX_IMAGES} images")
     return [_image(number, instance) for number, instance in enumerate(given)], _options(parameters, info)
 
 

@@ -6,18 +6,22 @@ import re
 import sys
 import time
 import uuid
+from contextvars import ContextVar
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .spec import AccessLog
+from ..spec import AccessLog
 
 SAMPLED = 100
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 """An id that a client may give: printable, without spaces."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C trace context: version, trace, span, flags."""
+
+CURRENT_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Id of the request that is being answered, for what has no request at hand."""
 
 
 def request_id(request: Request) -> str | None:
@@ -28,7 +32,7 @@ def request_id(request: Request) -> str | None:
 class Traced:
     """ASGI middleware: takes X-Request-ID from the client, or makes one, and answers it; passes traceparent through.
 
-    A log line is a JSON object; it holds no token, no query and nothing of an image.
+    A log line is a JSON object; it names the token and never holds it, and has no query and nothing of an image.
     """
 
     def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
@@ -40,7 +44,9 @@ class Traced:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given, trace = headers.get(b"x-request-id", ""), headers.get(b"traceparent", "")
         scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        CURRENT_ID.set(scope["request_id"])
         trace = trace if TRACEPARENT.fullmatch(trace) else None
+        state = scope.setdefault("state", {})
         begun, status, num_bytes = time.perf_counter(), 500, 0
 
         async def answered(message: Message) -> None:
@@ -63,6 +69,7 @@ class Traced:
                     "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "request_id": scope["request_id"],
                     "client": client[0] if client else None, "method": scope["method"], "path": scope["path"],
                     "status": status, "ms": round(1e3 * (time.perf_counter() - begun), 1), "bytes": num_bytes}
+                    | ({"token": state["token"]} if state.get("token") else {})
                     | ({"traceparent": trace} if trace else {})), file=sys.stdout, flush=True)
 
     def _is_logged(self, status: int) -> bool:

@@ -4,15 +4,18 @@ Every gateway counts its own requests, under its own label `gateway`: with sever
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .served import Detected
+from ...detect.options import Options
+from ..served import Detected, ServedInfo, ServedModel
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -29,6 +32,8 @@ class Metrics:
         of_model = ("gateway", "model", "version")
         self._requests = Counter("yolov7_requests", "HTTP requests by route and status",
                                  ("gateway", "method", "route", "status"), registry=self.registry)
+        self._images = Counter("yolov7_images", "Images sent to a model, by the status of their answer",
+                               (*of_model, "status"), registry=self.registry)
         self._duration = Histogram("yolov7_request_seconds", "Time from a request's headers to its answer",
                                    ("gateway", "route"), buckets=SECONDS, registry=self.registry)
         self._stage = Histogram("yolov7_stage_seconds", "Time of a detected image by stage: wait, decode, model",
@@ -41,12 +46,23 @@ class Metrics:
                                    registry=self.registry)
         self._scores = Histogram("yolov7_detection_score", "Scores of detections", of_model, buckets=SCORES,
                                  registry=self.registry)
+        self._captured = Counter("yolov7_captured_images", "Images to keep: written, dropped as too many waited, failed",
+                                 ("gateway", "model", "outcome"), registry=self.registry)
         self._in_flight = Gauge("yolov7_requests_in_flight", "Requests that are being answered", ("gateway",),
                                 registry=self.registry)
 
-    def detected(self, found: Detected) -> None:
+    def serving(self, models: Mapping[str, ServedModel]) -> None:
+        """Tell version and engine of these models, as they are when they are asked for."""
+        self.registry.register(_Served(self._gateway["gateway"], models))
+
+    def captured(self, model: str, outcome: str, count: int) -> None:
+        """Count images that were chosen to be kept: written, dropped or failed."""
+        self._captured.labels(**self._gateway, model=model, outcome=outcome).inc(count)
+
+    def detected(self, image: bytes | np.ndarray, options: Options, found: Detected, seconds: float) -> None:
         """Count an image that was looked at."""
         labels = self._gateway | {"model": found.info.name, "version": found.info.version}
+        self._images.labels(**labels, status=200).inc()
         for stage, milliseconds in found.stages_ms.items():
             self._stage.labels(**labels, stage=stage).observe(milliseconds / 1e3)
         self._batch.labels(**labels).observe(found.batch_size)
@@ -56,11 +72,15 @@ class Metrics:
             scores.observe(score)
             self._detections.labels(**labels, class_name=classes[int(label)]).inc()
 
-    def add_to(self, api: FastAPI) -> None:
+    def failed(self, info: ServedInfo, status: int, seconds: float) -> None:
+        """Count an image without an answer."""
+        self._images.labels(**self._gateway, model=info.name, version=info.version, status=status).inc()
+
+    def add_to(self, api: FastAPI, dependencies: list) -> None:
         """Count every request of the application, and answer `/metrics`; HEAD is answered as GET without a body."""
         api.add_middleware(_Counting, metrics=self)
 
-        @api.get("/metrics", include_in_schema=False)
+        @api.get("/metrics", include_in_schema=False, dependencies=dependencies)
         async def metrics() -> Response:
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -76,6 +96,21 @@ class Metrics:
             route = getattr(scope.get("route"), "path", "other")  # of unknown paths one name, not thousands
             self._requests.labels(**self._gateway, method=scope["method"], route=route, status=statuses[-1]).inc()
             self._duration.labels(**self._gateway, route=route).observe(time.perf_counter() - begun)
+
+
+class _Served:
+    """A collector of Prometheus: one series of value 1 for each model."""
+
+    def __init__(self, gateway: str, models: Mapping[str, ServedModel]) -> None:
+        self._gateway, self._models = gateway, models
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Version and engine are labels."""
+        family = GaugeMetricFamily("yolov7_model_info", "Models that are served, by version and engine",
+                                   labels=("gateway", "model", "version", "engine"))
+        for info in (model.info for model in self._models.values()):
+            family.add_metric((self._gateway, info.name, info.version, info.engine), 1)
+        yield family
 
 
 class _Counting:

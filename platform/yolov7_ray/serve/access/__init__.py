@@ -1,0 +1,1 @@
+"""Who may ask an endpoint, and what is written of it."""

@@ -1,0 +1,1 @@
+"""What an endpoint tells of itself."""

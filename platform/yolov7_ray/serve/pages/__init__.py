@@ -1,0 +1,1 @@
+"""The web page to try an endpoint, and the one that documents its API."""
