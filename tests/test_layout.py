@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "yolov7": ("architectures", "model", "images", "criterion", "evaluation", "checkpoints", "training", "__main__"),
-    "yolov7_ray": ("errors", "storage", "cluster", "jobs", "data", "registry", "detect", "evaluate", "predict", "train",
+    "yolov7_ray": ("errors", "storage", "cluster", "jobs", "data", "engines", "registry", "detect", "evaluate", "predict", "train",
                    "tune", "serve", "__main__"),
 }
 """Package -> its rooms: each imports those before it alone. `train` and `serve` meet at `registry`."""

@@ -53,6 +53,20 @@ def blind_model(label: int = 1, seed: int = 0) -> YOLO:
     return model
 
 
+@torch.no_grad()
+def seeing_model() -> YOLO:
+    """A model whose scores depend on the image: its norms are those of noise."""
+    model = tiny_model().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    model(torch.rand(8, 3, 96, 96))
+    for predictor in model.head.lead_predictors:
+        predictor.weight.normal_(0, 0.05)
+        predictor.bias.zero_()
+    return model.eval()
+
+
 def expected_boxes(height: int, width: int) -> np.ndarray:
     """(4, 4) x1, y1, x2, y2 of the blind model's objects, in pixels of an image of that size, sorted."""
     scale = min(SIZE_PX / height, SIZE_PX / width)

@@ -22,12 +22,14 @@ from yolov7.images.sample import Letterbox, fitted_size_hw, letterbox
 from yolov7.model.reparameterize import reparameterize
 
 from .. import storage
+from ..engines.choice import chosen
+from ..engines.folded import FoldedModel
+from ..engines.names import EngineName, Precision
 from ..errors import JobError
 from ..registry.model_source import LoadedModel, load_model
 from .detections import Detections
-from .engines import ENGINES, Measured, fastest, usual_precision
 from .inputs import ImageLike, Input, is_many, to_input
-from .options import MAX_DETECTIONS, EngineName, Options, Precision
+from .options import MAX_DETECTIONS, Options
 
 OFFICIAL_SUFFIXES = (".pt", ".pth")
 
@@ -49,8 +51,10 @@ class Detector:
         NAME:VERSION of `registry`, an official .pt file (nothing in it is executed), or one that is loaded already.
 
         device: auto (a GPU where there is one), cpu, cuda, cuda:1 …
-        engine: torch, onnxruntime, openvino, or auto: the fastest of those installed, by measurement.
-        precision: fp32, bf16, or auto: bf16 on a GPU, else fp32.
+        engine: torch, onnxruntime, openvino, or auto: the fastest, as measured when the version was published, if that
+        was on a device of this kind, else here.
+        precision: fp32, bf16, int8 of versions that were published so, or auto: with the engine auto that of the fastest
+        published one; else bf16 on a GPU, fp32 on a CPU.
         image_size_px: longer side of the model's input; default: as it was trained.
         rectangular: pad to the least multiples of the stride instead of a square: fewer pixels, same scale.
         test_time_augmentation: look at every image in three scales, once mirrored; with the engine torch.
@@ -59,24 +63,25 @@ class Detector:
         self.options = Options(confidence, iou, max_detections, multi_label, class_agnostic)
         loaded = model if isinstance(model, LoadedModel) else load(model, registry)
         self.device = chosen_device(device)
-        if precision == "auto":
-            precision = usual_precision(self.device)
         self.source, self.classes = loaded.source, tuple(loaded.classes)
         self.stride_px = max(loaded.model.strides)
         self.image_size_px = checked_size_px(image_size_px or loaded.image_size_px, self.stride_px)
         self.rectangular = rectangular
-        folded = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
+        network = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
         if test_time_augmentation:
             if engine != "torch":
                 raise JobError("test_time_augmentation", f"does not run with the engine {engine}", "choose torch")
-            folded = TestTimeAugmentation(folded)
-        self.measured: list[Measured] = []
-        if engine == "auto":
-            self.engine, self.measured = fastest(folded, self.device, self.image_size_px, precision)
-        elif engine in ENGINES:
-            self.engine = ENGINES[engine](folded, self.device, precision)
-        else:
-            raise JobError("engine", f"'{engine}' is unknown", f"choose auto, {', '.join(ENGINES)}")
+            network = TestTimeAugmentation(network)
+        self._folded = FoldedModel(network, self.classes, self.image_size_px,
+                                   {name: artifact.read for name, artifact in loaded.artifacts.items()}, loaded.compiled)
+        self.engine, self.measured = chosen(self._folded, self.device, self.image_size_px, engine, precision)
+
+    @property
+    def chosen_by(self) -> str:
+        """Why this engine runs the model, and why it had to be exported for it; empty if it was asked for and is there."""
+        export = self._folded.exported_because
+        reasons = ", ".join(map(str, self.measured))
+        return "; ".join(filter(None, [reasons, export and f"exported here, which takes many seconds: {export}"]))
 
     def __repr__(self) -> str:
         return (f"<Detector {self.source}: {len(self.classes)} classes, {self.image_size_px} px, {self.engine.name} "

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ..detect.options import EngineName, Precision
+from ..engines.names import EngineName, Precision
 from ..jobs.spec import URI, Fraction, ImageSize, ModelUse, Name, Positive, Resources
 
 
