@@ -16,6 +16,7 @@ from yolov7.model.detector import YOLO, build_model
 from yolov7.model.reparameterize import reparameterize
 from yolov7.images.sample import encode_image
 from yolov7.checkpoints.weights import save_model
+from yolov7_ray.detect.detections import Detections
 from yolov7_ray.registry.registry import Registry
 from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
 from yolov7_ray.serve.spec import ServeSpec
@@ -76,6 +77,11 @@ def expected_boxes(height: int, width: int) -> np.ndarray:
     boxes = (boxes - np.tile(pad, 2)) / scale
     boxes = boxes.clip(0, [width, height, width, height])
     return boxes[np.lexsort(boxes.T)]
+
+
+def boxes(found: Detections) -> np.ndarray:
+    """The boxes, in the order of `expected_boxes`."""
+    return found.boxes_xyxy[np.lexsort(found.boxes_xyxy.T)]
 
 
 def register_blind_model(registry: str, directory: Path, name: str = "shapes", label: int = 1) -> ModelVersion:

@@ -14,6 +14,7 @@ from yolov7_ray.detect.detector import Detector
 from yolov7_ray.engines.device import device_kind
 from yolov7_ray.errors import Corrupt, JobError
 from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.jobs.kind import Upcoming
 from yolov7_ray.registry import compile as compiling
 from yolov7_ray.registry.model_source import load_model, locate
 from yolov7_ray.registry.publish import publish
@@ -35,6 +36,14 @@ def test_engines_by_name_or_with_a_precision():
     assert [(each.engine, each.precision, each.ap_tolerance) for each in spec.engines] == [
         ("openvino", "fp32", None), ("openvino", "int8", 0.01)]
     assert spec.ap_tolerance == 0.002 and validate(job()).engines == ()
+
+
+def test_the_dry_run_names_them(published):
+    from yolov7_ray.registry.dry_run import publish_lines
+
+    lines = dict(publish_lines(published, Upcoming()))
+    assert lines["engines"] == "onnxruntime fp32, openvino bf16, onnxruntime int8; measured on val"
+    assert "engines" not in dict(publish_lines(published.model_copy(update={"engines": ()}), Upcoming()))
 
 
 @pytest.mark.parametrize("keys, message", [
