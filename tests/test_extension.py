@@ -187,12 +187,12 @@ def test_a_served_engine(monkeypatch):
     from yolov7.architectures.family import ARCHITECTURES
     from yolov7.model.detector import build_model
     from yolov7_ray.detect.detector import Detector
-    from yolov7_ray.detect.engines import ENGINES
+    from yolov7_ray.engines.engine import ENGINES
     from yolov7_ray.registry.model_source import LoadedModel
 
     class OneBox:
-        def __init__(self, model, device, precision):
-            self.num_classes = model.num_classes
+        def __init__(self, folded, device, precision):
+            self.num_classes = folded.model.num_classes
 
         def predict(self, images):
             scores = torch.eye(self.num_classes)[1]

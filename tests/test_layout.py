@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "yolov7": ("architectures", "model", "images", "criterion", "evaluation", "checkpoints", "training", "__main__"),
-    "yolov7_ray": ("errors", "program", "storage", "cluster", "jobs", "data", "registry", "detect", "evaluate", "predict", "train",
-                   "tune", "serve", "command_line", "__main__"),
+    "yolov7_ray": ("errors", "program", "storage", "cluster", "jobs", "data", "engines", "registry", "detect", "evaluate",
+                   "predict", "train", "tune", "serve", "command_line", "__main__"),
 }
 """Package -> its rooms: each imports those before it alone. `train` and `serve` meet at `registry`."""
 APART = {"serve": {"train", "tune", "evaluate", "predict"}, "tune": {"predict", "evaluate"}, "train": {"predict"}}

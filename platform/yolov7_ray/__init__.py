@@ -7,14 +7,13 @@ In Python: `submit("job.yaml", set={"epochs": 20}).wait()`, `Detector("blood@lat
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .program import VERSION as __version__  # noqa: F401
+
 if TYPE_CHECKING:
-    from .command_line.submission import submit  # noqa: F401
     from .detect.detections import Detections  # noqa: F401
     from .detect.detector import Detector  # noqa: F401
     from .detect.endpoint import Endpoint  # noqa: F401
     from .errors import JobError  # noqa: F401
-
-__version__ = "0.2.0"
 
 _PUBLIC = {"Detector": "detect.detector", "Detections": "detect.detections", "Endpoint": "detect.endpoint",
            "submit": "command_line.submission", "JobError": "errors"}

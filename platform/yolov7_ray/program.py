@@ -2,6 +2,7 @@
 
 import os
 
+VERSION = "0.2.0"
 PROGRAM = "YOLOV7_RAY_PROGRAM"
 """Environment variable with its name, so that a cluster's jobs recommend it too."""
 CHECKOUT, INSTALLED = "python submit.py", "yolov7-ray"

@@ -1,11 +1,11 @@
 """The endpoint under load: requests per second and latency over real HTTP, and what the model alone would do.
 
     python tests/bench/bench_serve.py [--architecture yolov7-tiny] [--image-size 320] [--seconds 5] [--clients 1,8,32]
-                                      [--haproxy]
+                                      [--engine auto] [--haproxy]
 
 One 640 x 480 JPEG, again and again, from clients that keep their connection and, answered 503, wait as long as
-Retry-After says. Prints a row for each number of clients: answers, their latency and mean batch; refusals, their
-latency.
+Retry-After says. Prints a row for each number of clients: answers, their latency and mean batch; CPU time of an
+exchange (answer or refusal) by process, which other work on the machine hardly moves; refusals, their latency.
 """
 
 import argparse
@@ -88,11 +88,33 @@ def load(url: str, image: bytes, num_clients: int, seconds: float) -> dict[int, 
     return answers
 
 
-def row(num_clients: int, answers: dict[int, list[tuple[float, int]]], seconds: float) -> str:
+PROCESSES = {"proxy": "ray::ProxyActor", "haproxy": "haproxy", "gateway": "Gateway", "replica": "detector-model"}
+"""Name -> what the title of the process holds."""
+
+
+def cpu_seconds() -> dict[str, float]:
+    """CPU seconds until now, by process; the clients are this one."""
+    found = dict.fromkeys(PROCESSES, 0.0) | {"clients": time.process_time()}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (path / "cmdline").read_text()
+            ticks = (path / "stat").read_text().rpartition(")")[2].split()[11:13]
+            session = (path / "environ").read_text()
+        except OSError:  # it has ended, or is not ours
+            continue
+        name = next((name for name, mark in PROCESSES.items() if mark in title[:200]), None)
+        if name and f"BENCH_SERVE={os.getpid()}" in session:
+            found[name] += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def row(num_clients: int, answers: dict[int, list[tuple[float, int]]], seconds: float, cpu: dict[str, float]) -> str:
     """A line of the table."""
     good, refused = np.array(answers[200]), np.array(answers[503])
     p50, p99 = np.percentile(good[:, 0], (50, 99))
     text = f"{num_clients:7d}  {len(good) / seconds:9.1f}  {p50:7.1f}  {p99:7.1f}  {good[:, 1].mean():10.1f}"
+    num_exchanges = sum(map(len, answers.values()))
+    text += "  " + " ".join(f"{name} {1e3 * spent / num_exchanges:.1f}" for name, spent in cpu.items() if spent)
     if len(refused):
         text += f"  {len(refused):5d}, p50 {np.median(refused[:, 0]):.0f}, p99 {np.percentile(refused[:, 0], 99):.0f} ms"
     others = {status: len(many) for status, many in answers.items() if status not in (200, 503)}
@@ -106,11 +128,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--clients", default="1,8,32,128,512")
     parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--gpus", type=float, default=0, help="of each replica")
     parser.add_argument("--haproxy", action="store_true", help="Ray Serve's HAProxy ingress")
     arguments = parser.parse_args()
     if arguments.haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"  # before Ray starts
+    os.environ["BENCH_SERVE"] = str(os.getpid())  # by which the processes of this Ray are known
     import ray
     from ray import serve as ray_serve
 
@@ -129,13 +154,15 @@ def main() -> None:
             url = serve(ServeSpec.model_validate({
                 "kind": "serve", "models": {"model": {"model": str(path), "image_size_px": arguments.image_size}},
                 "port": 0, "wait": False, "replicas": arguments.replicas, "gpus_per_replica": arguments.gpus,
+                "engine": arguments.engine, "precision": arguments.precision,
             }), "bench")["url"]
-            print("clients  answers/s   p50 ms   p99 ms  mean batch  answered 503")
+            print("clients  answers/s   p50 ms   p99 ms  mean batch  CPU ms of an exchange  answered 503")
             load(url, image, 8, 2)  # what is made lazily
             for num_clients in map(int, arguments.clients.split(",")):
-                start = time.perf_counter()
+                start, before = time.perf_counter(), cpu_seconds()
                 answers = load(url, image, num_clients, arguments.seconds)
-                print(row(num_clients, answers, time.perf_counter() - start), flush=True)
+                spent = {name: seconds - before[name] for name, seconds in cpu_seconds().items()}
+                print(row(num_clients, answers, time.perf_counter() - start, spent), flush=True)
         finally:
             ray_serve.shutdown()
             ray.shutdown()

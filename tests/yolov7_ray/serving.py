@@ -16,6 +16,7 @@ from yolov7.model.detector import YOLO, build_model
 from yolov7.model.reparameterize import reparameterize
 from yolov7.images.sample import encode_image
 from yolov7.checkpoints.weights import save_model
+from yolov7_ray.detect.detections import Detections
 from yolov7_ray.registry.registry import Registry
 from yolov7_ray.registry.version import MODEL_FILE, ModelVersion
 from yolov7_ray.serve.spec import ServeSpec
@@ -53,6 +54,20 @@ def blind_model(label: int = 1, seed: int = 0) -> YOLO:
     return model
 
 
+@torch.no_grad()
+def seeing_model() -> YOLO:
+    """A model whose scores depend on the image: its norms are those of noise."""
+    model = tiny_model().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    model(torch.rand(8, 3, 96, 96))
+    for predictor in model.head.lead_predictors:
+        predictor.weight.normal_(0, 0.05)
+        predictor.bias.zero_()
+    return model.eval()
+
+
 def expected_boxes(height: int, width: int) -> np.ndarray:
     """(4, 4) x1, y1, x2, y2 of the blind model's objects, in pixels of an image of that size, sorted."""
     scale = min(SIZE_PX / height, SIZE_PX / width)
@@ -62,6 +77,11 @@ def expected_boxes(height: int, width: int) -> np.ndarray:
     boxes = (boxes - np.tile(pad, 2)) / scale
     boxes = boxes.clip(0, [width, height, width, height])
     return boxes[np.lexsort(boxes.T)]
+
+
+def boxes(found: Detections) -> np.ndarray:
+    """The boxes, in the order of `expected_boxes`."""
+    return found.boxes_xyxy[np.lexsort(found.boxes_xyxy.T)]
 
 
 def register_blind_model(registry: str, directory: Path, name: str = "shapes", label: int = 1) -> ModelVersion:

@@ -5,7 +5,7 @@ Shape letters: B images · N targets · C classes.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -163,13 +163,25 @@ class Statistics:
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module,
+def evaluate(model: nn.Module, batches: Iterable[Batch], truths: Iterable[Truth], evaluator: CocoEvaluator, *,
+             precision: Precision = "fp32", **settings: Any) -> CocoEvaluator:
+    """`evaluate_predictions`, with its ``settings``, of a model on its device."""
+    device = next(model.parameters()).device
+    model.eval()
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        with autocast(device, precision):
+            return model(normalize(images.to(device, non_blocking=True)))
+
+    return evaluate_predictions(predict, batches, truths, evaluator, **settings)
+
+
+def evaluate_predictions(
+    predict: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterable[Batch],
     truths: Iterable[Truth],
     evaluator: CocoEvaluator,
     *,
-    precision: Precision = "fp32",
     confidence_threshold: float = 0.001,
     iou_threshold: float = 0.65,
     multi_label: bool = True,
@@ -179,18 +191,14 @@ def evaluate(
 ) -> CocoEvaluator:
     """Detect on letterboxed ``batches`` and add detections and ``truths`` to ``evaluator``, in original pixels.
 
-    ``truths`` are in the order of the images of the batches. ``on_batch`` gets every batch with its detections
-    (n, 6) in pixels of the letterboxed images.
+    ``predict``: images (B, 3, H, W) uint8 -> decoded predictions (B, N, 5 + C). ``truths`` are in the order of the
+    images of the batches. ``on_batch`` gets every batch with its detections (n, 6) in pixels of the letterboxed images.
     """
-    clock = clock or Clock()
-    device = next(model.parameters()).device
-    model.eval()
-    truths = iter(truths)
+    clock, truths = clock or Clock(), iter(truths)
     for batch in clock.over("evaluate/fetch", batches):
         with clock("evaluate/detect"):
-            with autocast(device, precision):
-                predictions = model(normalize(batch.images.to(device, non_blocking=True)))
-            found = postprocess(predictions.float(), confidence_threshold, iou_threshold, multi_label, class_agnostic)
+            found = postprocess(predict(batch.images).float(), confidence_threshold, iou_threshold, multi_label,
+                                class_agnostic)
             if on_batch is not None:
                 on_batch(batch, found)
             for image_id, letterbox, detections in zip(batch.image_ids.tolist(), batch.letterboxes, found, strict=True):

@@ -132,8 +132,7 @@ def manage(arguments: argparse.Namespace) -> int:
 
 def new(arguments: argparse.Namespace) -> int:
     """Write a starter file."""
-    from ..jobs.starter import new_job
-    from ..jobs.templates import copied
+    from ..jobs.starter import copied, new_job
 
     text = copied(arguments.template, arguments.kind) if arguments.template else new_job(arguments.kind)
     path = Path(arguments.file or f"{arguments.kind}.yaml")

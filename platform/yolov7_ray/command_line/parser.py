@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Collection
 
-from .. import __version__, program
+from .. import program
 
 HELP = """A job file in, a trained, tuned, published or served detector out.
 
@@ -34,7 +34,7 @@ def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     called = program.command("").strip()
     found = argparse.ArgumentParser(prog=called.removeprefix("python "), description=HELP.format(called),
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--version", action="version", version=f"yolov7-ray {__version__}")
+    found.add_argument("--version", action="version", version=f"yolov7-ray {program.VERSION}")
     commands = found.add_subparsers(dest="command", required=True, metavar="JOB.yaml | COMMAND")
     cluster = argparse.ArgumentParser(add_help=False)
     cluster.add_argument("--address", help="dashboard of a Ray cluster, e.g. http://HEAD:8265")

@@ -22,12 +22,15 @@ from yolov7.images.sample import Letterbox, fitted_size_hw, letterbox
 from yolov7.model.reparameterize import reparameterize
 
 from .. import storage
+from ..engines.choice import chosen
+from ..engines.folded import ONNX_FILES, FoldedModel
+from ..engines.names import EngineName, Precision
+from ..engines.onnx_file import OnnxFile, Suppression, read_onnx
 from ..errors import JobError
 from ..registry.model_source import LoadedModel, load_model
 from .detections import Detections
-from .engines import ENGINES, Measured, fastest, usual_precision
 from .inputs import ImageLike, Input, is_many, to_input
-from .options import MAX_DETECTIONS, EngineName, Options, Precision
+from .options import MAX_DETECTIONS, Options
 
 OFFICIAL_SUFFIXES = (".pt", ".pth")
 
@@ -40,43 +43,63 @@ class Detector:
 
     def __init__(
         self, model: str | LoadedModel, *, registry: str | None = "registry",
-        device: str | torch.device = "auto", engine: EngineName = "torch", precision: Precision | Literal["auto"] = "auto",
-        image_size_px: int | None = None, rectangular: bool = True, confidence: float = 0.25, iou: float = 0.45,
-        max_detections: int = MAX_DETECTIONS, multi_label: bool = False, class_agnostic: bool = False,
-        test_time_augmentation: bool = False,
+        device: str | torch.device = "auto", engine: EngineName | None = None,
+        precision: Precision | Literal["auto"] = "auto", image_size_px: int | None = None, rectangular: bool = True,
+        confidence: float | None = None, iou: float | None = None, max_detections: int = MAX_DETECTIONS,
+        multi_label: bool = False, class_agnostic: bool = False, test_time_augmentation: bool = False,
     ) -> None:
         """Load a model: a run (its best checkpoint), a checkpoint, a .safetensors file, NAME, NAME@ALIAS or
-        NAME:VERSION of `registry`, an official .pt file (nothing in it is executed), or one that is loaded already.
+        NAME:VERSION of `registry`, an official .pt file (nothing in it is executed), an .onnx file as
+        `engines.onnx_file` reads it, or one that is loaded already.
 
         device: auto (a GPU where there is one), cpu, cuda, cuda:1 …
-        engine: torch, onnxruntime, openvino, or auto: the fastest of those installed, by measurement.
-        precision: fp32, bf16, or auto: bf16 on a GPU, else fp32.
+        engine: torch, onnxruntime, openvino, or auto: the fastest, as measured when the version was published, if that
+        was on a device of this kind, else here. Default: torch; of an .onnx file auto.
+        precision: fp32, bf16, int8 of versions that were published so, or auto: with the engine auto that of the fastest
+        published one; else bf16 on a GPU, fp32 on a CPU.
         image_size_px: longer side of the model's input; default: as it was trained.
         rectangular: pad to the least multiples of the stride instead of a square: fewer pixels, same scale.
+        confidence, iou: default 0.25 and 0.45; of an .onnx file that suppresses by itself its own.
         test_time_augmentation: look at every image in three scales, once mirrored; with the engine torch.
         JobError names what is wrong and what works.
         """
-        self.options = Options(confidence, iou, max_detections, multi_label, class_agnostic)
         loaded = model if isinstance(model, LoadedModel) else load(model, registry)
-        self.device = chosen_device(device)
-        if precision == "auto":
-            precision = usual_precision(self.device)
+        onnx = loaded if isinstance(loaded, OnnxFile) else None
+        engine = engine or ("auto" if onnx else "torch")
         self.source, self.classes = loaded.source, tuple(loaded.classes)
-        self.stride_px = max(loaded.model.strides)
+        self._suppression = onnx and onnx.suppression
+        usual = self._suppression or Suppression(0.25, 0.45)
+        self.options = Options(usual.confidence if confidence is None else confidence, usual.iou if iou is None else iou,
+                               max_detections, multi_label, class_agnostic)
+        self._check(self.options)
+        self.device = chosen_device(device)
+        self.stride_px = onnx.stride_px if onnx else max(loaded.model.strides)
+        if not (image_size_px or loaded.image_size_px):
+            raise JobError("image_size_px", "nobody says for which size", "give it")
         self.image_size_px = checked_size_px(image_size_px or loaded.image_size_px, self.stride_px)
-        self.rectangular = rectangular
-        folded = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
+        if onnx and not onnx.any_size and self.image_size_px != onnx.image_size_px:
+            raise JobError("image_size_px", f"{self.image_size_px} does not fit {self.source}", f"it takes {onnx.image_size_px}")
+        self.rectangular = rectangular and (onnx is None or onnx.any_size)
+        if test_time_augmentation and engine != "torch":
+            raise JobError("test_time_augmentation", f"does not run with the engine {engine}", "choose torch")
+        self._folded = self._folded_of(loaded, test_time_augmentation)
+        self.engine, self.measured = chosen(self._folded, self.device, self.image_size_px, engine, precision)
+
+    def _folded_of(self, loaded: LoadedModel | OnnxFile, test_time_augmentation: bool) -> FoldedModel:
+        if isinstance(loaded, OnnxFile):
+            return FoldedModel(None, files={ONNX_FILES["fp32"]: lambda: loaded.data})
+        network = loaded.model if loaded.model.is_folded else reparameterize(loaded.model)
         if test_time_augmentation:
-            if engine != "torch":
-                raise JobError("test_time_augmentation", f"does not run with the engine {engine}", "choose torch")
-            folded = TestTimeAugmentation(folded)
-        self.measured: list[Measured] = []
-        if engine == "auto":
-            self.engine, self.measured = fastest(folded, self.device, self.image_size_px, precision)
-        elif engine in ENGINES:
-            self.engine = ENGINES[engine](folded, self.device, precision)
-        else:
-            raise JobError("engine", f"'{engine}' is unknown", f"choose auto, {', '.join(ENGINES)}")
+            network = TestTimeAugmentation(network)
+        return FoldedModel(network, self.classes, self.image_size_px,
+                           {name: artifact.read for name, artifact in loaded.artifacts.items()}, loaded.compiled)
+
+    @property
+    def chosen_by(self) -> str:
+        """Why this engine runs the model, and why it had to be exported for it; empty if it was asked for and is there."""
+        export = self._folded.exported_because
+        reasons = ", ".join(map(str, self.measured))
+        return "; ".join(filter(None, [reasons, export and f"exported here, which takes many seconds: {export}"]))
 
     def __repr__(self) -> str:
         return (f"<Detector {self.source}: {len(self.classes)} classes, {self.image_size_px} px, {self.engine.name} "
@@ -93,7 +116,7 @@ class Detector:
         options: those of `Options`, for this call. JobError if one is no image, before any is processed if its type
         or shape shows it.
         """
-        wanted = replace(self.options, **options)
+        wanted = self._check(replace(self.options, **options))
         if not is_many(images):
             return self._detected([to_input(images)], wanted)[0]
         inputs, found = map(to_input, images), []
@@ -116,6 +139,15 @@ class Detector:
         return Detections(fit.to_original(detections[:, :4]), detections[:, 4], detections[:, 5].astype(np.int64),
                           self.classes, fit.original_size_hw, given.source, given.pixels)
 
+    def _check(self, options: Options) -> Options:
+        """JobError if a file that suppresses by itself cannot do so."""
+        own = self._suppression
+        if own is None or (options.confidence >= own.confidence and options.iou == own.iou
+                           and not options.multi_label and not options.class_agnostic):
+            return options
+        raise JobError("options", f"do not fit the suppression in {self.source}", f"leave iou {own.iou:g}, give a confidence "
+                       f"of {own.confidence:g} or more, or export the file without suppression")
+
     # --- the parts, for those who gather batches themselves ---------------------------------------------
 
     def fit(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
@@ -128,7 +160,12 @@ class Detector:
     def run(self, images: Sequence[np.ndarray], options: Sequence[Options]) -> list[np.ndarray]:
         """Letterboxed images of one shape (H, W, 3) uint8 -> detections (n, 6) float32 of each, best first: x1, y1,
         x2, y2 in their pixels, score, class. One forward pass for all."""
-        predictions = self.engine.predict(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        if self._suppression is not None:  # detections come out: image, box, score, class
+            found = [self.engine.predict(pixels[i:i + 1])[:, 1:].numpy() for i in range(len(pixels))]
+            return [each[each[:, 4] > wanted.confidence][:wanted.max_detections]
+                    for each, wanted in zip(found, options, strict=True)]
+        predictions = self.engine.predict(pixels)
         return [postprocess(predictions[i:i + 1], wanted.confidence, wanted.iou, wanted.multi_label,
                             wanted.class_agnostic, wanted.max_detections)[0].cpu().numpy()
                 for i, wanted in enumerate(options)]
@@ -140,8 +177,10 @@ class Detector:
             self.run([noise] * size, [replace(self.options, confidence=0.001)] * size)
 
 
-def load(ref: str, registry: str | None = None) -> LoadedModel:
-    """A model by its reference, official .pt files included. JobError if there is none."""
+def load(ref: str, registry: str | None = None) -> LoadedModel | OnnxFile:
+    """A model by its reference, official .pt and .onnx files included. JobError if there is none."""
+    if str(ref).endswith(".onnx"):
+        return read_onnx(storage.read_bytes(str(ref)), str(ref))
     if not str(ref).endswith(OFFICIAL_SUFFIXES):
         return load_model(str(ref), registry)
     with TemporaryDirectory(prefix="yolov7-model-") as directory:

@@ -1,13 +1,9 @@
 """What counts as a detection."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..errors import JobError
 
-EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
-"""What runs a model; auto: the fastest of those installed, by measurement."""
-Precision = Literal["fp32", "bf16"]
 MAX_DETECTIONS = 300
 """Most detections of one image."""
 

@@ -58,6 +58,8 @@ class Predictor:
             precision=spec.precision, image_size_px=spec.image_size_px, rectangular=spec.rectangular,
             confidence=spec.confidence_threshold, iou=spec.iou_threshold, multi_label=spec.multi_label,
             class_agnostic=spec.class_agnostic, test_time_augmentation=spec.test_time_augmentation)
+        if self.detector.chosen_by:
+            print(f"predict: {self.detector}: {self.detector.chosen_by}", flush=True)
         self.images, self.spec = images, spec
         self.pool, self.budget = ThreadPoolExecutor(num_threads), PixelBudget()
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ..detect.options import EngineName, Precision
+from ..engines.names import EngineName, Precision
 from ..jobs.spec import URI, Fraction, ImageSize, ModelUse, Name, Positive, Resources
 
 
@@ -31,6 +31,7 @@ class PredictSpec(ModelUse):
     """Look at every image in three scales, once mirrored: better, at 2.1 times the cost."""
     batch_size: Positive = 16
     engine: EngineName = "torch"
-    """auto: the fastest of those installed, by measurement on each worker."""
-    precision: Precision = "fp32"
+    """auto: the fastest of those installed, as published, else by measurement on each worker."""
+    precision: Precision | Literal["auto"] = "fp32"
+    """auto: with the engine auto that of the fastest published one; else bf16 on a GPU, fp32 on a CPU."""
     resources: Resources = Resources()

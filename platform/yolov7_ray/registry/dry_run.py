@@ -21,8 +21,10 @@ def publish_lines(spec: PublishSpec, upcoming: Upcoming) -> list[Line]:
     front = None if upcoming.makes(spec.model) else front_of(spec)
     named = {spec.publish_as: spec.model} if front is None else {
         f"{spec.publish_as}-{member.name}": member.model for member in front}
+    engines = ", ".join(f"{each.engine} {each.precision}" for each in spec.engines)
     return [*(line for model in named.values()
               for line in model_lines(model, spec.registry, upcoming, classes, spec.dataset or "")), *lines,
+            *([("engines", f"{engines}; measured on {spec.split}")] if engines else []),
             *(("version", f"the next of {name} in {spec.registry}{alias}") for name in named)]
 
 

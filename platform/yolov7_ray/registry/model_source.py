@@ -1,6 +1,7 @@
 """Resolves a reference to a model, and loads it: a run, a checkpoint, a file, or a registry name."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,28 @@ from yolov7.checkpoints import weights
 from yolov7.model.detector import YOLO
 
 from .. import storage
+from ..engines.folded import ONNX_FILES, Compiled
 from ..errors import Corrupt, JobError, NotFound
 from .registry import REF, Registry
-from .version import MODEL_FILE
+from .version import MODEL_FILE, ModelVersion
 
 EMA_FILE = "ema.safetensors"
 """The weights of a checkpoint that are used: the moving average."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of a version beside its weights."""
+
+    uri: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """Its bytes; Corrupt if they are not those that were published."""
+        data = storage.read_bytes(self.uri)
+        if storage.digest(data) != self.sha256:
+            raise Corrupt(self.uri, "is not what was published: its digest differs", "publish the model again")
+        return data
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,10 @@ class LoadedModel:
     """The exact model that was loaded: NAME:VERSION or a URI."""
     record: dict[str, Any]
     """Metadata of the weights: spec, metrics, dataset_fingerprint; a version's whole record."""
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    """Files for engines by name; of published versions."""
+    compiled: tuple[Compiled, ...] = ()
+    """What publishing found about engines."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,8 @@ class ModelSource:
     image_size_px: int | None = None
     """As a record tells that is not the file's own; None: as the file tells."""
     record: dict[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    compiled: tuple[Compiled, ...] = ()
 
     def load(self) -> LoadedModel:
         """Read, verify and build the model. JobError if the file is missing, damaged or no model."""
@@ -60,7 +83,7 @@ class ModelSource:
                               "give a file that training or publishing wrote") from error
         model = model.float().eval()
         return LoadedModel(model, list(classes), size_px or model.architecture.default_image_size_px, self.ref,
-                           self.record)
+                           self.record, self.artifacts, self.compiled)
 
     def _recorded_image_size_px(self) -> int | None:
         """The image size by a record beside the file: files of version 0.1 do not tell their own."""
@@ -107,7 +130,17 @@ def _registered(ref: str, registry: Registry) -> ModelSource:
     return ModelSource(ref=version.ref, uri=registry.file_uri(version, MODEL_FILE), sha256=file.sha256,
                        image_size_px=version.image_size_px,
                        record={"spec": version.spec, "metrics": version.metrics or version.training_metrics,
-                               "dataset_fingerprint": version.dataset_fingerprint})
+                               "dataset_fingerprint": version.dataset_fingerprint},
+                       artifacts={name: Artifact(storage.absolute(registry.file_uri(version, name)), stored.sha256)
+                                  for name, stored in version.files.items() if name in ONNX_FILES.values()},
+                       compiled=_compiled(version))
+
+
+def _compiled(version: ModelVersion) -> tuple[Compiled, ...]:
+    try:
+        return tuple(Compiled(**found) for found in version.engines)
+    except TypeError as error:
+        raise Corrupt(version.ref, f"its record of engines is none ({error})", "publish the model again") from error
 
 
 def _checkpoint(uri: str, results: dict[str, Any]) -> ModelSource:

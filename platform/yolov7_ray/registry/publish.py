@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from yolov7.training.engine import evaluate
 from ..data.reading.cache import NodeCache
 from ..data.reading.dataset import ArrowDataset, evaluation_loader
 from ..errors import JobError
+from .compile import EVALUATION_BATCH_SIZE, BelowGate, Compiler, require_installed
 from .front import front_of
 from .model_source import LoadedModel, load_model
 from .registry import Registry
@@ -27,7 +28,6 @@ from .validation import VALIDATION_FILE, Validation
 from .version import MODEL_FILE, ModelVersion
 
 NUM_PARITY_IMAGES = 8
-EVALUATION_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,6 @@ class Parity:
     num_images: int
     images: str
     """Which images were compared."""
-
-
-class BelowGate(JobError):
-    """The model is sound, but its AP is below `least_ap`."""
 
 
 def publish(spec: PublishSpec, run_name: str) -> dict[str, Any]:
@@ -76,8 +72,10 @@ def publish_model(spec: PublishSpec) -> dict[str, Any]:
     """Publish one model; return the exact one, its version, the alias and the measurements.
 
     Parity and AP are measured on the same file that is registered. JobError if the model cannot be found, is
-    already folded, does not fit the dataset, or differs more than spec.parity_tolerance; BelowGate if its AP is low.
+    already folded, does not fit the dataset, or differs more than spec.parity_tolerance; BelowGate if its AP is low, or
+    that of an engine.
     """
+    require_installed(spec.engines)
     loaded = load_model(spec.model, spec.registry)
     if loaded.model.is_folded:
         raise JobError(spec.model, "is folded already, so it cannot be compared with what was trained",
@@ -98,9 +96,12 @@ def publish_model(spec: PublishSpec) -> dict[str, Any]:
         if spec.least_ap is not None and not (ap or 0.0) >= spec.least_ap:
             raise BelowGate(spec.model, f"its AP {_format_metric(ap)} is below least_ap {spec.least_ap:g}; nothing was "
                             "registered", "train longer, or lower least_ap if you can accept that")
+        compiled_files, compiled = {}, []
+        if spec.engines:
+            compiled_files, compiled = Compiler(spec, folded.cpu(), dataset, size_px, ap).compile(Path(directory))
         registry = Registry(spec.registry)
-        version = registry.register(spec.publish_as, files,
-                                    _record(loaded, size_px, metrics, parity))
+        version = registry.register(spec.publish_as, files | compiled_files,
+                                    _record(loaded, size_px, metrics, parity) | {"engines": list(map(asdict, compiled))})
     print(f"publish: registered {version.ref} in {spec.registry} ({_megabytes(version):.1f} MB)")
     if spec.alias is not None:
         registry.promote(spec.publish_as, spec.alias, version.version)

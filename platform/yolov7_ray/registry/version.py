@@ -1,7 +1,7 @@
 """The immutable record of one registered model version."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import Corrupt
@@ -46,6 +46,8 @@ class ModelVersion:
     """Where the trained weights came from."""
     files: dict[str, StoredFile]
     """File name -> digest and size."""
+    engines: list[dict[str, Any]] = field(default_factory=list)
+    """What can run it, measured when it was published: `engines.folded.Compiled`; empty in older records."""
 
     @property
     def ref(self) -> str:

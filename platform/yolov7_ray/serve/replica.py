@@ -19,7 +19,8 @@ from yolov7.images.draw import draw_detections
 from yolov7.images.sample import decode_image, encode_image
 
 from ..detect.detector import Detector
-from ..detect.options import EngineName, Options, Precision
+from ..detect.options import Options
+from ..engines.names import EngineName, Precision
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from .limits import undecodable
@@ -61,8 +62,8 @@ class Current:
         detector = Detector(loaded, **self._settings)
         detector.warm_up(self._max_batch_size)
         engine = f"{detector.engine.name} {detector.engine.precision}"
-        if detector.measured:
-            print(f"serve: {info.name} runs in {engine}: {', '.join(map(str, detector.measured))}", flush=True)
+        if detector.chosen_by:
+            print(f"serve: {info.name} runs in {engine}: {detector.chosen_by}", flush=True)
         return Model(info.of(source.ref, loaded.model.architecture.name, detector.image_size_px, detector.classes, engine),
                      detector)
 

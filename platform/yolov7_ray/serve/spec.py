@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
-from ..detect.options import EngineName, Precision
+from ..engines.names import EngineName, Precision
 from ..jobs.spec import REFERENCE, URI, Fraction, ImageSize, Job, Name, Part, Positive, shortened
 from .access.spec import Digest, Scope, Token
 from .capture.spec import Capture
@@ -90,9 +90,9 @@ class ServeSpec(Job):
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     cpus_per_replica: Annotated[float, Field(gt=0)] = 1
     engine: EngineName = "torch"
-    """What runs the models; auto: the fastest of those installed, by measurement where the replica starts."""
+    """What runs the models; auto: the fastest of those installed, as published, else measured where the replica starts."""
     precision: Precision | Literal["auto"] = "auto"
-    """auto: bf16 on a GPU, else fp32."""
+    """auto: with the engine auto that of the fastest published one; else bf16 on a GPU, fp32 on a CPU."""
     follow: bool = False
     """Whether replicas go on with what NAME or NAME@ALIAS refers to by then: each asks every 10 s, and changes without a
     pause. Without it the endpoint serves what it was deployed with."""

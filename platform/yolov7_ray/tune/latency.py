@@ -18,7 +18,10 @@ from yolov7.model.detector import build_model
 from yolov7.model.reparameterize import reparameterize
 
 from .. import storage
-from ..detect.engines import ENGINES, usual_precision
+from ..engines.choice import usual_precision
+from ..engines.device import processor
+from ..engines.engine import ENGINES
+from ..engines.folded import FoldedModel
 from ..errors import NotFound, StorageError
 from ..train.spec import TrainSpec
 from .objectives import LATENCIES
@@ -87,16 +90,6 @@ def device_name(device: torch.device, num_threads: int) -> str:
     return f"{processor()}, {num_threads} thread{'s' if num_threads > 1 else ''}"
 
 
-@cache
-def processor() -> str:
-    """Model of this machine's CPU."""
-    with suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return os.uname().machine
-
-
 def measure_latency(architecture: Architecture, num_classes: int, size_px: int, device: torch.device,
                     num_threads: int) -> dict[str, float | str]:
     """Milliseconds of the re-parameterised model in the endpoint's engine, from uint8 images to predictions; decoding
@@ -109,7 +102,7 @@ def measure_latency(architecture: Architecture, num_classes: int, size_px: int, 
     torch.set_num_threads(num_threads)
     try:
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
-        engine = ENGINES["torch"](reparameterize(build_model(architecture, num_classes)), device,
+        engine = ENGINES["torch"](FoldedModel(reparameterize(build_model(architecture, num_classes))), device,
                                   usual_precision(device))
         one = timed(lambda: _predict(engine, images(1, size_px), device))
         batch = timed(lambda: _predict(engine, images(SERVING_BATCH, size_px), device))

@@ -10,13 +10,13 @@ import PIL.Image
 import pytest
 import torch
 from official_files import as_official, save_official
-from serving import CLASSES, SIZE_PX, blind_model, expected_boxes, picture, register_blind_model, tiny_model
+from serving import CLASSES, SIZE_PX, blind_model, boxes, expected_boxes, picture, register_blind_model, seeing_model, tiny_model
 
 import yolov7_ray
 from yolov7.images.sample import decode_image
-from yolov7_ray.detect import engines
 from yolov7_ray.detect.detections import Detections
 from yolov7_ray.detect.detector import Detector, least_canvas_hw
+from yolov7_ray.engines import choice
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.registry.model_source import LoadedModel
 
@@ -28,10 +28,6 @@ def loaded(model=None) -> LoadedModel:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector(loaded(), rectangular=False)
-
-
-def boxes(found: Detections) -> np.ndarray:
-    return found.boxes_xyxy[np.lexsort(found.boxes_xyxy.T)]
 
 
 # --- models ----------------------------------------------------------------------------------------------
@@ -72,7 +68,7 @@ def test_official_weights(tmp_path):
     ({"image_size_px": 20}, "choose 32 or 64"),
     ({"confidence": 2}, "confidence: 2 is out of range; give a number from 0 to 1"),
     ({"max_detections": 0}, "max_detections: 0 leaves nothing; give at least 1"),
-    ({"engine": "onnxruntime", "precision": "bf16"}, "engine: onnxruntime computes in fp32, not in bf16"),
+    ({"engine": "onnxruntime", "precision": "bf16"}, "engine: onnxruntime computes in fp32, int8, not in bf16"),
     ({"engine": "auto", "test_time_augmentation": True}, "does not run with the engine auto; choose torch"),
 ])
 def test_settings_that_cannot_work(settings, message):
@@ -102,20 +98,6 @@ def test_all_kinds_of_images_give_the_same_boxes(detector, tmp_path, height, wid
         named = isinstance(image, (str, Path)) or image is given[-1]
         assert found.size_hw == (height, width) and found.source == (str(path) if named else "")
         np.testing.assert_array_equal(found.picture(), pixels)
-
-
-@torch.no_grad()
-def seeing_model():
-    """A model whose scores depend on the image: its norms are those of noise."""
-    model = tiny_model().train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    model(torch.rand(8, 3, 96, 96))
-    for predictor in model.head.lead_predictors:
-        predictor.weight.normal_(0, 0.05)
-        predictor.bias.zero_()
-    return model.eval()
 
 
 def test_the_image_matters():
@@ -288,10 +270,10 @@ def test_an_engine_that_is_not_installed(monkeypatch):
 
 
 def test_auto_takes_the_fastest_that_sees_the_same(monkeypatch):
-    class Same(engines.TorchEngine):
+    class Same(choice.TorchEngine):
         name = "same"
 
-    class Wrong(engines.TorchEngine):
+    class Wrong(choice.TorchEngine):
         name = "wrong"
 
         def predict(self, images):
@@ -300,11 +282,11 @@ def test_auto_takes_the_fastest_that_sees_the_same(monkeypatch):
     def missing(model, device, precision):
         raise JobError("engine", "is not installed")
 
-    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.TorchEngine, "wrong": Wrong, "same": Same,
+    monkeypatch.setattr(choice, "ENGINES", {"torch": choice.TorchEngine, "wrong": Wrong, "same": Same,
                                              "missing": missing})
     times = iter([[30.0, 10.0, 20.0], [8.0, 9.0, 7.0]])  # of torch and of same; nobody times what is wrong
-    monkeypatch.setattr(engines, "timed_ms", lambda work: next(times))
+    monkeypatch.setattr(choice, "timed_ms", lambda work: next(times))
     detector = Detector(loaded(), engine="auto")
     assert detector.engine.name == "same"
-    assert list(map(str, detector.measured)) == ["torch 20.0 ms", "wrong differs by 0.01 from PyTorch in fp32",
-                                                 "same 8.0 ms", "missing is not installed"]
+    assert list(map(str, detector.measured)) == ["torch fp32 20.0 ms", "wrong fp32 differs by 0.01 from PyTorch in fp32",
+                                                 "same fp32 8.0 ms", "missing fp32 is not installed"]

@@ -98,10 +98,10 @@ def test_only_names_can_be_followed(registry):
 
 
 def test_what_auto_chose_is_told(registry, capfd, monkeypatch):
-    from yolov7_ray.detect import engines
+    from yolov7_ray.engines import choice
 
-    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.TorchEngine})
-    monkeypatch.setattr(engines, "timed_ms", lambda work: [1.0, 2.0, 3.0])
+    monkeypatch.setattr(choice, "ENGINES", {"torch": choice.TorchEngine})
+    monkeypatch.setattr(choice, "timed_ms", lambda work: [1.0, 2.0, 3.0])
     current = Current(ServedInfo("m"), locate("shapes@latest", registry), 1, engine="auto", rectangular=False)
     assert current.model.info.engine == "torch fp32"
-    assert capfd.readouterr().out == "serve: m runs in torch fp32: torch 2.0 ms\n"
+    assert capfd.readouterr().out == "serve: m runs in torch fp32: torch fp32 2.0 ms\n"

@@ -44,7 +44,7 @@ def test_latency_is_the_median_of_what_the_endpoints_engine_takes(monkeypatch):
 
     class Engine:
         def __init__(self, model, device, precision):
-            assert model.is_folded and device.type == "cpu" and precision == "fp32" and torch.get_num_threads() == 1
+            assert model.model.is_folded and device.type == "cpu" and precision == "fp32" and torch.get_num_threads() == 1
 
         def predict(self, images):
             nonlocal now, waited
