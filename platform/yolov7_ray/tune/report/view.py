@@ -104,7 +104,7 @@ class SearchView:
     @property
     def budget(self) -> float | None:
         """Compute that this search may take; None: not known yet."""
-        return None if self.full is None else self.full * (self.spec.budget.share or 1.0)
+        return None if self.full is None else self.full * self.spec.share
 
     @property
     def eta_s(self) -> float | None:
@@ -128,6 +128,13 @@ class SearchView:
         known = [number for number, point in points.items() if None not in point]
         front = non_dominated([points[number] for number in known], list(self.objectives.values()))
         return sorted((rows[known[index]] for index in front), key=lambda row: (self._rank(row), row["trial"]))
+
+
+def descent(row: Row) -> str:
+    """From whose weights a trial of a population went on, in words; empty: from none."""
+    parts = row.get("lineage") or ()
+    told = [f"{before['trial']} to epoch {part['after_epoch']}" for before, part in zip(parts, parts[1:])]
+    return f"weights of {', '.join(told)}" if told else ""
 
 
 def label(figure: str) -> str:
