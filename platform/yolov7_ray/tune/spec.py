@@ -77,6 +77,9 @@ class Finalists(Part):
     """Trainings of each, with seeds one above the other, so that means and spreads are known."""
 
 
+Search = Annotated[dict[str, Distribution], Field(min_length=1)]
+
+
 def _train_job(value: Any) -> Any:
     """A train job's keys; a path or URI is read."""
     if not isinstance(value, str):
@@ -96,9 +99,9 @@ class TuneSpec(Job):
     """A train job x search space -> trials, the front of what they reach, and the best configuration."""
 
     kind: Literal["tune"]
-    train: Annotated[TrainSpec, BeforeValidator(_train_job)]
+    train: Annotated[TrainSpec, BeforeValidator(_train_job, json_schema_input_type=TrainSpec | str)]
     """The job that each trial runs, with the trial's values set: its keys, or the path or URI of its file."""
-    search: Annotated[dict[str, Distribution], Field(min_length=1)]
+    search: Search
     """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}. Or the
     word recipe: every number of optimizer, loss and augment, in ranges that ship."""
     objectives: Objectives = default_objectives(False)
@@ -181,7 +184,7 @@ class TuneSpec(Job):
         """Whether trials differ in cost."""
         return any(path in CHANGES_COST for path in self.search)
 
-    @field_validator("search", mode="before")
+    @field_validator("search", mode="before", json_schema_input_type=Search | Literal[RECIPE])
     @classmethod
     def _recipe(cls, search: Any, info: pydantic.ValidationInfo) -> Any:
         if isinstance(search, str) and search != RECIPE:
