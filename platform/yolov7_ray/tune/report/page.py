@@ -92,7 +92,7 @@ def _tiles(view: SearchView) -> list[Tile]:
     if view.budget:
         share = f"{view.spent / view.full:.0%} of training every trial in full" if view.full else ""
         tiles.append((f"{view.spent / view.budget:.0%}", "of the budget", share))
-    if view.eta_s is not None and view.counts["running"]:
+    if view.eta_s is not None and any(row["status"] == "running" for row in view.rows):
         tiles.append((duration(view.eta_s), "left, about", f"{duration(view.elapsed_s)} so far"))
     return tiles
 
