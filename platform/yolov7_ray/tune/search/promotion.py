@@ -75,13 +75,15 @@ class Promotion(Records):
         return self.share * (self.trials if trials is None else trials) * self._mean_cost() * self.rungs[-1]
 
     def next(self, running: Mapping[str, int], can_propose: bool) -> Step | None:
-        """A search ends with a fully trained trial even if its share is less than that takes."""
+        """Running trials hold what they take to their end: as long as nothing new is known of them, only as many are
+        promoted as can end. A search ends with a fully trained trial even if its share is less than that takes.
+        """
         begun = len(self._trials.keys() | running.keys())
         if can_propose and begun < self._num_begin():
             return Step(None, self.rungs[0])
         if any(not self._epoch(trial) for trial in running):
             return None  # first rungs are short, and after them all trials can be compared
-        reserved = sum(self._cost(trial) * (to - self._epoch(trial)) for trial, to in running.items())
+        reserved = sum(map(self._to_end, running))  # else many workers promote all before anything new is known
         left = self.budget(None if can_propose else min(begun, self.trials)) * (1 + ROUNDING) - self.spent() - reserved
         paused = [trial for trial in self._paused() if trial not in running]
         if paused and not running and not self._finished():
