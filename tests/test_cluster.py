@@ -376,4 +376,4 @@ def test_versions_agree():
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             images.add(group["template"]["spec"]["containers"][0]["image"])
     images |= {launcher(name)["docker"]["image"] for name in LAUNCHERS}
-    assert images == {f"REGISTRY/yolov7-ray:{PROJECT['version']}"}
+    assert images == {f"REGISTRY/yolov7-ray:{VERSION}"}

@@ -117,7 +117,7 @@ def figures_of(pool: dict[str, Curve], trained: Sequence[str], spent: float, now
 
 def algorithms(pool: dict[str, Curve], share: float, objective: str, grace: int, reduction: int) -> dict[str, Callable]:
     """Name -> maker of an algorithm."""
-    from tune_algorithms import TPE, Random, RayASHA, SuccessiveHalving
+    from tune_algorithms import TPE, HyperBand, Random, RayASHA, SuccessiveHalving
 
     at = rungs(grace, reduction, len(next(iter(pool.values()))["ap"]))
     both, settings = {"ap": "max", objective: "min"}, {"reduction": reduction, "trials": len(pool), "share": share}
@@ -134,6 +134,7 @@ def algorithms(pool: dict[str, Curve], share: float, objective: str, grace: int,
         "halving-ap": lambda: SuccessiveHalving(pool, at, share, None),
         "ray-asha": lambda: RayASHA(pool, at, None, reduction),
         "ray-asha-share": lambda: RayASHA(pool, at, share, reduction),
+        "hyperband": lambda: HyperBand(pool, at, share, reduction),
         "tpe-pruner": lambda: TPE(pool, at, None),
         "tpe-pruner-share": lambda: TPE(pool, at, share),
         "random": lambda: Random(pool, at, share),

@@ -122,6 +122,59 @@ def fraction_for(num: int, rungs: Sequence[int], share: float) -> float:
     return max((step / 200 for step in range(1, 201) if spent(step / 200) <= share), default=1 / 200)
 
 
+class HyperBand:
+    """HyperBand (Li et al. 2018), synchronous: brackets, each of which begins at another rung, so that some trials are
+    trained longer before they are compared. In each one in ``reduction`` goes on, by AP, chosen when all are there.
+    """
+
+    def __init__(self, pool: Mapping[str, Curve], rungs: Sequence[int], share: float, reduction: int = 3) -> None:
+        self.rungs, self.reduction = list(rungs), reduction
+        sizes = bracket_sizes(len(pool), rungs, share, reduction)
+        self._first = [rung for rung, size in zip(rungs, sizes) for _ in range(size)]
+        self._at: list[dict[str, int]] = [{} for _ in rungs]
+        """Bracket -> trial -> rung."""
+        self._ap: dict[str, float] = {}
+        self._queue: list[Step] = []
+
+    def next(self, running: Mapping[str, int], can_propose: bool) -> Step | None:
+        if can_propose and self._first:
+            return Step(None, self._first.pop(0))
+        if not self._queue and not running:
+            for bracket in self._at:
+                self._promote(bracket)
+        return self._queue.pop(0) if self._queue else None
+
+    def _promote(self, bracket: Mapping[str, int]) -> None:
+        """Queue those that go on from the highest rung of a bracket."""
+        epoch = max(bracket.values(), default=self.rungs[-1])
+        if epoch < self.rungs[-1]:
+            there = sorted((trial for trial, at in bracket.items() if at == epoch), key=self._ap.get, reverse=True)
+            to = self.rungs[self.rungs.index(epoch) + 1]
+            self._queue += [Step(trial, to) for trial in there[:max(1, len(there) // self.reduction)]]
+
+    def record(self, trial: str, epoch: int, figures: Mapping[str, float], cost: float, values: dict | None) -> None:
+        bracket = next((known for known in self._at if trial in known), self._at[self.rungs.index(epoch)])
+        bracket[trial], self._ap[trial] = epoch, figures["ap"]
+
+
+def bracket_sizes(num: int, rungs: Sequence[int], share: float, reduction: int) -> list[int]:
+    """How many of ``num`` trials begin at each rung: HyperBand's numbers, scaled so that trials of equal cost take the
+    share."""
+    halvings = range(len(rungs) - 1, -1, -1)
+    full = [math.ceil(len(rungs) / (left + 1) * reduction ** left) for left in halvings]
+
+    def spent(first: int, size: int) -> int:
+        total = size * rungs[first]
+        for at, to in zip(rungs[first:], rungs[first + 1:]):
+            size = max(1, size // reduction)
+            total += size * (to - at)
+        return total
+
+    scaled = ([max(1, int(size * step / 200)) for size in full] for step in range(200, 0, -1))
+    return next((sizes for sizes in scaled if sum(sizes) <= num and sum(
+        spent(first, size) for first, size in enumerate(sizes)) <= share * num * rungs[-1]), [1] + [0] * (len(rungs) - 1))
+
+
 class TPE(Begun):
     """Optuna's multivariate TPE over AP and FLOPs, told the AP at which a trial ended; its pruner, by AP alone.
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 import submit
 from yolov7.model.describe import count_parameters
 from yolov7.model.detector import build_model
+from yolov7_ray.jobs import document
 from yolov7_ray.jobs.admission import requested
-from yolov7_ray.jobs.job_file import load_job, to_json
+from yolov7_ray.jobs.job_file import json_schema, load_job, to_json
 from yolov7_ray.jobs.kinds import KINDS
 from yolov7_ray.jobs.pipeline import PipelineSpec
 from yolov7_ray.tune.spec import TuneSpec
@@ -20,6 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "jobs").glob("*.yaml"))
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    """What `submit.py schema` prints, as a validator."""
+    return Draft202012Validator(json_schema())
 
 
 def commands(path: Path) -> list[list[str]]:
@@ -54,6 +62,11 @@ def test_header_says_how_to_run_it(path):
         if hasattr(arguments, "job"):  # not a verb
             load_job(ROOT / arguments.job, arguments.overrides)
     assert (ROOT / submit.parse(found[0]).job) == path
+
+
+@each_file
+def test_schema_accepts_it(path, schema):
+    schema.validate(document.read(path))
 
 
 @each_file

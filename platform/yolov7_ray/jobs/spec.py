@@ -234,6 +234,15 @@ class LayeredJob(Job):
         """Called with the complete mapping that this job is made of."""
 
     @classmethod
+    def __get_pydantic_json_schema__(cls, core: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler) -> dict:
+        """Of what is required, a file may hold all but the kind."""
+        schema = handler(core)
+        found = handler.resolve_ref_schema(schema)
+        others = [key for key in found.get("required", ()) if key != "kind"]
+        found |= {"required": ["kind"], "anyOf": [{"required": others}, {"required": ["job"]}]}
+        return schema
+
+    @classmethod
     def _read(cls, file: str) -> dict[str, Any]:
         """The keys in a job file of this kind; ValueError if it is none."""
         try:

@@ -107,13 +107,13 @@ def _suggest_key(location: Location, schema: dict) -> str:
 
 
 def resolve(schema: dict, node: dict) -> dict:
-    """``node`` with its reference and its "or null" resolved."""
+    """``node`` with its reference resolved, and its "or null" and "or a word", which stand for a section."""
     while True:
         if "$ref" in node:
             rest = {key: value for key, value in node.items() if key != "$ref"}
             node = schema["$defs"][node["$ref"].rpartition("/")[2]] | rest
             continue
-        options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+        options = [option for option in node.get("anyOf", []) if option.get("type") not in ("null", "string")]
         if len(options) != 1:
             return node
         node = options[0] | {key: value for key, value in node.items() if key != "anyOf"}

@@ -44,9 +44,12 @@ class Checkpoints:
     """The checkpoints of one run; rank 0 writes them, every rank may read."""
 
     def __init__(self, run: str, keep_best: int, log: Callable[[str], None] = print,
-                 written: Callable[[str, str], None] = lambda run, name: None) -> None:
-        """``written(run, name)`` is called, in the writer's thread, after each checkpoint that is complete."""
-        self.run, self.keep_best, self.log, self.written = run, keep_best, log, written
+                 written: Callable[[str, str], None] = lambda run, name: None, kept: str | None = None) -> None:
+        """``written(run, name)`` is called, in the writer's thread, after each checkpoint that is complete.
+
+        ``kept``: name of one that stays beside the newest and the best.
+        """
+        self.run, self.keep_best, self.log, self.written, self.kept = run, keep_best, log, written, kept
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
         self._scores: dict[str, float] | None = None
@@ -190,7 +193,7 @@ class Checkpoints:
         newest = sorted(scores, key=place_in_order)[-KEEP_NEWEST:]
         epoch_ends = [known for known in scores if "-step-" not in known]
         best = sorted(epoch_ends, key=lambda known: (scores[known], place_in_order(known)))[-self.keep_best:]
-        for known in set(scores) - {*newest, *best}:
+        for known in set(scores) - {*newest, *best, self.kept}:
             self.remove(known)
             del scores[known]
 

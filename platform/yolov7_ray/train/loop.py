@@ -47,17 +47,19 @@ def train_loop(config: dict) -> dict:
 
 
 def train_to(epoch: int, spec: TrainSpec, worker: Worker, run: str, progress_actor: ActorHandle,
-             label: str = "") -> dict:
+             label: str = "", origin: str | None = None, keep: str | None = None) -> dict:
     """Train the run from its newest checkpoint to the end of ``epoch``; that epoch's row of metrics, by class too.
 
     Every rank calls this, within a process group if there are several. ``label`` prefixes the lines of progress.
+    ``origin``: URI of a checkpoint of another run, from which this one goes on if it has none. ``keep``: name of a
+    checkpoint that is not removed meanwhile.
     The state is in storage then, and a later call goes on from it as if there had been no pause.
     """
     os.environ[storage.PATIENCE] = str(60 * spec.storage_patience_minutes)
     reporter = Reporter(progress_actor, worker.rank, label, spec.epochs, spec.batch_size)
     waits = StorageWaits(reporter, 60 * spec.storage_patience_minutes)
     with Watchdog(spec.resources.hang_timeout_s, reporter.log_hang, waits) as watchdog:
-        part = TrainingRun(spec, run, worker, reporter, watchdog, epoch)
+        part = TrainingRun(spec, run, worker, reporter, watchdog, epoch, origin, keep)
         part.restore()
         reporter.log("waiting for the first step")
         while part.state.epoch < epoch and not part.stops_early():
@@ -75,10 +77,10 @@ class TrainingRun:
     """One worker's part in a run."""
 
     def __init__(self, spec: TrainSpec, run: str, worker: Worker, reporter: Reporter, watchdog: Watchdog,
-                 last_epoch: int) -> None:
+                 last_epoch: int, origin: str | None = None, keep: str | None = None) -> None:
         """``last_epoch``: after it the run ends, or pauses."""
         self.spec, self.worker, self.reporter, self.watchdog = spec, worker, reporter, watchdog
-        self.last_epoch = last_epoch
+        self.last_epoch, self.origin = last_epoch, origin
         reporter.log(f"waiting for the dataset {spec.dataset}")
         dataset = dataset_of(spec, run)
         train_set, self.val_set = open_splits(dataset, spec.data, spec.data.train_split, spec.data.val_split)
@@ -93,7 +95,7 @@ class TrainingRun:
             reporter.log(reading_share(spec, train_set, self.batches.node_of_part))
         self.reporter.steps_per_epoch = self.state.schedule.steps_per_epoch
         self.checkpoints = Checkpoints(run, spec.checkpoint.keep_best, self.reporter.log,
-                                       self.reporter.checkpoint_written)
+                                       self.reporter.checkpoint_written, keep)
         self.checkpoint_policy = self.log = None
         if worker.rank == 0:
             self.checkpoint_policy = CheckpointPolicy(spec, self.state, self.checkpoints, self.reporter)
@@ -107,7 +109,7 @@ class TrainingRun:
 
     def restore(self) -> None:
         """Load the newest complete checkpoint, the same on every rank; a new run first tries whether it can save."""
-        name = self._restore_all_ranks(self.checkpoints.restore)
+        name = self._restore_all_ranks(self.checkpoints, self.checkpoints.restore) or self._restore_origin()
         if name is not None:
             within = f", step {self.state.step}" if self.state.step else ""
             self.reporter.log(f"resumed after epoch {self.state.epoch}{within}")
@@ -117,12 +119,20 @@ class TrainingRun:
             number = self.worker.world_size
             self.reporter.log(f"training on {number} worker{'s' if number > 1 else ''}")
 
-    def _restore_all_ranks(self, choose: Callable[[TrainState], str | None]) -> str | None:
-        """Load the checkpoint that rank 0 chooses and loads by ``choose``; its name."""
+    def _restore_origin(self) -> str | None:
+        """Load the checkpoint of another run from which this one goes on, if there is one; its name."""
+        if self.origin is None:
+            return None
+        run, _, name = self.origin.rpartition("/")
+        checkpoints = Checkpoints(run, 1, self.reporter.log)
+        return self._restore_all_ranks(checkpoints, lambda state: checkpoints.restore(state, name))
+
+    def _restore_all_ranks(self, checkpoints: Checkpoints, choose: Callable[[TrainState], str | None]) -> str | None:
+        """Load the one of these checkpoints that rank 0 chooses and loads by ``choose``; its name."""
         state, worker = self.state, self.worker
         name = share(choose(state) if worker.rank == 0 else None, worker)
         if name is not None and worker.rank != 0:
-            self.checkpoints.restore(state, name)
+            checkpoints.restore(state, name)
         return name
 
     def epoch(self) -> None:
@@ -217,7 +227,8 @@ class TrainingRun:
         if self.worker.rank == 0:
             self.checkpoints.wait(fatal=False)
         skipped = self.state.skipped_updates
-        name = self._restore_all_ranks(lambda state: self.checkpoints.restore_good(state, self.last_good))
+        name = self._restore_all_ranks(self.checkpoints, lambda state: self.checkpoints.restore_good(
+            state, self.last_good)) or self._restore_origin()
         if name is None:
             raise FloatingPointError(f"{error}, before the first checkpoint; "
                                      "lower optimizer.learning_rate or lengthen optimizer.warmup_epochs") from error

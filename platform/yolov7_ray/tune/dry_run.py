@@ -4,8 +4,6 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-import pydantic
-
 from yolov7.architectures.language import Architecture
 from yolov7.model.describe import count_flops
 
@@ -17,11 +15,12 @@ from ..jobs.kind import Line, Upcoming
 from ..train.dry_run import UNKNOWN_CLASSES, train_lines
 from ..train.spec import TrainSpec
 from .latency import model_costs
-from .search.promotion import rungs
+from .search.population import QUANTILE
 from .search.proposals import broken
+from .search.rules import rungs_of
 from .search.space import Space, Values
 from .search.starts import starts
-from .spec import TRAINED_IN_FULL, TuneSpec
+from .spec import TuneSpec
 
 MOST_COUNTED = 24
 """Of how many models FLOPs are counted; of a larger space this many, drawn at random."""
@@ -67,15 +66,7 @@ def sampled(spec: TuneSpec, space: Space) -> list[Values]:
         points = list(space.points())
     else:
         points = [space.draw(rng) for _ in range(MOST_COUNTED)]
-    return [point for point in points if _is_valid(spec, point)] or [{}]
-
-
-def _is_valid(spec: TuneSpec, values: Values) -> bool:
-    try:
-        spec.trial(values)
-    except pydantic.ValidationError:
-        return False
-    return True
+    return [point for point in points if spec.is_valid(point)] or [{}]
 
 
 def _space_lines(spec: TuneSpec, space: Space) -> list[Line]:
@@ -90,9 +81,12 @@ def _space_lines(spec: TuneSpec, space: Space) -> list[Line]:
 
 
 def _rung_lines(spec: TuneSpec) -> list[Line]:
-    if spec.algorithm in TRAINED_IN_FULL:
+    pauses = rungs_of(spec)[:-1]
+    if spec.algorithm == "population":
+        return [("generations", f"{len(pauses) + 1}, of {plural(spec.generation_epochs, 'epoch')}; after each one in "
+                                f"{1 / QUANTILE:.0f} goes on from the weights of a better one")]
+    if spec.trains_in_full:
         return []
-    pauses = rungs(spec.grace_epochs, spec.reduction_factor, spec.train.epochs, spec.train.evaluation.every_epochs)[:-1]
     if not pauses:
         return [("rungs", "none: every trial is trained in full")]
     *first, last = map(str, pauses)
@@ -121,7 +115,7 @@ def cost_lines(spec: TuneSpec, points: Sequence[Values], images: dict[str, int],
     if not images.get(train.data.train_split):
         images, per = {train.data.train_split: UNKNOWN_IMAGES}, f"for each {UNKNOWN_IMAGES:,} images: "
     costs = [petaflops(spec.trial(point), images, num_classes, train.epochs) for point in points]
-    mean, share = sum(costs) / len(costs), 1.0 if spec.algorithm in TRAINED_IN_FULL else spec.budget.share or 1.0
+    mean, share = sum(costs) / len(costs), spec.share
     space = Space(spec.search)
     count = min(spec.budget.trials, space.num_points or spec.budget.trials)
     amounts = {"in full": mean * count}
@@ -147,7 +141,8 @@ def hours_line(spec: TuneSpec, amounts: dict[str, float]) -> Line:
         reason = (f"at {UTILISATION:.0%} of the published bf16 peak "
                   f"({', '.join(map(str, PEAK_TFLOPS.values()))} TFLOPS), which is rough: set budget.tflops")
     else:
-        devices, reason = {"a CPU core": CPU_CORE_TFLOPS}, f"at {CPU_CORE_TFLOPS:g} TFLOPS, which is rough: set budget.tflops"
+        devices = {"a CPU core": CPU_CORE_TFLOPS}
+        reason = f"at {CPU_CORE_TFLOPS:g} TFLOPS, which is rough: set budget.tflops"
     told = "; ".join(f"{device}: " + ", ".join(f"{name} {number(amount * 1000 / tflops / 3600, 2)}"
                                                for name, amount in amounts.items())
                      for device, tflops in devices.items())

@@ -19,7 +19,7 @@ from .report.live import told
 from .report.page import Page
 from .report.view import SearchView
 from .scheduler import Scheduler
-from .trial import Trial, figures_of, remove_dominated
+from .trial import Trial, figures_of, keep_best_and_newest, remove_dominated, remove_left
 
 STOP_TIMEOUT_S = 30.0
 """How long an interrupted search waits until Tune's loop has ended."""
@@ -77,6 +77,7 @@ class Follower(Callback):
         for trial in (*self.scheduler.trials.values(), *self.scheduler.finalists.values()):
             if trial.results is None:
                 trial.read_results()
+        self._trim_population()
         return self.view()
 
     def view(self) -> SearchView:
@@ -131,8 +132,29 @@ class Follower(Callback):
         self._tell(reached)
         with suppress(StorageError):  # the report reads them again, and what is not removed now is so later
             reached.read_results()
-            if self.scheduler.spec.keep_checkpoints == "front":
-                remove_dominated(self.scheduler.trials.values(), self.scheduler.spec.objectives)
+            self._remove_checkpoints(reached)
+
+    def _remove_checkpoints(self, reached: Trial) -> None:
+        """Remove those that are of no use after a trial has reached its rung; in a population others may go on from
+        nearly all of them, until it is done."""
+        scheduler = self.scheduler
+        if scheduler.spec.keep_checkpoints == "all":
+            return
+        remove_left(reached)
+        if scheduler.spec.algorithm != "population":
+            remove_dominated(scheduler.trials.values(), scheduler.spec.objectives)
+
+    def _trim_population(self) -> None:
+        """Remove what a population that is done kept for those that might have gone on from it."""
+        scheduler, trials = self.scheduler, self.scheduler.trials.values()
+        if scheduler.spec.algorithm != "population" or scheduler.spec.keep_checkpoints == "all":
+            return
+        if scheduler.is_finished:
+            with suppress(StorageError):
+                remove_dominated(trials, scheduler.spec.objectives)
+                for trial in trials:
+                    if trial.status == "trained" and trial.has_checkpoints:
+                        keep_best_and_newest(trial.run)
 
     def _lost_leg(self, leg: dict, error: Exception) -> None:
         name, why = leg["trial"], explained(error, leg["run"])

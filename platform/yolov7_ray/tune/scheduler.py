@@ -4,6 +4,7 @@ All of it is in the search's directory, in ``search.json``, before a trial acts 
 on as it would have without that.
 """
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,19 +12,25 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from .. import storage
 from ..errors import JobError, NotFound, StorageError
+from ..train.checkpoints import checkpoint_name
 from ..train.spec import TrainSpec
 from .finalists import finalists, outcome
-from .search.promotion import Promotion, Step, rungs
+from .search.population import explored
 from .search.proposals import FINISHED
+from .search.records import Step
+from .search.rules import rule_of, rungs_of
+from .search.space import Space
 from .spec import TuneSpec
 from .trial import Trial
 
 STATE = "search.json"
-"""In a search's directory: what is known of every trial, and the state of promotion."""
+"""In a search's directory: what is known of every trial, and the state of the rule."""
 ROWS = "trials.json"
 """In a search's directory: the table of trials."""
 FINALISTS = "finalists.json"
 """In a search's directory: the table of finalists."""
+MAX_DRAWS = 20
+"""How often values near to a donor's are drawn until the train job accepts them; then they stay the donor's."""
 MAX_FAILED_FIRST = 3
 """The search ends if so many trials fail before one reaches a rung."""
 
@@ -64,6 +71,8 @@ class Start(NamedTuple):
     """Whether every checkpoint that training keeps stays."""
     measures: bool
     """Whether only its latency is measured, before it is trained."""
+    keep: str | None = None
+    """Its checkpoint from which others may still go on."""
 
 
 class Scheduler:
@@ -85,8 +94,7 @@ class Scheduler:
         self.history: list[list] = state.get("history", [])
         """[compute spent by all, trial, epoch] of every rung that was reached, in order."""
         self._earlier_s, self._began = state.get("elapsed_s", 0.0), _now()
-        self.promotion = Promotion(self.rungs, spec.objectives, reduction=spec.reduction_factor,
-                                   trials=spec.budget.trials, share=spec.budget.share, state=state.get("promotion"))
+        self.rule = rule_of(spec, state.get("promotion"))
         self._to_start = [trial for trial in self._all() if trial.status in ("running", "failed")]
         for trial in self._to_start:
             trial.status, trial.lost, trial.error = "running", 0, None
@@ -95,19 +103,6 @@ class Scheduler:
         self._exhausted = self._settled = False
 
     # --- what is known ------------------------------------------------------------------------------
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether every trial is trained to its end at once."""
-        return self.spec.algorithm in ("random", "grid")
-
-    @property
-    def rungs(self) -> list[int]:
-        """Epochs at which trials pause, and the last of all."""
-        spec = self.spec
-        every = spec.train.evaluation.every_epochs
-        return [spec.train.epochs] if self._is_plain else rungs(spec.grace_epochs, spec.reduction_factor,
-                                                                spec.train.epochs, every)
 
     @property
     def elapsed_s(self) -> float:
@@ -156,6 +151,8 @@ class Scheduler:
                 return self._last() if not self.running else None
             if step.trial is not None:
                 trial = self.trials[step.trial]
+                if step.donor is not None:
+                    self._exploit(trial, self.trials[step.donor])
                 trial.status, trial.to_epoch = "running", step.to_epoch
                 return self._begin(trial)
             name = f"{len(self.trials) + 1:03d}"
@@ -196,9 +193,15 @@ class Scheduler:
         may_propose = not self._exhausted and self._num_proposed() < self.spec.budget.trials
         if out_of_time:
             return None
-        if self._is_plain:
-            return Step(None, self.spec.train.epochs) if may_propose else None
-        return self.promotion.next(self.running, may_propose)
+        return self.rule.next(self.running, may_propose)
+
+    def _exploit(self, trial: Trial, donor: Trial) -> None:
+        """Let a trial go on from a donor's weights, with values near to the donor's."""
+        space, drawn = Space(self.spec.search), random.Random(f"{self.spec.seed} {trial.trial_id} {trial.epoch}")
+        near = (explored(space, donor.values, drawn) for _ in range(MAX_DRAWS))
+        trial.follow(donor, next(filter(self.spec.is_valid, near), donor.values))
+        self.log(f"trial {trial.trial_id}  goes on from the weights of trial {donor.trial_id} after epoch "
+                 f"{trial.epoch}, with values near to its")
 
     def _suggested(self, name: str) -> dict[str, Any] | Literal["FINISHED"]:
         """Values of a new trial; told are the points that break a constraint."""
@@ -218,7 +221,8 @@ class Scheduler:
             measures = self._measures_latency and trial.figures.get("latency_ms") is None
         self._started.add(trial.trial_id)
         self.save()
-        return Start(trial, self.job(trial), self.spec.keep_checkpoints == "all", measures)
+        keep = checkpoint_name(trial.epoch) if self.spec.algorithm == "population" and trial.epoch else None
+        return Start(trial, self.job(trial), self.spec.keep_checkpoints == "all", measures, keep)
 
     def job(self, trial: Trial) -> TrainSpec:
         """The train job of a trial."""
@@ -241,14 +245,14 @@ class Scheduler:
     def reached(self, name: str, figures: dict[str, float | None]) -> Trial:
         """The trial has been trained to its rung, with these figures there."""
         trial = self._ended(name)
-        trial.epoch, trial.lost = trial.to_epoch, 0
+        trial.epoch, trial.lost, trial.origin = trial.to_epoch, 0, None
         if trial.job is None:
             trial.status = "trained" if trial.epoch == self.spec.train.epochs else "paused"
             trial.figures = figures | self.proposer.trials[name].costs
             trial.cost = (trial.figures.get("gflops") or 0.0) * self.job(trial).data.num_chosen(self._num_images)
-            self.promotion.record(name, trial.epoch, trial.figures, trial.cost, trial.values)
+            self.rule.record(name, trial.epoch, trial.figures, trial.cost, trial.values)
             self.proposer.observe(name, trial.epoch, trial.figures)
-            self.history.append([self.promotion.spent(), name, trial.epoch])
+            self.history.append([self.rule.spent(), name, trial.epoch])
             self._settled = False
         else:
             trial.status, trial.figures = "trained", figures
@@ -274,7 +278,7 @@ class Scheduler:
             return trial
         trial.status, trial.error = "failed", error
         if trial.job is None:
-            self.promotion.lost(name)
+            self.rule.lost(name)
             self.proposer.lost(name)
             self._settled = False
         self.save()
@@ -291,7 +295,7 @@ class Scheduler:
         """Say of each paused trial why it waits."""
         for name, trial in self.trials.items():
             if trial.status == "paused":
-                trial.reason = self.promotion.reason(name)
+                trial.reason = self.rule.reason(name)
 
     # --- storage ------------------------------------------------------------------------------------
 
@@ -299,8 +303,8 @@ class Scheduler:
         """Write the state; if storage does not answer, the next decision writes all of it."""
         try:
             storage.write_json(storage.join(self.run, STATE), {
-                "elapsed_s": self.elapsed_s, "finished": self.is_finished, "rungs": self.rungs,
-                "spent": self.promotion.spent(), "history": self.history, "promotion": self.promotion.state(),
+                "elapsed_s": self.elapsed_s, "finished": self.is_finished, "rungs": rungs_of(self.spec),
+                "spent": self.rule.spent(), "history": self.history, "promotion": self.rule.state(),
                 "proposer": self.proposer.state(),
                 "trials": {name: trial.state() for name, trial in self.trials.items()},
                 "finalists": {name: trial.state() for name, trial in self.finalists.items()}})

@@ -31,8 +31,13 @@ CHANGES_COST = ("model.architecture", "model.depth", "model.width", "data.image_
 """Keys of a train job by which models differ in cost."""
 RECIPE = "recipe"
 """In place of a search: every number of the recipe."""
-TRAINED_IN_FULL = ("random", "grid")
+TRAINED_IN_FULL = ("population", "random", "grid")
 """Algorithms that stop no trial early."""
+CHANGES_WITHIN = ("optimizer", "loss", "augment")
+"""Sections of a train job whose values a population changes while its trials train, but for `_MOMENTS`."""
+_MOMENTS = "optimizer.algorithm"
+GENERATIONS = 10
+"""How many a population has at least, if its trials have so many epochs."""
 DEFAULT_STORAGE = TrainSpec.model_fields["storage"].default
 DEFAULTS = "defaults"
 """In `start_with`: the train job's own values."""
@@ -72,6 +77,9 @@ class Finalists(Part):
     """Trainings of each, with seeds one above the other, so that means and spreads are known."""
 
 
+Search = Annotated[dict[str, Distribution], Field(min_length=1)]
+
+
 def _train_job(value: Any) -> Any:
     """A train job's keys; a path or URI is read."""
     if not isinstance(value, str):
@@ -91,9 +99,9 @@ class TuneSpec(Job):
     """A train job x search space -> trials, the front of what they reach, and the best configuration."""
 
     kind: Literal["tune"]
-    train: Annotated[TrainSpec, BeforeValidator(_train_job)]
+    train: Annotated[TrainSpec, BeforeValidator(_train_job, json_schema_input_type=TrainSpec | str)]
     """The job that each trial runs, with the trial's values set: its keys, or the path or URI of its file."""
-    search: Annotated[dict[str, Distribution], Field(min_length=1)]
+    search: Search
     """Dotted path of the train job -> distribution, e.g. optimizer.learning_rate: {loguniform: [1e-3, 1e-1]}. Or the
     word recipe: every number of optimizer, loss and augment, in ranges that ship."""
     objectives: Objectives = default_objectives(False)
@@ -102,9 +110,12 @@ class TuneSpec(Job):
     constraints: Constraints = {}
     """Bounds that a model must keep, e.g. parameters: "<= 3e6"; one that does not is never trained."""
     budget: Budget = Budget()
-    algorithm: Literal["promote", "evolve", "random", "grid"] = "promote"
+    algorithm: Literal["promote", "evolve", "population", "random", "grid"] = "promote"
     """promote: Optuna's TPE proposes; evolve: the best ones have mutated children. Both train trials from rung to rung,
-    the promising ones further, within budget.share. random, and grid, which is every point: each is trained in full."""
+    the promising ones further, within budget.share. random, and grid, which is every point: each is trained in full.
+    population: so are all, and those that fall behind go on from better ones' weights with values near to theirs."""
+    perturb_every_epochs: Positive | None = None
+    """Of a population: after so many epochs trials are compared, and values change. Default: a tenth of the epochs."""
     start_with: list[URI] = [DEFAULTS]
     """What is known before the search: defaults, the train job's own values; directories of earlier searches."""
     finalists: Finalists | None = None
@@ -144,12 +155,36 @@ class TuneSpec(Job):
             changes["epochs"] = self.finalists.epochs
         return self.trial(values).model_copy(update=changes)
 
+    def is_valid(self, values: dict[str, Any]) -> bool:
+        """Whether the train job accepts the values of a trial together."""
+        try:
+            self.trial(values)
+        except pydantic.ValidationError:
+            return False
+        return True
+
+    @property
+    def trains_in_full(self) -> bool:
+        """Whether no trial is stopped early, so that budget.share has no effect."""
+        return self.algorithm in TRAINED_IN_FULL
+
+    @property
+    def share(self) -> float:
+        """Of the full sweep's compute, what this search may take."""
+        return 1.0 if self.trains_in_full else self.budget.share or 1.0
+
+    @property
+    def generation_epochs(self) -> int:
+        """Epochs of one generation of a population; its trials are evaluated at its end."""
+        every = self.train.evaluation.every_epochs
+        return self.perturb_every_epochs or every * max(1, self.train.epochs // (GENERATIONS * every))
+
     @property
     def searches_architecture(self) -> bool:
         """Whether trials differ in cost."""
         return any(path in CHANGES_COST for path in self.search)
 
-    @field_validator("search", mode="before")
+    @field_validator("search", mode="before", json_schema_input_type=Search | Literal[RECIPE])
     @classmethod
     def _recipe(cls, search: Any, info: pydantic.ValidationInfo) -> Any:
         if isinstance(search, str) and search != RECIPE:
@@ -190,6 +225,11 @@ class TuneSpec(Job):
                              "trial, so that none would be stopped early; give less, or the same to stop none")
         if self.algorithm == "grid":
             self._check_grid()
+        if self.algorithm == "population":
+            self._check_population()
+        elif self.perturb_every_epochs is not None:
+            raise ValueError(f"perturb_every_epochs: belongs to algorithm population, this one is {self.algorithm}; "
+                             "remove it, or give algorithm: population")
         if self.finalists and self.finalists.epochs:
             self._check_epochs(self.finalists.epochs)
         for path, distribution in self.search.items():
@@ -208,12 +248,33 @@ class TuneSpec(Job):
         values = {path: distribution.values() for path, distribution in self.search.items()}
         for path, listed in values.items():
             if listed is None:
-                raise ValueError(f"search.{path}: takes any number, and algorithm grid needs values; give it as choice, "
-                                 "integer or quantized, or another algorithm")
+                raise ValueError(f"search.{path}: takes any number, and algorithm grid needs values; give it as "
+                                 "choice, integer or quantized, or another algorithm")
         points = math.prod(map(len, values.values()))
         if points > self.budget.trials:
             raise ValueError(f"budget.trials: {self.budget.trials} are fewer than the {points:,} points of the grid; "
                              f"give {points}, fewer values, or another algorithm")
+
+    def _check_population(self) -> None:
+        """ValueError unless values can change within a trial, there are generations, and others to go on from."""
+        fixed = [path for path in self.search if path == _MOMENTS or path.partition(".")[0] not in CHANGES_WITHIN]
+        if fixed:
+            raise ValueError(f"search: {', '.join(fixed)} cannot change while a model trains; algorithm population "
+                             f"searches {', '.join(CHANGES_WITHIN)} without {_MOMENTS}; remove the others or give "
+                             "another algorithm")
+        if self.budget.trials < 2:
+            raise ValueError(f"budget.trials: {self.budget.trials} has no other to learn from; give 2 or more, for "
+                             "algorithm population usually 20")
+        if self.finalists:
+            raise ValueError("finalists: are trained with values that do not change, those of a population do; remove "
+                             "them or give another algorithm")
+        epochs, every, given = self.train.epochs, self.train.evaluation.every_epochs, self.generation_epochs
+        if given % every:
+            raise ValueError(f"perturb_every_epochs: {given} meet no evaluation, of which there is one every {every} "
+                             f"epochs; give a multiple of that, e.g. {-(-given // every) * every}")
+        if given >= epochs:
+            raise ValueError(f"perturb_every_epochs: after {given} epochs nothing is left of the {epochs} of a trial; "
+                             "give less, or more train.epochs")
 
     def _check_epochs(self, epochs: int) -> None:
         """ValueError if the train job refuses so many."""

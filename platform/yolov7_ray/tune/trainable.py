@@ -53,6 +53,10 @@ class Leg:
     """Not to be trained: the latency of its model with so many classes is measured."""
     search: str
     """URI of the search's directory."""
+    origin: str | None = None
+    """URI of the checkpoint, of another trial, from which this one goes on if it has none in its directory."""
+    keep: str | None = None
+    """Name of a checkpoint of this trial that others may still go on from."""
 
     @property
     def label(self) -> str:
@@ -79,7 +83,7 @@ class TrialActor(ray_tune.Trainable):
         try:
             row = self._train(leg)
             if not leg.keep_all:
-                keep_best_and_newest(leg.run)
+                keep_best_and_newest(leg.run, *filter(None, [leg.keep]))
             return {"done": True, "row": row}
         finally:
             self._progress_actor.replaced.remote(leg.label)
@@ -159,7 +163,8 @@ class Others:
 
 def begin(leg: Leg) -> TrainSpec:
     """The trial's job with its anchors; its first leg records what it starts from."""
-    spec = settled(TrainSpec.model_validate(leg.job), leg.run)
+    anchored = leg.origin.rpartition("/")[0] if leg.origin else leg.run
+    spec = settled(TrainSpec.model_validate(leg.job), anchored)
     try:
         storage.read_json(storage.join(leg.run, DATA_RECORD))
     except NotFound:
@@ -172,7 +177,7 @@ def begin(leg: Leg) -> TrainSpec:
 def train_leg(leg: Leg, spec: TrainSpec, rank: int, workers: int, progress_actor: ActorHandle) -> dict:
     """Train the leg on this worker."""
     worker: Worker = worker_on(device(), rank, workers, spec)
-    return train_to(leg.to_epoch, spec, worker, leg.run, progress_actor, leg.label)
+    return train_to(leg.to_epoch, spec, worker, leg.run, progress_actor, leg.label, leg.origin, leg.keep)
 
 
 def device() -> torch.device:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from .. import storage
 from ..errors import NotFound
-from ..train.checkpoints import Checkpoints
+from ..train.checkpoints import Checkpoints, checkpoint_name
 from .search.fronts import non_dominated
 
 Status = Literal["running", "paused", "trained", "failed", "rejected"]
@@ -40,8 +40,23 @@ class Trial:
     """Of a finalist: its train job; that of a trial follows from its values."""
     has_checkpoints: bool = True
     """Whether its checkpoints were kept."""
+    origin: str | None = None
+    """URI of another trial's checkpoint from which it goes on, until it has reached its next rung."""
+    left: str | None = None
+    """URI of the directory in which it was trained before that, whose checkpoints are not needed any more."""
+    lineage: list[dict] = field(default_factory=list)
+    """Of one that went on from another's weights: trial, after_epoch and values of each part of their training."""
     results: dict | None = None
     """Its results.json, if that was read."""
+
+    def follow(self, donor: "Trial", values: dict[str, Any]) -> None:
+        """Go on from the donor's checkpoint at this trial's rung, with these values, in a directory of its own."""
+        parts = donor.lineage or [{"trial": donor.trial_id, "after_epoch": 0, "values": donor.values}]
+        self.lineage = [*(part for part in parts if part["after_epoch"] < self.epoch),
+                        {"trial": self.trial_id, "after_epoch": self.epoch, "values": values}]
+        self.origin, self.left = storage.join(donor.run, checkpoint_name(self.epoch)), self.run
+        folder, _, _ = self.run.rpartition("/")
+        self.run, self.values = f"{folder}/{self.trial_id}-from-epoch-{self.epoch}", values
 
     @property
     def ap(self) -> float | None:
@@ -64,7 +79,7 @@ class Trial:
         stopped = self.status == "paused" and ended
         return {"trial": self.trial_id, "values": self.values, "status": "stopped" if stopped else self.status,
                 "reason": self.reason, "epoch": self.epoch, "rung": self.to_epoch, "figures": dict(self.figures),
-                "cost": self.cost, "spent": self.cost * self.epoch, "ap": self.ap,
+                "lineage": self.lineage, "cost": self.cost, "spent": self.cost * self.epoch, "ap": self.ap,
                 "last_ap": evaluated[-1] if evaluated else None, "run": self.run, "error": self.error,
                 "stopped": self.reason if stopped else None,
                 "checkpoint": storage.join(self.run, best) if best and self.has_checkpoints else None,
@@ -107,10 +122,17 @@ def remove_all(trial: Trial) -> None:
     trial.has_checkpoints = False
 
 
-def keep_best_and_newest(run: str) -> None:
+def remove_left(trial: Trial) -> None:
+    """Remove the checkpoints of the weights that a trial gave up, once it has some of those that it went on from."""
+    if trial.left is not None and trial.origin is None:
+        Checkpoints(trial.left, 1).keep(())
+        trial.left = None
+
+
+def keep_best_and_newest(run: str, *others: str) -> None:
     """Remove the other checkpoints of a trial that pauses: one is its result, with one it goes on."""
     results = storage.read_json(storage.join(run, "results.json"))
-    Checkpoints(run, 1).keep((results["best_checkpoint"], results["last_checkpoint"]))
+    Checkpoints(run, 1).keep((results["best_checkpoint"], results["last_checkpoint"], *others))
 
 
 def nan_if_none(value: float | None) -> float:

@@ -99,9 +99,9 @@ class Legs(SearchAlgorithm):
         if start is None:
             return None
         trial, self._number = start.trial, self._number + 1
+        classes = len(self._manifest.classes) if start.measures else None
         leg = Leg(trial.trial_id, start.job.model_dump(mode="json"), trial.run, trial.to_epoch,
-                  self._manifest.fingerprint, start.keep_all,
-                  len(self._manifest.classes) if start.measures else None, self._scheduler.run)
+                  self._manifest.fingerprint, start.keep_all, classes, self._scheduler.run, trial.origin, start.keep)
         return LegTrial(self._experiment.run_identifier, config={"leg": asdict(leg)},
                         trial_id=f"{trial.trial_id}-{self._number}", storage=self._experiment.storage,
                         placement_group_factory=placement(self._scheduler.spec))

@@ -8,7 +8,7 @@ import yaml
 
 from yolov7_ray.jobs import document, paths
 from yolov7_ray.errors import JobError
-from yolov7_ray.jobs.job_file import json_schema, load_job, run_name, to_json
+from yolov7_ray.jobs.job_file import json_schema, load_job, run_name, to_json, validate
 from yolov7_ray.jobs.kinds import KINDS, kind_named
 from yolov7_ray.train.spec import TrainSpec
 from yolov7_ray.jobs.starter import new_job
@@ -150,6 +150,27 @@ def test_schema_accepts_what_is_valid_and_refuses_an_unknown_key(kind):
     jsonschema.validate(values, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(values | {"colour": "red"}, schema)
+
+
+SEARCH = {"kind": "tune", "train": "jobs/train-yolov7-coco.yaml", "search": "recipe"}
+
+
+@pytest.mark.parametrize(("values", "accepted"), [
+    (SEARCH, True), (SEARCH | {"search": "everything"}, False), (SEARCH | {"search": {}}, False), (SEARCH | {"train": 3}, False),
+    (SEARCH | {"train": {"kind": "train", "dataset": "d"}}, True), (SEARCH | {"train": {"kind": "train"}}, False),
+    (SEARCH | {"search": {"batch_size": {"integer": [1, 2]}}}, True), (SEARCH | {"search": {"batch_size": 2}}, False),
+    ({"kind": "train", "job": "x.yaml", "epochs": 9}, True), ({"kind": "train", "epochs": 9}, False),
+    ({"kind": "train", "job": "x.yaml", "epoch": 9}, False),
+    ({"kind": "pipeline", "steps": {"s": SEARCH, "t": {"kind": "train", "job": "${s.best_job}"}}}, True)])
+def test_schema_knows_words_and_paths_that_stand_for_sections(values, accepted):
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(values) == accepted
+
+
+def test_a_mistake_in_a_section_that_a_word_could_replace_is_still_named():
+    with pytest.raises(JobError, match="job: train.epoch: is an unknown key; did you mean 'epochs'?"):
+        validate(SEARCH | {"train": {"kind": "train", "dataset": "d", "epoch": 9}})
+    with pytest.raises(JobError, match="job: train.dataset: is missing; give it: Arrow dataset written by an ingest job"):
+        validate(SEARCH | {"train": {"kind": "train"}})
 
 
 def test_plain_values_are_read_as_in_yaml_1_2():

@@ -76,6 +76,14 @@ def test_the_best_and_the_newest_are_kept(state, tmp_path):
     assert set(checkpoints.names()) == checkpoints.complete == kept == {path.name for path in tmp_path.iterdir()}
 
 
+def test_one_that_others_need_stays_beside_the_best_and_the_newest(state, tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), keep_best=1, kept=checkpoint_name(1))
+    for epoch, score in enumerate((0.1, 0.9, 0.3, 0.2, 0.2), 1):
+        save(checkpoints, marked(state, epoch), score)
+    checkpoints.wait()
+    assert checkpoints.names() == [checkpoint_name(epoch) for epoch in (1, 2, 4, 5)]
+
+
 def test_what_comes_after_a_checkpoint_is_discarded_by_number(tmp_path):
     names = [checkpoint_name(*place) for place in [(9998, 0), (9999, 0), (9999, 5), (10_000, 0), (10_000, 1_000_000)]]
     for name in names:

@@ -1,5 +1,7 @@
 """What a search leaves behind: the best job, a job for each member of the front, and what a pipeline takes of it."""
 
+from dataclasses import replace
+
 import pytest
 from searches import row, tune_job
 
@@ -139,5 +141,9 @@ def test_a_finalist_is_told_as_far_as_it_is_trained(tmp_path):
     view = with_finalists(tmp_path, {"a-seed-0": 0.4, "a-seed-1": None, "b-seed-0": None, "b-seed-1": None})
     assert [(found["trial"], found["status"], found["reason"]) for found in view.rows[-2:]] == [
         ("a-final", "running", "mean of 1 of 2 seeds"), ("b-final", "running", "mean of 0 of 2 seeds")]
-    assert view.best["trial"] == "a" and view.eta_s is None
+    assert view.best["trial"] == "a"
+    slower = replace(view, elapsed_s=100.0)
+    cost = {row["trial"]: row["cost"] for row in ROWS}
+    done, left = 7 * cost["a"], 7 * cost["a"] + 2 * 7 * cost["b"]
+    assert slower.eta_s == pytest.approx(100 * left / (view.spent + done)) and "left" in progress(slower)
     assert with_finalists(tmp_path, {}).rows == ROWS

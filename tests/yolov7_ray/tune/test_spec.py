@@ -64,7 +64,17 @@ def test_a_bound_includes_itself():
     ({"budget": {"share": 0}}, "budget.share: 0 does not fit"),
     ({"budget": {"hours": 0}}, "budget.hours: 0 does not fit"),
     ({"budget": {"trial": 3}}, "budget.trial: is an unknown key; did you mean 'trials'?"),
-    ({"algorithm": "pbt"}, "algorithm: 'pbt' does not fit; it must be 'promote', 'evolve', 'random' or 'grid'"),
+    ({"algorithm": "pbt"}, "algorithm: 'pbt' does not fit; it must be 'promote', 'evolve', 'population', 'random' or"),
+    ({"perturb_every_epochs": 3}, "perturb_every_epochs: belongs to algorithm population, this one is promote; remove"),
+    ({"algorithm": "population", "perturb_every_epochs": 9}, "perturb_every_epochs: after 9 epochs nothing is left of "
+                                                             "the 9 of a trial; give less, or more train.epochs"),
+    ({"algorithm": "population", "budget": {"trials": 1}}, "budget.trials: 1 has no other to learn from; give 2 or"),
+    ({"algorithm": "population", "finalists": {}}, "finalists: are trained with values that do not change"),
+    ({"algorithm": "population", "search": RATE | {
+        "model.width": {"choice": [0.5, 1.0]}, "batch_size": {"choice": [4, 8]},
+        "optimizer.algorithm": {"choice": ["sgd", "adam"]}}},
+     "search: model.width, batch_size, optimizer.algorithm cannot change while a model trains; algorithm population "
+     "searches optimizer, loss, augment without optimizer.algorithm; remove the others or give another algorithm"),
     ({"finalists": 3}, "finalists: 3 does not fit; give a section of keys: count, epochs, seeds"),
     ({"retries": -1}, "retries: -1 does not fit"),
     ({"search": {"recipe": {"choice": ["tiny", "p5"]}}}, "search.recipe: has filled optimizer"),
@@ -77,6 +87,26 @@ def test_what_does_not_work_is_answered_with_what_does(changes, message):
     with pytest.raises(JobError) as error:
         validate(tune_job(**changes))
     assert message in str(error.value)
+
+
+def population(every: int = 1, epochs: int = 9, **changes):
+    train = train_job("data", "runs", epochs=epochs, evaluation={"every_epochs": every})
+    return validate(tune_job(algorithm="population", train=train, **changes))
+
+
+def test_generations_of_a_population_end_with_an_evaluation():
+    assert [population(epochs=epochs).generation_epochs for epochs in (2, 9, 19, 20, 300)] == [1, 1, 1, 2, 30]
+    assert population(4, 100).generation_epochs == 8 and population(4, 9).generation_epochs == 4
+    assert population(2, perturb_every_epochs=4).generation_epochs == 4
+    with pytest.raises(JobError, match="perturb_every_epochs: 3 meet no evaluation, of which there is one every 2 "
+                                       "epochs; give a multiple of that, e.g. 4"):
+        population(2, perturb_every_epochs=3)
+    with pytest.raises(JobError, match="after 1 epochs nothing is left of the 1 of a trial"):
+        population(epochs=1)
+    assert population().share == 1 and population().trains_in_full, "every trial is trained in full"
+    recipe = population(search="recipe")
+    assert len(recipe.search) > 20 and {path.partition(".")[0] for path in recipe.search} == {
+        "optimizer", "loss", "augment"}
 
 
 def test_the_train_job_may_lie_in_a_file(tmp_path, monkeypatch):

@@ -141,25 +141,50 @@ def test_an_actor_that_dies_between_two_trials_costs_none_of_them(ray_session, s
     assert "trial 002  was lost (its process or its node died)" in capfd.readouterr().out
 
 
-def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
-    job = tmp_path / "tune.yaml"
-    job.write_text(json.dumps(tune_job(shapes_dataset, str(tmp_path / "runs"), budget={"trials": 1}, grace_epochs=1000,
-                                       max_concurrent_trials=1, train=train_job(shapes_dataset, "runs", epochs=1000))))
-    process = subprocess.Popen([sys.executable, ROOT / "submit.py", job, "--name", "s"], cwd=tmp_path, text=True,
+def interrupted(job: Path, run: str) -> tuple[int, str]:
+    """Status and output of a job that gets a Ctrl-C after the first epoch of its search."""
+    process = subprocess.Popen([sys.executable, ROOT / "submit.py", job, "--name", run], cwd=job.parent, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = threading.Timer(DEADLINE_S, process.kill)
+    deadline, before = threading.Timer(DEADLINE_S, process.kill), ""
     deadline.start()
     try:
         while "  epoch 1/1000" not in (line := process.stdout.readline()):
-            assert line, "it ended before its first epoch"
+            assert line, f"it ended before its first epoch: {before}"
+            before += line
         process.send_signal(signal.SIGINT)
-        rest = process.communicate()[0]
+        return process.wait(), before + line + process.communicate()[0]
     finally:
         deadline.cancel()
         process.kill()
-    assert process.returncode == 130, rest
-    assert f"interrupted; python submit.py {job} --resume s (and the same --set) goes on" in rest
-    assert "saved after epoch" in rest and "done in" not in rest and "Error" not in rest, rest
+
+
+def endless(dataset: str, storage_uri: Path) -> dict:
+    """A search that only a Ctrl-C ends."""
+    return tune_job(dataset, str(storage_uri), budget={"trials": 1}, grace_epochs=1000, max_concurrent_trials=1,
+                    train=train_job(dataset, "runs", epochs=1000))
+
+
+def test_ctrl_c_saves_the_trials_and_says_how_to_go_on(shapes_dataset, tmp_path):
+    job = tmp_path / "tune.yaml"
+    job.write_text(json.dumps(endless(shapes_dataset, tmp_path / "runs")))
+    status, said = interrupted(job, "s")
+    assert status == 130, said
+    assert f"interrupted; python submit.py {job} --resume s (and the same --set) goes on" in said
+    assert "saved after epoch" in said and "done in" not in said and "Error" not in said, said
     [row] = storage.read_json(str(tmp_path / "runs/s/trials.json"))
     assert row["status"] == "running", "a resumed search goes on with the trial"
     assert list((tmp_path / "runs/s/trials").glob("*/checkpoint-*"))
+
+
+def test_ctrl_c_in_the_search_of_a_pipeline_ends_all_of_it(shapes_dataset, tmp_path):
+    job = tmp_path / "pipeline.yaml"
+    job.write_text(json.dumps({"kind": "pipeline", "steps": {
+        "search": endless(shapes_dataset, tmp_path / "runs"),
+        "train": {"kind": "train", "job": "${search.best_job}", "storage": str(tmp_path / "trained")}}}))
+    status, said = interrupted(job, "p")
+    assert status == 130, said
+    assert f"interrupted; python submit.py {job} --resume p (and the same --set) goes on" in said
+    assert "saved after epoch" in said and "[2/2]" not in said and "done in" not in said and "Error" not in said, said
+    assert not (tmp_path / "trained").exists(), "the next step does not run"
+    [row] = storage.read_json(str(tmp_path / "runs/p-search/trials.json"))
+    assert row["status"] == "running" and not (tmp_path / "runs/p-search/best.yaml").exists()

@@ -53,6 +53,16 @@ def test_time_left_follows_the_compute():
                                "25% of the budget · about 5 min left")
 
 
+def test_time_left_counts_the_finalists():
+    rows = [row("a", gflops=1.0, epoch=2), row("b", "paused", gflops=3.0, epoch=1)]
+    budget = {"trials": 10, "share": 0.5}
+    longer = view(rows, 100.0, budget=budget, finalists={"count": 2, "epochs": 10, "seeds": 3})
+    assert longer.eta_s == 300 + 2 * 3 * 10 * 1.0 * 20, "of a model of the front, which costs 1 an epoch, 20 s each"
+    assert view(rows, 100.0, budget=budget | {"hours": 0.05}, finalists={"count": 2, "epochs": 10}).eta_s == 80 + 400
+    assert view(rows, 100.0, budget=budget, finalists={"count": 3, "seeds": 2}).eta_s == 300 + 3 * 1 * 2 * 20, (
+        "with the epochs of a trial the first seed is the trial itself")
+
+
 @pytest.mark.parametrize(("found", "line"), [
     (row("a"), "trial a  trained after epoch 2: AP 0.25, GFLOPs 1.5"),
     (row("b", "paused", 1, 0.125, reason="3 of 4 by what they add"),

@@ -62,8 +62,11 @@ class Axis:
         if self.categories:
             every = -(-len(self.categories) // most)
             return [(self.place(name), name) for name in self.categories[::every]]
-        values = self.at or (_decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most, self.whole))
-        return [(self.place(value), number(value)) for value in values]
+        return [(self.place(value), number(value)) for value in self.at or self._round_values(most)]
+
+    def _round_values(self, most: int) -> list[float]:
+        """Values for ticks."""
+        return _decades(self.low, self.high, most) if self.log else _rounds(self.low, self.high, most, self.whole)
 
 
 def _rounds(low: float, high: float, most: int, whole: bool) -> list[float]:
@@ -71,7 +74,8 @@ def _rounds(low: float, high: float, most: int, whole: bool) -> list[float]:
     raw = max(1.0, (high - low) / most) if whole else (high - low) / most
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    return [float(f"{index * step:.10g}") for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{index * step:.10g}") for index in range(first, last + 1)]
 
 
 def _decades(low: float, high: float, most: int) -> list[float]:

@@ -45,8 +45,9 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis, labels: tuple[str, str], 
             low, high = (_y(y.place(point.y + sign * point.spread)) for sign in (-1, 1))
             marks.append(f"<path class='bar {point.classes}' d='M{px:.1f} {low:.1f}V{high:.1f}"
                          f"M{px - 3:.1f} {low:.1f}h6M{px - 3:.1f} {high:.1f}h6'/>")
-        marks.append(f"<circle class='dot {point.classes}' data-trial='{_text(point.trial)}' cx='{px:.1f}' cy='{py:.1f}' "
-                     f"r='{4.5 if 'front' in point.classes else 3.5}'><title>{_text(point.tip)}</title></circle>")
+        radius = 4.5 if "front" in point.classes else 3.5
+        marks.append(f"<circle class='dot {point.classes}' data-trial='{_text(point.trial)}' cx='{px:.1f}' "
+                     f"cy='{py:.1f}' r='{radius}'><title>{_text(point.tip)}</title></circle>")
     corners = sorted(((_x(x.place(point.x)), _y(y.place(point.y))) for point in line))
     joined = f"<path class='joined' d='{_steps(corners)}'/>" if len(corners) > 1 else ""
     return _chart(x, y, labels, joined + "".join(marks))
@@ -55,8 +56,7 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis, labels: tuple[str, str], 
 def curves(lines: Sequence[Curve], x: Axis, y: Axis, labels: tuple[str, str],
            marks: Sequence[tuple[float, str]] = ()) -> str:
     """Lines; at ``marks`` (value of x, text) the chart is crossed by a dashed one."""
-    parts = [f"<path class='mark' d='M{_x(x.place(at)):.1f} {TOP}V{HEIGHT - BOTTOM}'/>"
-             f"<text x='{_x(x.place(at)) - 4:.1f}' y='{HEIGHT - BOTTOM - 5}' text-anchor='end'>{_text(text)}</text>" for at, text in marks]
+    parts = [_mark(_x(x.place(at)), text) for at, text in marks]
     for line in lines:
         corners = [(_x(x.place(at)), _y(y.place(value))) for at, value in line.points]
         path = _steps(corners) if line.steps else "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in corners)
@@ -65,6 +65,12 @@ def curves(lines: Sequence[Curve], x: Axis, y: Axis, labels: tuple[str, str],
         px, py = corners[-1]
         parts.append(f"<circle cx='{px:.1f}' cy='{py:.1f}' r='2.5'/></g>")
     return _chart(x, y, labels, "".join(parts))
+
+
+def _mark(px: float, text: str) -> str:
+    """A dashed line across the chart."""
+    return (f"<path class='mark' d='M{px:.1f} {TOP}V{HEIGHT - BOTTOM}'/><text x='{px - 4:.1f}' "
+            f"y='{HEIGHT - BOTTOM - 5}' text-anchor='end'>{_text(text)}</text>")
 
 
 def bars(shares: Sequence[tuple[str, float]]) -> str:
@@ -104,8 +110,8 @@ def _chart(x: Axis, y: Axis, labels: tuple[str, str], inner: str) -> str:
     names = (f"<text class='name' x='{(LEFT + WIDTH - RIGHT) / 2}' y='{HEIGHT - 5}' text-anchor='middle'>"
              f"{_text(labels[0])}</text><text class='name' transform='translate(10 {(TOP + HEIGHT - BOTTOM) / 2}) "
              f"rotate(-90)' text-anchor='middle'>{_text(labels[1])}</text>")
-    return (f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img'><title>{_text(labels[1])} against {_text(labels[0])}</title>"
-            f"{across}{up}{names}{inner}</svg>")
+    title = f"<title>{_text(labels[1])} against {_text(labels[0])}</title>"
+    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{title}{across}{up}{names}{inner}</svg>"
 
 
 def _x(place: float) -> float:

@@ -27,9 +27,12 @@ def _row(found: Mapping[str, Any], place: int, trials: Sequence[Trial], accuracy
     trained = [trial for trial in trials if trial.status == "trained"]
     failed = [trial for trial in trials if trial.status == "failed"]
     best = max(trained, key=lambda trial: trial.figures.get(accuracy) or 0.0, default=trials[0])
+    own = [trial for trial in trials if trial.run.endswith(f"/{trial.trial_id}")]  # others are trials of the search
     status = "running" if len(trained) + len(failed) < len(trials) else "finalist" if trained else "failed"
     return {**best.row(), "trial": f"{found['finalist']}-final", "finalist": found["finalist"], "place": place,
             "values": found["values"], "status": status, "epoch": max(trial.epoch for trial in trials),
+            "epochs_done": sum(trial.epoch for trial in own),
+            "epochs_left": sum(trial.to_epoch - trial.epoch for trial in own if trial.status == "running"),
             "figures": found["figures"], "spread": found["spread"], "seeds": found["seeds"], "cost": None, "spent": 0.0,
             "reason": f"mean of {len(trained)} of {len(trials)} seeds" if len(trials) > 1 else None,
             "error": failed[0].error if failed else None}

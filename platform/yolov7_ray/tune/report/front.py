@@ -39,9 +39,22 @@ def write_job(uri: str, spec: TuneSpec, row: Row, view: SearchView) -> None:
     figures = ", ".join(f"{label(figure)} {number(view.value(row, figure))}" for figure in view.objectives)
     job = spec.alone(dict(row["values"]))
     text = (f"# Trial {row['trial']} of {len(view.rows)}: {figures} after epoch {row['epoch']} ({row['run']})\n"
-            "#\n#   python submit.py THIS-FILE --set epochs=300   # trains it anew, longer\n"
+            "#\n#   python submit.py THIS-FILE --set epochs=300   # trains it anew, longer\n" + _schedule(row)
             + document.dump(job.model_dump(mode="json", exclude_none=True)))
     storage.write_bytes(uri, text.encode())
+
+
+def _schedule(row: Row) -> str:
+    """As comments: the values with which a trial of a population was trained, one part after the other."""
+    parts = row.get("lineage")
+    if not parts:
+        return ""
+    ends = [*(part["after_epoch"] for part in parts[1:]), row["epoch"]]
+    lines = [f"epochs {part['after_epoch'] + 1} to {end}, as trial {part['trial']}: "
+             + ", ".join(f"{path} {number(value)}" for path, value in part["values"].items())
+             for part, end in zip(parts, ends)]
+    return "".join(f"# {line}\n" for line in ("", "Its values changed while it was trained; below are the last ones.",
+                                              *lines, f"Weights that were trained so: {row.get('checkpoint')}"))
 
 
 def write_front(run: str, view: SearchView) -> list[Member]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ...cluster.resources import plural
 from ..scheduler import last_line
-from .view import STATUSES, Row, SearchView, duration, label, number, short_names
+from .view import STATUSES, Row, SearchView, descent, duration, label, number, short_names
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,7 +58,8 @@ def rendered(view: SearchView) -> "RenderableType":
         mark = "●" if row["trial"] in front else "○" if row["trial"] in hopeful else ""
         table.add_row(mark, row["trial"], row["status"], epochs_of(row, view),
                       *(number(view.value(row, figure)) for figure in view.objectives),
-                      *(number(row["values"].get(path)) for path in names), Text(row.get("reason") or "", overflow="ellipsis", no_wrap=True),
+                      *(number(row["values"].get(path)) for path in names),
+                      Text(row.get("reason") or descent(row), overflow="ellipsis", no_wrap=True),
                       style=_COLOURS.get(row["status"], ""))
     more = len(view.rows) - len(shown)
     parts = [Text(progress(view), style="bold"), table]
@@ -99,7 +100,7 @@ def told(row: Row, view: SearchView) -> str:
 
 def trial_line(row: Row, view: SearchView) -> str:
     """What became of a trial, in a line: ``trial a1  paused after epoch 3: AP 0.21, 1.5 GFLOPs; reason``."""
-    reason = f"; {row['reason']}" if row.get("reason") else ""
+    reason = "".join(f"; {text}" for text in (row.get("reason"), descent(row)) if text)
     if row["status"] in ("failed", "rejected"):
         return f"trial {row['trial']}  {row['status']}: {row.get('reason') or last_line(row.get('error') or '')}"
     figures = ", ".join(f"{label(figure)} {number(view.value(row, figure))}" for figure in view.objectives)

@@ -72,8 +72,9 @@ def page(view: SearchView, epochs: dict[str, Epochs]) -> str:
                        *(f"{label(figure)} {bound}" for figure, bound in view.spec.constraints.items())])
     facts = f"{view.run} · {view.spec.train.dataset} · {goals} · at most {view.spec.train.epochs} epochs a trial"
     charts = [_front(view), _learning(view, learning), _progress(view), _importance(view, learning), _parallel(view)]
+    values = _schedules(view) if view.spec.algorithm == "population" else _slices(view)
     parts = [("charts", "Results", f"<div class=charts>{''.join(charts)}</div>" if view.best else ""),
-             ("values", "Values", f"<div class=charts>{_slices(view)}</div>" if view.best else ""),
+             ("values", "Values", f"<div class=charts>{values}</div>" if view.best else ""),
              ("trials", "Trials", f"<div class='card wide'>{trials_table(view)}</div>" if view.rows else ""),
              ("commands", "Commands", _commands(view))]
     return html_document(f"Search · {name}", name, facts, _tiles(view), parts, style=STYLE, script=SCRIPT)
@@ -92,7 +93,7 @@ def _tiles(view: SearchView) -> list[Tile]:
     if view.budget:
         share = f"{view.spent / view.full:.0%} of training every trial in full" if view.full else ""
         tiles.append((f"{view.spent / view.budget:.0%}", "of the budget", share))
-    if view.eta_s is not None and view.counts["running"]:
+    if view.eta_s is not None and any(row["status"] == "running" for row in view.rows):
         tiles.append((duration(view.eta_s), "left, about", f"{duration(view.elapsed_s)} so far"))
     return tiles
 
@@ -130,6 +131,11 @@ def _drawn(view: SearchView, x: str, y: str) -> list[Point]:
     return sorted(points, key=lambda point: "front" in point.classes)
 
 
+def _on_top(view: SearchView, rows: Sequence[Row]) -> list[Row]:
+    """The rows in the order of drawing: those of the front last."""
+    return sorted(rows, key=lambda row: "front" in classes(view, row))
+
+
 def _front(view: SearchView) -> str:
     """A chart of the first objective against each other one."""
     first, *others = view.objectives
@@ -150,14 +156,17 @@ def _front(view: SearchView) -> str:
 
 def _learning(view: SearchView, learning: dict[str, list[tuple[int, float]]]) -> str:
     """Curves of the first objective; a dashed line at every rung."""
-    rows = sorted((row for row in view.rows if learning.get(row["trial"])), key=lambda row: "front" in classes(view, row))
+    rows = [row for row in _on_top(view, view.rows) if learning.get(row["trial"])]
     if not rows:
         return ""
     lines = [Curve(row["trial"], learning[row["trial"]], classes(view, row), tip(view, row)) for row in rows]
     rungs = sorted({epoch for _, _, epoch in view.history} - {view.spec.train.epochs})
-    axes = (Axis.of([0, view.spec.train.epochs, *(row["epoch"] for row in rows)], zero=True, whole=True), Axis.of([value for line in lines for _, value in line.points]))
-    return _card("Learning", f"{label(view.leading)} after each epoch; dashed: rungs, where trials pause and the better "
-                             "go on", curves(lines, *axes, ("epoch", label(view.leading)), [(rung, "") for rung in rungs]))
+    axes = (Axis.of([0, view.spec.train.epochs, *(row["epoch"] for row in rows)], zero=True, whole=True),
+            Axis.of([value for line in lines for _, value in line.points]))
+    what = ("generations, after which the worst go on from the best" if view.spec.algorithm == "population" else
+            "rungs, where trials pause and the better go on")
+    chart = curves(lines, *axes, ("epoch", label(view.leading)), [(rung, "") for rung in rungs])
+    return _card("Learning", f"{label(view.leading)} after each epoch; dashed: {what}", chart)
 
 
 def _progress(view: SearchView) -> str:
@@ -167,14 +176,15 @@ def _progress(view: SearchView) -> str:
         return ""
     single = len(view.objectives) == 1
     title = f"Best {label(view.leading)} over compute" if single else "Hypervolume over compute"
-    what = "the best" if single else ("the volume that they dominate, each objective as a share from the worst that was "
-                                      "seen (of AP: 0) to the best")
+    what = "the best" if single else ("the volume that they dominate, each objective as a share from the worst that "
+                                      "was seen (of AP: 0) to the best")
     full = view.full or 1.0
     lines = [Curve("", [(spent / full, value) for spent, value in points], "front", title, steps=True)]
-    marks = [(view.spec.budget.share, "budget")] if view.spec.budget.share else []
-    axes = (Axis.of([0, view.spent / full, view.spec.budget.share or 1.0], zero=True), Axis.of([0, *(v for _, v in points)], zero=True))
-    return _card(title, f"Of the models trained in full: {what}", curves(
-        lines, *axes, ("compute, as a share of training every trial in full", "best" if single else "hypervolume"), marks))
+    labels = "compute, as a share of training every trial in full", "best" if single else "hypervolume"
+    marks = [(view.spec.share, "budget")] if view.spec.share < 1 else []
+    axes = (Axis.of([0, view.spent / full, view.spec.share], zero=True),
+            Axis.of([0, *(value for _, value in points)], zero=True))
+    return _card(title, f"Of the models trained in full: {what}", curves(lines, *axes, labels, marks))
 
 
 def progress_over_compute(view: SearchView) -> list[tuple[float, float]]:
@@ -206,14 +216,14 @@ def progress_over_compute(view: SearchView) -> list[tuple[float, float]]:
 
 
 def _importance(view: SearchView, learning: dict[str, list[tuple[int, float]]]) -> str:
-    if len(view.spec.search) < 2:
+    if len(view.spec.search) < 2 or view.spec.algorithm == "population":
         return ""
     shares, epoch = importances(view, learning)
     names = short_names(list(view.spec.search))
     if not shares:
         return ""
-    return _card("What matters", f"Share of each value in whether {label(view.leading)} after epoch {epoch} is among the best "
-                                 "(PED-ANOVA)", bars([(names[path], share) for path, share in shares.items()]))
+    text = f"Share of each value in whether {label(view.leading)} after epoch {epoch} is among the best (PED-ANOVA)"
+    return _card("What matters", text, bars([(names[path], share) for path, share in shares.items()]))
 
 
 def _parallel(view: SearchView) -> str:
@@ -225,9 +235,9 @@ def _parallel(view: SearchView) -> str:
     table |= {figure: [view.value(row, figure) for row in rows] for figure in view.objectives}
     names = short_names(list(view.spec.search)) | {figure: label(figure) for figure in view.objectives}
     axes = [(names[column], _axis(view, column, table[column])) for column in columns]
-    order = sorted(range(len(rows)), key=lambda index: "front" in classes(view, rows[index]))
-    lines = [(rows[index]["trial"], [table[column][index] for column in columns], classes(view, rows[index]),
-              tip(view, rows[index])) for index in order]
+    lines = [(row["trial"], [*(row["values"].get(path) for path in view.spec.search),
+                             *(view.value(row, figure) for figure in view.objectives)],
+              classes(view, row), tip(view, row)) for row in _on_top(view, rows)]
     chart = f"<div class=wide>{parallel(axes, lines)}</div>"
     return _card("All values together", "A line for each trial; blue: the front", chart, across=True)
 
@@ -235,14 +245,31 @@ def _parallel(view: SearchView) -> str:
 def _slices(view: SearchView) -> str:
     """The first objective against each searched value."""
     cards, names = [], short_names(list(view.spec.search))
-    rows = [row for row in view.rows if view.value(row, view.leading) is not None]
+    rows = _on_top(view, [row for row in view.rows if view.value(row, view.leading) is not None])
     for path, name in names.items():
-        points = [Point(row["trial"], row["values"][path], view.value(row, view.leading), classes(view, row), tip(view, row))
-                  for row in rows if row["values"].get(path) is not None]
+        points = [Point(row["trial"], row["values"][path], view.value(row, view.leading), classes(view, row),
+                        tip(view, row)) for row in rows if row["values"].get(path) is not None]
         if points:
-            points.sort(key=lambda point: "front" in point.classes)
             axes = _axis(view, path, [point.x for point in points]), Axis.of([point.y for point in points])
             cards.append(_card(html.escape(name), path, scatter(points, *axes, (name, label(view.leading)))))
+    return "".join(cards)
+
+
+def _schedules(view: SearchView) -> str:
+    """Each searched value over the epochs of a population's trials, along the descent of their weights."""
+    cards, end = [], Axis.of([0, view.spec.train.epochs], zero=True, whole=True)
+    rows = _on_top(view, [row for row in view.rows if row["epoch"] and row["values"]])
+    text = "over epochs; a line jumps where a trial goes on from another's weights"
+    for path, name in short_names(list(view.spec.search)).items():
+        lines = []
+        for row in rows:
+            parts = row.get("lineage") or [{"after_epoch": 0, "values": row["values"]}]
+            points = [(part["after_epoch"], part["values"][path]) for part in parts]
+            lines.append(Curve(row["trial"], [*points, (max(row["epoch"], points[-1][0]), points[-1][1])],
+                               classes(view, row), tip(view, row), steps=True))
+        if lines:
+            axis = _axis(view, path, [value for line in lines for _, value in line.points])
+            cards.append(_card(html.escape(name), f"{path} {text}", curves(lines, end, axis, ("epoch", name))))
     return "".join(cards)
 
 

@@ -4,7 +4,7 @@ import html
 from typing import Any
 
 from ..scheduler import last_line
-from .view import SearchView, label, number, short_names
+from .view import SearchView, descent, label, number, short_names
 
 
 def trials_table(view: SearchView) -> str:
@@ -20,17 +20,19 @@ def trials_table(view: SearchView) -> str:
              *((name, "number" if name in numeric else "") for name in names.values()), ("why", "")]
     rows = []
     for row in view.ranked:
-        why = row.get("reason") or (last_line(row["error"]) if row.get("error") else "")
+        why = row.get("reason") or (last_line(row["error"]) if row.get("error") else descent(row))
         run = row["run"].removeprefix(view.run).lstrip("/")
-        report = f"<a href='../{html.escape(run)}/report/index.html'>{html.escape(row['trial'])}</a>"
+        trial = html.escape(row["trial"])
+        report = f"<a href='../{html.escape(run)}/report/index.html'>{trial}</a>" if row["epoch"] else trial
         cells = [f"<td data-value='{int(row['trial'] in front)}'>{'●' if row['trial'] in front else ''}",
-                 f"<td data-value='{html.escape(row['trial'])}'>{report if row['epoch'] else html.escape(row['trial'])}",
-                 f"<td class='{row['status']}'>{row['status']}", _cell(str(row["epoch"]), row["epoch"]),
+                 f"<td data-value='{trial}'>{report}", f"<td class='{row['status']}'>{row['status']}",
+                 _cell(str(row["epoch"]), row["epoch"]),
                  *(_cell(number(value), value) for value in (view.value(row, figure) for figure in figures)),
                  *(_cell(number(value), value) for value in (row["values"].get(path) for path in names)),
                  f"<td class=why>{html.escape(why)}"]
-        rows.append(f"<tr data-trial='{html.escape(row['trial'])}'>{''.join(cells)}")
-    head = "".join(f"<th class='{kind}'><button type=button>{html.escape(text) or '●'}</button>" for text, kind in heads)
+        rows.append(f"<tr data-trial='{trial}'>{''.join(cells)}")
+    head = "".join(f"<th class='{kind}'><button type=button>{html.escape(text) or '●'}</button>"
+                   for text, kind in heads)
     return f"<table class='plain trials'><thead><tr>{head}<tbody>{''.join(rows)}</table>"
 
 

@@ -98,22 +98,44 @@ class SearchView:
     @property
     def full(self) -> float | None:
         """Compute of training every trial in full; those that have not begun cost as much as the others do."""
-        costs = [row["cost"] for row in self.rows if row.get("cost")]
-        return sum(costs) / len(costs) * self.num_trials * self.spec.train.epochs if costs else None
+        mean = self._mean_cost(self.rows)
+        return mean * self.num_trials * self.spec.train.epochs if mean else None
 
     @property
     def budget(self) -> float | None:
         """Compute that this search may take; None: not known yet."""
-        return None if self.full is None else self.full * (self.spec.budget.share or 1.0)
+        return None if self.full is None else self.full * self.spec.share
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the budget is used up, at the speed so far; None: not known yet."""
-        hours = self.spec.budget.hours
-        if self.finalists or not self.budget or not self.spent or not self.elapsed_s:
+        """Seconds until the budget is used up and the finalists are trained, at the speed so far; None: not known yet.
+        """
+        hours, (done, to_come) = self.spec.budget.hours, self._finalists_compute
+        if not self.budget or not self.spent or not self.elapsed_s:
             return None
-        left = max(0.0, self.budget - self.spent) * self.elapsed_s / self.spent
-        return left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))
+        seconds = self.elapsed_s / (self.spent + done)
+        left = 0.0 if self.finalists else max(0.0, self.budget - self.spent) * seconds
+        return (left if hours is None else min(left, max(0.0, hours * 3600 - self.elapsed_s))) + to_come * seconds
+
+    @property
+    def _finalists_compute(self) -> tuple[float, float]:
+        """Compute that finalists have taken and will take; of those that are not known yet, as the front's models do."""
+        if self.finalists:
+            costs = {row["trial"]: row.get("cost") or 0.0 for row in self.rows}
+            done, left = (sum(row[key] * costs[row["finalist"]] for row in self.finalists)
+                          for key in ("epochs_done", "epochs_left"))
+            return done, left
+        if (finalists := self.spec.finalists) is None:
+            return 0.0, 0.0
+        epochs = finalists.epochs or self.spec.train.epochs
+        anew = finalists.seeds - (epochs == self.spec.train.epochs)  # the trial itself is one of them
+        return 0.0, anew * finalists.count * epochs * self._mean_cost(self.front or self.rows)
+
+    @staticmethod
+    def _mean_cost(rows: Sequence[Row]) -> float:
+        """Of an epoch; 0: not known."""
+        costs = [row["cost"] for row in rows if row.get("cost")]
+        return sum(costs) / len(costs) if costs else 0.0
 
     def value(self, row: Row, figure: str) -> float | None:
         """A figure of a trial as far as it has come."""
@@ -128,6 +150,13 @@ class SearchView:
         known = [number for number, point in points.items() if None not in point]
         front = non_dominated([points[number] for number in known], list(self.objectives.values()))
         return sorted((rows[known[index]] for index in front), key=lambda row: (self._rank(row), row["trial"]))
+
+
+def descent(row: Row) -> str:
+    """From whose weights a trial of a population went on, in words; empty: from none."""
+    parts = row.get("lineage") or ()
+    told = [f"{before['trial']} to epoch {part['after_epoch']}" for before, part in zip(parts, parts[1:])]
+    return f"weights of {', '.join(told)}" if told else ""
 
 
 def label(figure: str) -> str:

@@ -77,11 +77,14 @@ def draw_evolved(space: Space, told: Told, objectives: Mapping[str, str], constr
             for path, axis in space.axes.items()}
 
 
-def mutation(axis: Axis, value: object, rng: random.Random) -> object:
-    """A value near another; any where an axis has no order, and at least the next one where it is discrete."""
+def mutation(axis: Axis, value: object, rng: random.Random, spread: float = SPREAD) -> object:
+    """A value near another; any where an axis has no order, and at least the next one where it is discrete.
+
+    ``spread``: standard deviation of the step, as a part of the axis.
+    """
     if not axis.ordered:
         return rng.choice(axis.values)
-    step = rng.gauss(0, SPREAD)
+    step = rng.gauss(0, spread)
     if axis.values is not None and len(axis.values) > 1:
         smallest = 1 / len(axis.values)
         step = step if abs(step) > smallest else smallest * rng.choice((-1, 1))
@@ -89,8 +92,9 @@ def mutation(axis: Axis, value: object, rng: random.Random) -> object:
 
 
 DRAW: dict[str, Callable[..., Values]] = {
-    "promote": draw_tpe, "evolve": draw_evolved, "random": draw_random, "grid": draw_random}
+    "promote": draw_tpe, "evolve": draw_evolved, "population": draw_random, "random": draw_random, "grid": draw_random}
 """Algorithm of a job -> who proposes. A grid is drawn at random without repeats, so that its beginning spreads over it.
+Those of a population are where it begins.
 """
 
 

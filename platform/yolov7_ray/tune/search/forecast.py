@@ -31,7 +31,7 @@ NOISE = 1e-2
 
 
 def encode(values: Sequence[Mapping[str, object]], costs: Sequence[float]) -> np.ndarray:
-    """(N, F) in [0, 1]: cost and values of each trial, positive numbers by their logarithm, others a column for each."""
+    """(N, F) in [0, 1]: cost and values of each trial, positive numbers by their logarithm, others as columns."""
     columns = [np.log(np.asarray(costs, np.float64))]
     for key in sorted({key for row in values for key in row}):
         column = [row.get(key) for row in values]
@@ -99,7 +99,7 @@ def _fitted(figures: np.ndarray, costs: np.ndarray, features: np.ndarray) -> tup
 
 
 def similarity(features: np.ndarray) -> np.ndarray:
-    """(N, N) correlation of trials by their values, each value's effect added, so that it is learnt where it is cheap."""
+    """(N, N) correlation of trials by their values; each value's effect is added, and so learnt where it is cheap."""
     if not features.shape[1]:
         return np.eye(len(features))
     return np.exp(-(features[:, None] - features[None]) ** 2 / (2 * LENGTH ** 2)).mean(2)
@@ -125,6 +125,6 @@ def fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             spread[np.ix_(lost, lost)] += len(rows) * (covariance[np.ix_(lost, lost)] - across.T @ weights)
         mean = filled.sum(0) / (num + PRIOR_MEAN_TRIALS)
         centred = filled - mean
-        covariance = (PRIOR_TRIALS * prior + centred.T @ centred + spread + PRIOR_MEAN_TRIALS * np.outer(mean, mean)) / (
-            num + PRIOR_TRIALS)
+        scatter = centred.T @ centred + spread + PRIOR_MEAN_TRIALS * np.outer(mean, mean)
+        covariance = (PRIOR_TRIALS * prior + scatter) / (num + PRIOR_TRIALS)
     return mean, covariance

@@ -6,16 +6,15 @@ fully trained trials, and the first of them is promoted by one rung (ASHA, Li et
 Schmucker et al. 2021; freeze-thaw, Swersky et al. 2014). After each rung the choice is made anew.
 """
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from .expectation import best_plan, exceeds, points_along
 from .forecast import encode, forecast
 from .fronts import SIGN
+from .records import Records, Step
 
 STATIC = frozenset({"gflops", "parameters", "latency_ms", "latency_batch_ms"})
 """Figures that a trial has before it is trained."""
@@ -28,14 +27,6 @@ GOES_ON = 0.6
 
 ROUNDING = 1e-9
 """By how much of it a budget may be exceeded: sums of the same costs differ by order."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """Train ``trial``, None: a new one, up to the end of ``to_epoch``."""
-
-    trial: str | None
-    to_epoch: int
 
 
 def rungs(first: int, reduction: int, epochs: int, every: int = 1) -> list[int]:
@@ -57,72 +48,51 @@ def halving_share(rungs: Sequence[int], reduction: int) -> float:
     return float(sum(step / reduction ** number for number, step in enumerate(steps)) / rungs[-1])
 
 
-class Promotion:
-    """Decides for all trials of a search; the same calls in the same order give the same decisions."""
+class Promotion(Records):
+    """Decides for all trials of a search."""
 
     def __init__(self, rungs: Sequence[int], objectives: Mapping[str, str], *, reduction: int, trials: int,
                  share: float | None, state: dict | None = None) -> None:
-        """``rungs``: epochs, ascending, the last one all of a trial. ``objectives``: figure -> "max" or "min".
-
-        ``share``: of the compute that training ``trials`` in full takes; None: that of successive halving, where one
-        in ``reduction`` goes on at each rung. ``state``: that of an earlier search, which this one continues.
+        """``share``: of the compute that training ``trials`` in full takes; None: that of successive halving, where one
+        in ``reduction`` goes on at each rung.
         """
-        self.rungs, self.objectives, self.trials = list(rungs), dict(objectives), trials
+        super().__init__(rungs, objectives, trials=trials, state=state)
         self.share = halving_share(self.rungs, reduction) if share is None else share
-        self._trials: dict[str, dict] = copy.deepcopy((state or {}).get("trials", {}))
         self._order: list[str] | None = None
         """Paused trials, most valuable first; None: to be found again."""
 
     def record(self, trial: str, epoch: int, figures: Mapping[str, float | None], cost: float,
                values: Mapping[str, object] | None = None) -> None:
-        """``trial`` has trained up to the rung ``epoch`` and pauses; ``cost``: of one of its epochs, in any unit.
-
-        ``values``: what the search sets for it (JSON); trials with similar ones are expected to end similarly.
-        """
-        found = self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": False})
-        found |= {"cost": float(cost), "values": dict(values or {}), "lost": False}
+        super().record(trial, epoch, figures, cost, values)
         self._order = None
-        found["figures"][str(epoch)] = {name: figures.get(name) for name in self.objectives}
 
     def lost(self, trial: str) -> None:
-        """``trial`` has failed for good."""
-        self._trials.setdefault(trial, {"cost": None, "figures": {}, "lost": True})["lost"] = True
+        super().lost(trial)
         self._order = None
-
-    def state(self) -> dict:
-        """What is kept in storage, as JSON."""
-        return {"trials": self._trials}
-
-    def spent(self) -> float:
-        """Compute of all recorded epochs, in the unit of ``cost``."""
-        return sum(self._cost(trial) * self._epoch(trial) for trial in self._trials)
 
     def budget(self, trials: int | None = None) -> float:
         """Compute that may be spent on so many trials, default all, as far as those so far tell what one costs."""
         return self.share * (self.trials if trials is None else trials) * self._mean_cost() * self.rungs[-1]
 
     def next(self, running: Mapping[str, int], can_propose: bool) -> Step | None:
-        """What to start now, beside the ``running`` trials (trial -> the rung it trains to); None: nothing.
-
-        None with nothing running means that the search is over. A search ends with a fully trained trial even if its
-        share is less than that takes.
+        """Running trials hold what they take to their end: as long as nothing new is known of them, only as many are
+        promoted as can end. A search ends with a fully trained trial even if its share is less than that takes.
         """
         begun = len(self._trials.keys() | running.keys())
         if can_propose and begun < self._num_begin():
             return Step(None, self.rungs[0])
         if any(not self._epoch(trial) for trial in running):
             return None  # first rungs are short, and after them all trials can be compared
-        reserved = sum(self._cost(trial) * (to - self._epoch(trial)) for trial, to in running.items())
+        reserved = sum(map(self._to_end, running))  # else many workers promote all before anything new is known
         left = self.budget(None if can_propose else min(begun, self.trials)) * (1 + ROUNDING) - self.spent() - reserved
         paused = [trial for trial in self._paused() if trial not in running]
         if paused and not running and not self._finished():
             left = max(left, min(map(self._to_end, paused)))
         if plan := self._plan(paused, running, left):
-            return Step(plan[0], next(rung for rung in self.rungs if rung > self._epoch(plan[0])))
+            return Step(plan[0], self._following(self._epoch(plan[0])))
         return None
 
     def reason(self, trial: str) -> str | None:
-        """Why ``trial`` pauses, in a short sentence; None where it does not."""
         if trial not in (paused := self._paused()):
             return None
         if self._order is None:
@@ -131,17 +101,6 @@ class Promotion:
                 "end is expected to add")
 
     # --- what is known ------------------------------------------------------------------------------
-
-    def _epoch(self, trial: str) -> int:
-        """Last rung that ``trial`` has reached; 0: none."""
-        return max(map(int, self._trials.get(trial, {}).get("figures", ())), default=0)
-
-    def _mean_cost(self) -> float:
-        costs = [found["cost"] for found in self._trials.values() if found["cost"]]
-        return sum(costs) / len(costs) if costs else 1.0
-
-    def _cost(self, trial: str) -> float:
-        return self._trials.get(trial, {}).get("cost") or self._mean_cost()
 
     def _to_end(self, trial: str) -> float:
         return self._cost(trial) * (self.rungs[-1] - self._epoch(trial))
@@ -154,10 +113,6 @@ class Promotion:
                 epochs += probability * (rung - epoch)
                 epoch, probability = rung, probability * GOES_ON
         return self._cost(trial) * epochs
-
-    def _paused(self) -> list[str]:
-        return [trial for trial, found in self._trials.items()
-                if found["figures"] and not found["lost"] and self._epoch(trial) < self.rungs[-1]]
 
     def _finished(self) -> list[str]:
         return [trial for trial in self._trials if self._epoch(trial) >= self.rungs[-1]]
@@ -191,11 +146,6 @@ class Promotion:
             of = static_figure if name in STATIC else learnt_figure
             probability = probability * of(figures, SIGN[direction], costs, features, points_along(axis))
         return probability
-
-    def _figure(self, trial: str, rung: int, name: str) -> float:
-        """A figure at a rung; NaN before it is reached or where it was reached without."""
-        value = self._trials[trial]["figures"].get(str(rung), {}).get(name)
-        return math.nan if value is None else value
 
 
 def static_figure(figures: np.ndarray, sign: float, costs: np.ndarray, features: np.ndarray, along: np.ndarray,

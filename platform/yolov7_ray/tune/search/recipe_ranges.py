@@ -22,7 +22,7 @@ RANGES: dict[str, tuple[dict[str, list[float]], str]] = {
     "optimizer.warmup_momentum": (
         {"uniform": [0.5, 0.95]}, "a start with less memory than the 0.8 of the recipes, or as much as later"),
     "optimizer.warmup_bias_learning_rate": (
-        {"uniform": [0.0, 0.2]}, "from none to twice the recipes' 0.1, with which biases find the base rate of objects"),
+        {"uniform": [0.0, 0.2]}, "from none to twice the recipes' 0.1, by which biases find the base rate of objects"),
     "loss.box_gain": (
         {"loguniform": [0.02, 0.2]}, "a factor of four on the weight of overlap, 0.05, upwards, 2.5 downwards"),
     "loss.objectness_gain": (

@@ -52,7 +52,8 @@ def _add_defaults(spec: TuneSpec, found: Starts) -> None:
         found.notes.append(f"{DEFAULTS}: left out, {moved[0]} is no value of the search")
         return
     found.first.append(values)
-    found.notes.append(f"{DEFAULTS}: first" + (f"; nearest values of the search for {', '.join(moved)}" if moved else ""))
+    note = f"; nearest values of the search for {', '.join(moved)}" if moved else ""
+    found.notes.append(f"{DEFAULTS}: first{note}")
 
 
 def _add_earlier(spec: TuneSpec, uri: str, fingerprint: str | None, found: Starts) -> None:
@@ -64,6 +65,7 @@ def _add_earlier(spec: TuneSpec, uri: str, fingerprint: str | None, found: Start
                        f"give one that holds {JOB_RECORD} and {TRIALS}, or {DEFAULTS}") from None
     train, space, objectives = resolved(TuneSpec, record["job"])["train"], Space(spec.search), spec.objectives
     trained = [known for row in rows if (known := _trained(row, train, spec)) is not None]
+    steady = [known for row in rows if not row.get("lineage") and (known := _trained(row, train, spec)) is not None]
     points = [known.objectives(list(objectives), next(iter(known.rungs))) for known in trained]
     front = set(non_dominated(points, list(objectives.values())))
     best = [trained[index] for index in ranked(points, list(objectives.values())) if index in front][:MAX_FIRST]
@@ -73,10 +75,11 @@ def _add_earlier(spec: TuneSpec, uri: str, fingerprint: str | None, found: Start
     if differs := _difference(spec, train, record["fingerprint"], fingerprint):
         found.notes.append(f"{note}; its results are not compared, {differs} differs")
         return
-    told = [known for known in trained if space.contains(known.values)]
+    told = [known for known in steady if space.contains(known.values)]
     found.earlier += told
-    outside = f", {len(trained) - len(told)} outside the search left out" if len(told) < len(trained) else ""
-    found.notes.append(f"{note}; {plural(len(told), 'trained trial')} told to the algorithm{outside}")
+    lacking = f", {len(steady) - len(told)} outside the search left out" if len(told) < len(steady) else ""
+    lacking += f", {len(trained) - len(steady)} whose values changed left out" if len(steady) < len(trained) else ""
+    found.notes.append(f"{note}; {plural(len(told), 'trained trial')} told to the algorithm{lacking}")
 
 
 def _trained(row: Mapping[str, Any], train: dict, spec: TuneSpec) -> Known | None:

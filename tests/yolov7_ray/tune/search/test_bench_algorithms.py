@@ -8,7 +8,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[3] / "bench"))
 
 from bench_tune import Curve, figures_of, load, replay, synthetic  # noqa: E402
-from tune_algorithms import Random, RayASHA, SuccessiveHalving, fraction_for  # noqa: E402
+from tune_algorithms import HyperBand, Random, RayASHA, SuccessiveHalving, bracket_sizes, fraction_for  # noqa: E402
 
 from yolov7_ray.tune.search.promotion import Promotion  # noqa: E402
 
@@ -41,6 +41,15 @@ def test_halving_keeps_its_share_and_the_best():
     assert fraction_for(9, [1, 3, 9], 0.3) == pytest.approx(0.405)  # 9, 4 and 1 trials: 9 + 2 * 4 + 6 of 81 epochs
     trained, spent, _ = replay(trials, SuccessiveHalving(trials, [1, 3, 9], 0.3, None), workers=3)
     assert trained == ["8"] and spent == 9 + 2 * 4 + 6
+
+
+def test_hyperband_has_the_brackets_of_its_paper():
+    """R = 9, eta = 3: 9 trials from 1 epoch on, 5 from 3, 3 from 9 (Li et al. 2018, section 3): 21 + 21 + 27 epochs."""
+    assert bracket_sizes(17, [1, 3, 9], 69 / 153, 3) == [9, 5, 3]
+    assert bracket_sizes(17, [1, 3, 9], 68 / 153, 3) == [8, 4, 2], "scaled until it fits"
+    trials = pool(*(curve(1, 0.01 * number) for number in range(17)))
+    trained, spent, _ = replay(trials, HyperBand(trials, [1, 3, 9], 69 / 153), workers=4)
+    assert sorted(trained) == ["13", "14", "15", "16", "8"] and spent == 69, "the best of each bracket, all of the last"
 
 
 def test_workers_take_steps_side_by_side_and_spend_the_same_share():

@@ -87,6 +87,17 @@ def test_first_rungs_end_before_the_first_promotion():
     assert promotion.next({}, True) == Step("b", 9)
 
 
+def test_with_many_workers_no_more_are_promoted_at_once_than_can_end():
+    promotion = Promotion([1, 3, 9], {"ap": "max"}, reduction=3, trials=6, share=0.5)
+    for number in range(6):
+        promotion.record(str(number), 1, {"ap": 0.1 * number}, 1.0)
+    assert promotion.next({}, False) == Step("5", 3)
+    assert promotion.next({"5": 3}, False) == Step("4", 3)
+    assert promotion.next({"5": 3, "4": 3}, False) is None, "27 less 6 hold two ends of 8, though three times 2 as well"
+    promotion.record("4", 3, {"ap": 0.4}, 1.0)
+    assert promotion.next({"5": 3}, False) is not None, "more is known now, and 4 is left behind or goes on"
+
+
 def test_a_lost_trial_is_never_promoted_and_its_compute_counts():
     promotion = Promotion([1, 9], {"ap": "max"}, reduction=3, trials=2, share=1)
     promotion.record("a", 1, {"ap": 0.9}, 1.0)

@@ -64,6 +64,17 @@ def test_an_earlier_search_is_told_and_its_front_goes_first(tmp_path):
     assert [proposer.suggest(str(trial)) for trial in range(3)] == found.first
 
 
+def test_trials_whose_values_changed_are_tried_but_not_told(tmp_path):
+    values = {"model.width": 0.25, "optimizer.learning_rate": 0.02}
+    changed = row("b", 0.3, 1.0, 0.25, values=values | {"optimizer.learning_rate": 0.03},
+                  lineage=[{"trial": "a", "after_epoch": 0, "values": values}])
+    uri = save(tmp_path / "old", spec(), [row("a", 0.2, 1.0, 0.25, values=values, lineage=[]), changed])
+    found = starts(spec(start_with=[uri]), "f1")
+    assert found.first == [changed["values"]] and [known.values for known in found.earlier] == [values]
+    assert found.notes == [f"{uri}: 1 point of its front first; 1 trained trial told to the algorithm, 1 whose values "
+                           "changed left out"]
+
+
 @pytest.mark.parametrize(("changes", "fingerprint", "differs"), [
     ({}, "f2", "the dataset"),
     ({}, None, "the dataset"),
