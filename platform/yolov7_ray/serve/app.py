@@ -22,6 +22,7 @@ from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
 from .gateway import RETRY_AFTER_S, Gateway
+from .ingress.retry import ENVIRONMENT
 from .limits import Limits
 from .probe import ProbeImage
 from .replica import DetectorReplica
@@ -143,7 +144,8 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
         return False, _url(host, port)
     port = _free_port(spec.host, spec.port)
     ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
-                    logging_config={"log_level": "WARNING", "enable_access_log": False})
+                    logging_config={"log_level": "WARNING", "enable_access_log": False},
+                    controller_options={"runtime_env": {"env_vars": ENVIRONMENT}})
     return True, _url(spec.host, port)
 
 
