@@ -43,6 +43,9 @@ Result = TypeVar("Result")
 ENDPOINT = "yolov7"
 """Name of the Serve application of serve jobs: a second one on a cluster upgrades the first without downtime."""
 
+CANDIDATE = f"{ENDPOINT}-candidate-"
+"""Start of the names of Serve applications that hold candidates of an endpoint's models, during roll-outs."""
+
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
