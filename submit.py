@@ -4,7 +4,8 @@
     python submit.py jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
     python submit.py jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
     python submit.py list | logs ID | stop ID                   jobs on a cluster
-    python submit.py endpoint stop                              remove the endpoint that a serve job left on a cluster
+    python submit.py endpoint list | status | stop              the endpoint of this machine, or with --address
+    python submit.py endpoint roll-out MODEL@ALIAS | roll-back  another version, step by step
     python submit.py doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
     python submit.py diff URI [URI]                             what changed in a dataset, or between two
     python submit.py prune URI                                  remove what only its earlier contents need
@@ -59,8 +60,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
-    commands.add_parser("endpoint", parents=[cluster], help="remove the endpoint of a cluster").add_argument(
-        "action", choices=["stop"])
+    endpoint_ = commands.add_parser("endpoint", help="look after the endpoint of this machine or of a cluster")
+    add_endpoint(endpoint_.add_subparsers(dest="action", required=True), cluster)
     doctor_ = commands.add_parser(
         "doctor", parents=[running], help="examine every image and object of an ingested dataset", description=(
             "Examine every image and object of an ingested dataset: a job of kind doctor from the command line. "
@@ -88,6 +89,27 @@ def parse(words: list[str]) -> argparse.Namespace:
     commands.add_parser("schema", help="print the JSON Schema of job files")
     implied = words and words[0] not in (*commands.choices, "-h", "--help")
     return parser.parse_args(["run", *words] if implied else words)
+
+
+def add_endpoint(actions, cluster: argparse.ArgumentParser) -> None:
+    """What can be done to an endpoint."""
+    actions.add_parser("list", parents=[cluster], help="its models, a line each")
+    actions.add_parser("status", parents=[cluster], help="its roll-outs: counts of both versions, events, reasons")
+    actions.add_parser("stop", parents=[cluster], help="remove it")
+    actions.add_parser("roll-back", parents=[cluster], help="end a roll-out, or undo the last one").add_argument(
+        "model", nargs="?", metavar="NAME", help="served model; may be left out where there is one")
+    out = actions.add_parser("roll-out", parents=[cluster], help="replace a model's version step by step", description=(
+        "A candidate answers a growing share of the requests beside the stable version, and is compared with it: errors, "
+        "p99 latency, empty answers, scores, classes. It is promoted after the last step, or rolled back with the reason."))
+    out.add_argument("target", metavar="[NAME=]MODEL@ALIAS", help="served model and version: MODEL@ALIAS or MODEL:VERSION")
+    out.add_argument("--weight", metavar="PERCENT", help="share of the first step; of a shadow: of its copies")
+    out.add_argument("--steps", metavar="5,25,100", help="shares; 100 promotes (default: 5,25,100)")
+    out.add_argument("--hold", metavar="10m", help="how long each step lasts at least (default: 10m)")
+    out.add_argument("--shadow", action="store_true", help="the candidate gets copies; its answers are only compared")
+    out.add_argument("--sticky", metavar="HEADER", help="requests with the same value of this header go to one version")
+    out.add_argument("--limit", action="append", default=[], metavar="KEY=VALUE", dest="limits", help=(
+        "threshold: min_requests=200, max_errors=1%%, max_latency=1.5 (times the stable p99), max_empty=10%%, "
+        "max_shift=0.25 (population stability index); may be repeated"))
 
 
 def minutes(text: str) -> float:
@@ -193,7 +215,7 @@ def ask(question: str) -> str:
 
 
 def manage(arguments: argparse.Namespace) -> int:
-    """list, logs, stop, endpoint."""
+    """list, logs, stop."""
     from yolov7_ray.cluster.follower import follow
     from yolov7_ray.cluster.jobs_api import Cluster
 
@@ -201,8 +223,6 @@ def manage(arguments: argparse.Namespace) -> int:
     cluster = Cluster(address, arguments.insecure)
     if arguments.command == "list":
         print(cluster.jobs())
-    elif arguments.command == "endpoint":
-        print(cluster.stop_endpoint())
     elif arguments.command == "stop":
         print(f"{arguments.id}: {cluster.stop(arguments.id)}")
     elif arguments.follow:
@@ -211,6 +231,13 @@ def manage(arguments: argparse.Namespace) -> int:
     else:
         print(cluster.logs(arguments.id), end="")
     return 0
+
+
+def endpoint(arguments: argparse.Namespace) -> int:
+    """list, status, roll-out, roll-back, stop."""
+    from yolov7_ray.serve.rollout import operator
+
+    return operator.operate(arguments.action, vars(arguments))
 
 
 def new(arguments: argparse.Namespace) -> int:
@@ -242,7 +269,7 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def main(words: list[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if words is None else words)
-    commands = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "new": new, "schema": schema}
+    commands = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "endpoint": endpoint, "new": new, "schema": schema}
     command = commands.get(arguments.command, manage)
     try:
         return command(arguments)

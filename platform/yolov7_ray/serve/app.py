@@ -14,10 +14,11 @@ from typing import Any
 import ray
 from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import RayServeException
 from ray.serve.context import _get_global_client  # the only way to get the address of a running Serve
 
 from .. import storage
-from ..cluster.jobs_api import ENDPOINT
+from ..cluster.jobs_api import CANDIDATE, CONTROLLER, ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
@@ -26,7 +27,7 @@ from .ingress.retry import ENVIRONMENT
 from .limits import Limits
 from .probe import ProbeImage
 from .rollout.candidate import LOGGING, Recipe, relevant_line
-from .rollout.controller import CONTROLLER, RollOutController
+from .rollout.controller import RollOutController
 from .rollout.record import Records
 from .served import ServedInfo, Settings
 from .spec import Autoscaling, ServedModel, ServeSpec, token_sha256
@@ -39,6 +40,9 @@ REQUEST_TIMEOUT_S = 120
 
 MAX_CONNECTIONS = 4096
 """Requests that Ray Serve passes to a gateway at a time, slow uploads included; it refuses more in plain text."""
+
+LOOK_EVERY_S = 5.0
+"""How often a job that waits looks whether its endpoint is still there."""
 
 WILDCARDS = ("0.0.0.0", "::")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -63,12 +67,12 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
             probe.run(url, probe_token if digest else "")
         if spec.wait:
             print(f"serve: try it:  {_curl(spec, url)}\nserve: Ctrl-C stops it")
-            _wait_for_interrupt()
+            _wait_for_end()
         keep = not spec.wait
     finally:
         if not keep:
             print("serve: shutting down")
-            ray_serve.shutdown() if started_here else ray_serve.delete(ENDPOINT)
+            ray_serve.shutdown() if started_here else _delete()
     return {"url": url}
 
 
@@ -213,6 +217,13 @@ def _deploy(application: ray_serve.Application) -> None:
         time.sleep(0.2)
 
 
+def _delete() -> None:
+    """Remove the endpoint, and candidates of its models."""
+    for name in ray_serve.status().applications:
+        if name == ENDPOINT or name.startswith(CANDIDATE):
+            ray_serve.delete(name)
+
+
 def _wait_until_ready(url: str) -> None:
     """Poll /readyz over HTTP until every model has completed a real inference."""
     deadline, answer = time.monotonic() + READY_TIMEOUT_S, ""
@@ -232,13 +243,24 @@ def _curl(spec: ServeSpec, url: str) -> str:
     return f"curl {token}-F file=@image.jpg {url}/v1/detect"
 
 
-def _wait_for_interrupt() -> None:
-    """Return at SIGINT or SIGTERM."""
+def _wait_for_end() -> None:
+    """Return at SIGINT or SIGTERM, or when the endpoint was removed by another command."""
     interrupted = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: interrupted.set()) for number in signals]
     try:
-        interrupted.wait()
+        while not interrupted.wait(LOOK_EVERY_S) and _is_deployed():
+            pass
     finally:
         for number, handler in zip(signals, before):
             signal.signal(number, handler)
+
+
+def _is_deployed() -> bool:
+    """Whether the endpoint is still there; an answer that does not come says nothing."""
+    try:
+        return ENDPOINT in ray_serve.status().applications
+    except RayServeException:  # Ray Serve was shut down
+        return False
+    except Exception:  # noqa: BLE001  (its controller is being replaced)
+        return True

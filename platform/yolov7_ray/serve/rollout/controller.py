@@ -24,9 +24,6 @@ from .record import Records, RollOut
 from .request import Request
 from .split import Split
 
-CONTROLLER = "roll-outs"
-"""Name of the controller's deployment."""
-
 TICK_S = 1.0
 CONFIRM_EVERY_S = 10.0
 """How often the replicas are asked for the version that they are to serve."""
