@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 from jsonschema import Draft202012Validator, validators
+from yolov7_ray.program import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import JobError
+from ..program import command
 from .jobs_api import TERMINAL, Cluster, ConnectionLost, NoSuchJob, Refused, exit_status
 
 if TYPE_CHECKING:

@@ -44,6 +44,17 @@ Result = TypeVar("Result")
 ENDPOINT = "yolov7"
 """Name of the Serve application of serve jobs: a second one on a cluster upgrades the first without downtime."""
 
+CANDIDATE = f"{ENDPOINT}-candidate-"
+"""Start of the names of Serve applications that hold candidates of an endpoint's models, during roll-outs."""
+
+CONTROLLER = "roll-outs"
+"""Name of the endpoint's deployment that looks after roll-outs."""
+
+CALL = "call"
+"""Kind of the jobs that `Cluster.call` submits; lists leave them out."""
+
+CALL_TIMEOUT_S = 180
+
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -54,6 +65,10 @@ class Job(Protocol):
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """The whole job as plain values."""
+
+
+class Unreachable(JobError):
+    """Nothing answers at the address of a cluster."""
 
 
 class ConnectionLost(JobError):
@@ -117,7 +132,7 @@ class Cluster:
             return requests.get(f"{self.address}/api/version", headers=headers, timeout=TIMEOUT_S,
                                 allow_redirects=False).status_code
         except requests.RequestException as error:
-            raise JobError(self.address, f"cannot be reached ({_reason(error)})",
+            raise Unreachable(self.address, f"cannot be reached ({_reason(error)})",
                            "check that the cluster is up and its dashboard's port is open to this machine "
                            "(an ssh -L or kubectl port-forward tunnel is the safe way)") from None
 
@@ -137,6 +152,23 @@ class Cluster:
                 entrypoint=shlex.join(words), submission_id=submission, runtime_env=runtime_env,
                 metadata={"run": run_name, "kind": job.kind}))
 
+    def call(self, module: str, *words: str) -> tuple[int, str]:
+        """Run a module of ours on the cluster, which takes seconds; its exit status and what it printed."""
+        command = shlex.join(["python", "-m", module, *words])
+        with tempfile.TemporaryDirectory(prefix="yolov7-call-") as directory:
+            runtime_env = {"working_dir": directory, "py_modules": code(), "excludes": ["__pycache__"],
+                           "env_vars": environment()}
+            call_id = self._request(lambda: self._client.submit_job(
+                entrypoint=command, submission_id=f"call-{secrets.token_hex(4)}", runtime_env=runtime_env,
+                metadata={"kind": CALL}))
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while (info := self.info(call_id)).status.value not in TERMINAL:
+            if time.monotonic() > deadline:
+                self.stop(call_id)
+                raise JobError(self.address, f"has not answered within {CALL_TIMEOUT_S} s", "see whether it has room")
+            time.sleep(0.3)
+        return exit_status(info), self.logs(call_id)
+
     def tail(self, job_id: str) -> AsyncIterator[str]:
         """A job's log from its beginning, in chunks as it grows, on one connection."""
         return self._client.tail_job_logs(job_id)
@@ -151,7 +183,8 @@ class Cluster:
 
     def jobs(self) -> str:
         """A table of the cluster's jobs, the newest first."""
-        jobs = [job for job in self._request(self._client.list_jobs) if job.submission_id]
+        jobs = [job for job in self._request(self._client.list_jobs)
+                if job.submission_id and (job.metadata or {}).get("kind") != CALL]
         jobs.sort(key=lambda job: job.start_time or 0, reverse=True)
         rows = [("ID", "KIND", "STATUS", "STARTED", "SECONDS")]
         for job in jobs:
@@ -175,17 +208,25 @@ class Cluster:
 
         JobError if there is none, or if Ray Serve also runs applications that are not ours.
         """
-        def serve_api(method: str) -> requests.Response:
-            return self._request(lambda: self._client._do_request(method, "/api/serve/applications/"))
-
-        names = set(serve_api("GET").json().get("applications", {}))
-        if others := names - {ENDPOINT}:
+        names = self._applications()
+        if others := {name for name in names - {ENDPOINT} if not name.startswith(CANDIDATE)}:
             raise JobError(self.address, f"also serves {', '.join(sorted(others))}", "remove them first")
         if not names:
             raise JobError(self.address, "has no endpoint", "submit a serve job")
-        if (answer := serve_api("DELETE")).status_code != 200:
+        if (answer := self._serve_api("DELETE")).status_code != 200:
             raise self._answered(f"status code {answer.status_code}: {answer.text}")
         return "endpoint: removed"
+
+    def has_endpoint(self) -> bool:
+        """Whether a serve job has left one, or keeps one up."""
+        return ENDPOINT in self._applications()
+
+    def _applications(self) -> set[str]:
+        """Names of Ray Serve's applications."""
+        return set(self._serve_api("GET").json().get("applications", {}))
+
+    def _serve_api(self, method: str) -> requests.Response:
+        return self._request(lambda: self._client._do_request(method, "/api/serve/applications/"))
 
     def _request(self, request: Callable[[], Result]) -> Result:
         """The cluster's answer; refusals and lost connections as JobError."""

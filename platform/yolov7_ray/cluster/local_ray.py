@@ -27,6 +27,9 @@ LOCAL_ENVIRONMENT = {
 }
 """Environment of a private Ray, unless set by the user."""
 
+LOOPBACK = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Environment of a private Ray and of all that talk to it: all its ports are on 127.0.0.1, on Linux too."""
+
 START_ATTEMPTS = 3
 PASSING_START_FAULTS = ("timed out during startup", "already occupied", "already in use",
                         "Failed to start the dashboard")
@@ -66,6 +69,9 @@ def start_ray(address: str | None = None, verbose: bool = False,
         else:
             init_with_retries(dashboard_host="127.0.0.1", object_store_memory=_object_store_bytes(),
                               _temp_dir=directory, **settings)
+            session_directory.announce(directory, session_directory.Reached(
+                ray.get_runtime_context().gcs_address, os.environ["RAY_API_SERVER_ADDRESS"],
+                os.environ.get("RAY_AUTH_TOKEN", "")))
         _exit_at_sigterm()
         with node_watch.watched(directory, remedy) if directory else nullcontext():
             yield
@@ -136,8 +142,7 @@ def _prepare_own_ray() -> str:
     os.environ.pop("RAY_ADDRESS", None)  # otherwise Ray would join that cluster; use --address for that
     os.environ["PYTHONPATH"] = _python_path()
     if "ray" not in sys.modules:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32),
-                          RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")  # all its ports on 127.0.0.1, on Linux too
+        os.environ.update(LOOPBACK, RAY_AUTH_TOKEN=secrets.token_hex(32))
     return session_directory.create(os.environ.get("RAY_TMPDIR", "/tmp"))
 
 

@@ -110,7 +110,7 @@ def ask(question: str) -> str:
 
 
 def manage(arguments: argparse.Namespace) -> int:
-    """list, logs, stop, endpoint."""
+    """list, logs, stop."""
     from ..cluster.follower import follow
     from ..cluster.jobs_api import Cluster
 
@@ -118,8 +118,6 @@ def manage(arguments: argparse.Namespace) -> int:
     cluster = Cluster(address, arguments.insecure)
     if arguments.command == "list":
         print(cluster.jobs())
-    elif arguments.command == "endpoint":
-        print(cluster.stop_endpoint())
     elif arguments.command == "stop":
         print(f"{arguments.id}: {cluster.stop(arguments.id)}")
     elif arguments.follow:
@@ -128,6 +126,13 @@ def manage(arguments: argparse.Namespace) -> int:
     else:
         print(cluster.logs(arguments.id), end="")
     return 0
+
+
+def endpoint(arguments: argparse.Namespace) -> int:
+    """list, status, roll-out, roll-back, stop."""
+    from ..serve.rollout import operator
+
+    return operator.operate(arguments.action, vars(arguments))
 
 
 def new(arguments: argparse.Namespace) -> int:
@@ -176,6 +181,7 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "new": new, "schema": schema,
+COMMANDS = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "endpoint": endpoint, "new": new,
+            "schema": schema,
             "keys": keys, "completion": completion}
 """Those of a cluster are in `manage`."""

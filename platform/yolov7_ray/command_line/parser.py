@@ -11,7 +11,8 @@ HELP = """A job file in, a trained, tuned, published or served detector out.
     {0} jobs/x.yaml --address http://HEAD:8265     on a cluster, logs streamed back
     {0} jobs/x.yaml --set epochs=10 --dry-run      what it would do, without starting anything
     {0} list | logs ID | stop ID                   jobs on a cluster
-    {0} endpoint stop                              remove the endpoint that a serve job left on a cluster
+    {0} endpoint list | status | stop              the endpoint of this machine, or with --address
+    {0} endpoint roll-out MODEL@ALIAS | roll-back  another version, step by step
     {0} doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
     {0} diff URI [URI]                             what changed in a dataset, or between two
     {0} prune URI                                  remove what only its earlier contents need
@@ -66,8 +67,8 @@ def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     logs_.add_argument("id")
     logs_.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
     commands.add_parser("stop", parents=[cluster], help="stop a job").add_argument("id")
-    commands.add_parser("endpoint", parents=[cluster], help="remove the endpoint of a cluster").add_argument(
-        "action", choices=["stop"])
+    endpoint_ = commands.add_parser("endpoint", help="look after the endpoint of this machine or of a cluster")
+    add_endpoint(endpoint_.add_subparsers(dest="action", required=True), cluster)
     doctor_ = commands.add_parser(
         "doctor", parents=[running], help="examine every image and object of an ingested dataset", description=(
             "Examine every image and object of an ingested dataset: a job of kind doctor from the command line. "
@@ -100,6 +101,27 @@ def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     commands.add_parser("completion", help="print completion for a shell").add_argument(
         "shell", choices=["bash", "zsh", "tcsh"])
     return found, commands.choices
+
+
+def add_endpoint(actions, cluster: argparse.ArgumentParser) -> None:
+    """What can be done to an endpoint."""
+    actions.add_parser("list", parents=[cluster], help="its models, a line each")
+    actions.add_parser("status", parents=[cluster], help="its roll-outs: counts of both versions, events, reasons")
+    actions.add_parser("stop", parents=[cluster], help="remove it")
+    actions.add_parser("roll-back", parents=[cluster], help="end a roll-out, or undo the last one").add_argument(
+        "model", nargs="?", metavar="NAME", help="served model; may be left out where there is one")
+    out = actions.add_parser("roll-out", parents=[cluster], help="replace a model's version step by step", description=(
+        "A candidate answers a growing share of the requests beside the stable version, and is compared with it: errors, "
+        "p99 latency, empty answers, scores, classes. It is promoted after the last step, or rolled back with the reason."))
+    out.add_argument("target", metavar="[NAME=]MODEL@ALIAS", help="served model and version: MODEL@ALIAS or MODEL:VERSION")
+    out.add_argument("--weight", metavar="PERCENT", help="share of the first step; of a shadow: of its copies")
+    out.add_argument("--steps", metavar="5,25,100", help="shares; 100 promotes (default: 5,25,100)")
+    out.add_argument("--hold", metavar="10m", help="how long each step lasts at least (default: 10m)")
+    out.add_argument("--shadow", action="store_true", help="the candidate gets copies; its answers are only compared")
+    out.add_argument("--sticky", metavar="HEADER", help="requests with the same value of this header go to one version")
+    out.add_argument("--limit", action="append", default=[], metavar="KEY=VALUE", dest="limits", help=(
+        "threshold: min_requests=200, max_errors=1%%, max_latency=1.5 (times the stable p99), max_empty=10%%, "
+        "max_shift=0.25 (population stability index); may be repeated"))
 
 
 def minutes(text: str) -> float:

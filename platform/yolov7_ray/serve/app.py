@@ -14,10 +14,11 @@ from typing import Any
 import ray
 from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import RayServeException
 from ray.serve.context import _get_global_client  # the only way to get the address of a running Serve
 
 from .. import storage
-from ..cluster.jobs_api import ENDPOINT
+from ..cluster.jobs_api import CANDIDATE, CONTROLLER, ENDPOINT
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from ..registry.registry import REF
@@ -25,10 +26,13 @@ from .access.spec import Token, sha256_of
 from .access.tokens import Tokens
 from .capture.spec import Capture
 from .gateway import RETRY_AFTER_S, Gateway
+from .ingress.retry import ENVIRONMENT
 from .limits import Limits
 from .protocols.open_inference.grpc_service import add_servicer
 from .probe import ProbeImage
-from .replica import DetectorReplica
+from .rollout.candidate import LOGGING, Recipe, relevant_line
+from .rollout.controller import RollOutController
+from .rollout.record import Records
 from .served import ServedInfo, Settings
 from .spec import WILDCARDS, Autoscaling, ServedModel, ServeSpec, tokens_of
 
@@ -43,6 +47,9 @@ MAX_CONNECTIONS = 4096
 
 PROBE = "(probe)"
 """Name of the probe's own token; none of a job can be called so."""
+
+LOOK_EVERY_S = 5.0
+"""How often a job that waits looks whether its endpoint is still there."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -66,12 +73,12 @@ def serve(spec: ServeSpec, run_name: str) -> dict[str, Any]:
             probe.run(url, probe_token)
         if spec.wait:
             print(f"serve: try it:  {_curl(spec, url)}\nserve: Ctrl-C stops it")
-            _wait_for_interrupt()
+            _wait_for_end()
         keep = not spec.wait
     finally:
         if not keep:
             print("serve: shutting down")
-            ray_serve.shutdown() if started_here else ray_serve.delete(ENDPOINT)
+            ray_serve.shutdown() if started_here else _delete()
     return {"url": url}
 
 
@@ -87,21 +94,22 @@ def build_app(spec: ServeSpec) -> ray_serve.Application:
 def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_serve.Application:
     tokens = Tokens(tokens_of(spec) | more_tokens, spec.tokens_uri and storage.absolute(spec.tokens_uri))
     tokens.read()
-    infos, replicas, max_in_flight = [], [], []
+    infos, recipes, replicas, max_in_flight = [], [], [], []
     for name, served in spec.models.items():
         source, chosen, numbers = locate(served.model, spec.registry), spec.of(served), spec.autoscaling[name]
         source = replace(source, uri=storage.absolute(source.uri))
-        info = _inspect(name, chosen, source, spec.registry and storage.absolute(spec.registry))
+        info = _inspect(name, chosen, source, spec)
         infos.append(info)
         capacity = spec.max_queued_requests + 2 * chosen.max_batch_size * numbers.max
         max_in_flight.append(-(-capacity // spec.num_gateways))  # of each gateway
-        replicas.append(DetectorReplica.options(
-            name=f"detector-{name}", **_number_of_replicas(numbers),
-            max_ongoing_requests=2 * spec.num_gateways * max_in_flight[-1],  # never full: the gateways bound what comes
-            graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
-            ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
-        ).bind(source, info, chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size,
-               spec.batch_wait_ms / 1000, chosen.engine, chosen.precision, bool(chosen.follow)))
+        recipes.append(Recipe({
+            "name": f"detector-{name}", **_number_of_replicas(numbers),
+            "max_ongoing_requests": 2 * spec.num_gateways * max_in_flight[-1],  # never full: gateways bound what comes
+            "graceful_shutdown_timeout_s": REQUEST_TIMEOUT_S,
+            "ray_actor_options": {"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
+        }, (chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size, spec.batch_wait_ms / 1000,
+            chosen.engine, chosen.precision, bool(chosen.follow))))
+        replicas.append(recipes[-1].bind(source, info))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
     settings = Settings(limits, spec.access_log, tokens, _writable(spec.capture))
     return Gateway.options(
@@ -111,7 +119,17 @@ def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_
         graceful_shutdown_timeout_s=REQUEST_TIMEOUT_S,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0},
-    ).bind(infos, settings, max_in_flight, *replicas)
+    ).bind(infos, settings, max_in_flight, _controller(spec, infos, recipes, replicas), *replicas)
+
+
+def _controller(spec: ServeSpec, infos: list[ServedInfo], recipes: list[Recipe],
+                replicas: list[ray_serve.Application]) -> ray_serve.Application | None:
+    """The controller of roll-outs, where there is a registry that keeps their state."""
+    if spec.registry is None:
+        return None
+    records = Records(storage.absolute(spec.registry), spec.endpoint)
+    options = {"num_cpus": 0}
+    return RollOutController.options(name=CONTROLLER, ray_actor_options=options).bind(records, infos, recipes, *replicas)
 
 
 def _writable(capture: Capture | None) -> Capture | None:
@@ -130,7 +148,7 @@ def _number_of_replicas(numbers: Autoscaling) -> dict[str, Any]:
                                    "target_ongoing_requests": numbers.target_queue}}
 
 
-def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str | None) -> ServedInfo:
+def _inspect(name: str, served: ServedModel, source: ModelSource, spec: ServeSpec) -> ServedInfo:
     """Load the model once here, so that its errors are found before anything is deployed."""
     loaded = source.load()
     size_px, stride = served.image_size_px or loaded.image_size_px, max(loaded.model.strides)
@@ -141,7 +159,8 @@ def _inspect(name: str, served: ServedModel, source: ModelSource, registry: str 
         raise JobError(f"models.{name}.follow", f"{served.model} is one exact model and never another one",
                        "give NAME or NAME@ALIAS, or leave follow out")
     asked = ServedInfo(name, confidence=served.confidence_threshold, iou=served.iou_threshold, asked=served.model,
-                       registry=registry)
+                       registry=spec.registry and storage.absolute(spec.registry),
+                       endpoint=spec.endpoint if REF.fullmatch(source.ref) and not served.follow else None)
     return asked.of(source.ref, loaded.model.architecture.name, size_px, loaded.classes)
 
 
@@ -162,8 +181,8 @@ def _start_serve(spec: ServeSpec) -> tuple[bool, str]:
         return False, _url(host, port)
     port = _free_port(spec.host, spec.port)
     ray_serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
-                    grpc_options=_grpc_options(spec),
-                    logging_config={"log_level": "WARNING", "enable_access_log": False})
+                    grpc_options=_grpc_options(spec), logging_config=LOGGING,
+                    controller_options={"runtime_env": {"env_vars": ENVIRONMENT}})
     return True, _url(spec.host, port)
 
 
@@ -207,12 +226,11 @@ def _reach(host: str) -> str:
 
 def _deploy(application: ray_serve.Application) -> None:
     """Deploy and wait until all replicas are up; JobError with Serve's message if they fail."""
-    target = ray_serve.RunTarget(application, name=ENDPOINT, route_prefix="/",
-                                 logging_config={"log_level": "WARNING", "enable_access_log": False})
+    target = ray_serve.RunTarget(application, name=ENDPOINT, route_prefix="/", logging_config=LOGGING)
     ray_serve.run_many([target], wait_for_applications_running=False)
     deadline, next_message = time.monotonic() + READY_TIMEOUT_S, time.monotonic() + 30
     while (status := ray_serve.status().applications[ENDPOINT]).status != "RUNNING":
-        deployments = "; ".join(f"{name} {deployment.status.value}: {_relevant_line(deployment.message)}"
+        deployments = "; ".join(f"{name} {deployment.status.value}: {relevant_line(deployment.message)}"
                                 for name, deployment in status.deployments.items() if deployment.status != "HEALTHY")
         if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise JobError("serve", f"the application cannot start ({deployments or status.message})",
@@ -226,10 +244,11 @@ def _deploy(application: ray_serve.Application) -> None:
         time.sleep(0.2)
 
 
-def _relevant_line(message: str) -> str:
-    """The relevant line of a message: the last of a traceback, else the first."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["starting"]
-    return lines[-1 if any("Traceback" in line or line.startswith("File ") for line in lines) else 0]
+def _delete() -> None:
+    """Remove the endpoint, and candidates of its models."""
+    for name in ray_serve.status().applications:
+        if name == ENDPOINT or name.startswith(CANDIDATE):
+            ray_serve.delete(name)
 
 
 def _wait_until_ready(url: str) -> None:
@@ -251,13 +270,24 @@ def _curl(spec: ServeSpec, url: str) -> str:
     return f"curl {token}-F file=@image.jpg {url}/v1/detect"
 
 
-def _wait_for_interrupt() -> None:
-    """Return at SIGINT or SIGTERM."""
+def _wait_for_end() -> None:
+    """Return at SIGINT or SIGTERM, or when the endpoint was removed by another command."""
     interrupted = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: interrupted.set()) for number in signals]
     try:
-        interrupted.wait()
+        while not interrupted.wait(LOOK_EVERY_S) and _is_deployed():
+            pass
     finally:
         for number, handler in zip(signals, before):
             signal.signal(number, handler)
+
+
+def _is_deployed() -> bool:
+    """Whether the endpoint is still there; an answer that does not come says nothing."""
+    try:
+        return ENDPOINT in ray_serve.status().applications
+    except RayServeException:  # Ray Serve was shut down
+        return False
+    except Exception:  # noqa: BLE001  (its controller is being replaced)
+        return True

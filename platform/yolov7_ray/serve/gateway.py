@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 from fastapi import FastAPI
@@ -9,12 +12,15 @@ from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from starlette.middleware import Middleware
 
 from ..detect.options import Options
 from ..errors import JobError
 from ..registry.registry import REF, Registry
 from .limits import RequestError
 from .protocols.open_inference.grpc_service import GrpcCalls
+from .rollout.canary import Canary, Reporter
+from .rollout.split import Remembered, Split
 from .routes import build_api
 from .served import Detected, ServedInfo, Settings
 
@@ -115,15 +121,39 @@ class RemoteModel:
 class Gateway(GrpcCalls):
     """Serves the routes with the replicas' handles, which arrive in the order of `infos`.
 
-    `max_in_flight`: requests of each model that this gateway admits.
+    `max_in_flight`: requests of each model that this gateway admits. `controller`: of the roll-outs, if there may be any.
     """
 
-    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: list[int], *handles: DeploymentHandle):
-        self._models = {info.name: RemoteModel(info, handle, most)
+    def __init__(self, infos: list[ServedInfo], settings: Settings, max_in_flight: list[int],
+                 controller: DeploymentHandle | None, *handles: DeploymentHandle):
+        self._models = {info.name: Canary(RemoteModel(info, handle, most), connected_to(info, most))
                         for info, handle, most in zip(infos, handles, max_in_flight, strict=True)}
-        self._settings = settings
+        self._settings, self._controller = settings, controller
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        api = build_api(self._models, self._settings, serve.get_replica_context().replica_id.unique_id)
+        name = serve.get_replica_context().replica_id.unique_id
+        api = build_api(self._models, self._settings, name)
         self.grpc_service = api.state.grpc_service
+        if self._controller is not None:
+            api.user_middleware.append(Middleware(Remembered))  # the innermost: the request has its id by then
+            api.router.lifespan_context = self._reporting(Reporter(name, self._models, self._controller))
         return api
+
+    @staticmethod
+    def _reporting(reporter: Reporter) -> Callable:
+        @asynccontextmanager
+        async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+            task = asyncio.create_task(reporter.run())
+            yield
+            task.cancel()
+
+        return lifespan
+
+
+def connected_to(info: ServedInfo, max_in_flight: int) -> Callable[[Split], RemoteModel]:
+    """Split -> the candidate of a model."""
+    def connect(split: Split) -> RemoteModel:
+        handle = serve.get_deployment_handle(f"detector-{info.name}", split.application)
+        return RemoteModel(replace(info, ref=split.candidate), handle, max_in_flight)
+
+    return connect

@@ -24,6 +24,7 @@ from ..engines.names import EngineName, Precision
 from ..errors import JobError
 from ..registry.model_source import ModelSource, locate
 from .limits import undecodable
+from .rollout.record import Records
 from .served import Detected, ServedInfo
 
 
@@ -89,6 +90,22 @@ class Current:
             self._failed = source.ref
             print(f"serve: {info.name} stays {info.ref}: {source.ref} cannot be served: {error}", flush=True)
 
+    def become(self, ref: str) -> str:
+        """Go on with exactly this version of the registry, loaded beside the one that is there; returns it."""
+        info = self.model.info
+        if info.ref != ref:
+            self.model = self._load(info, locate(ref, info.registry))
+            print(f"serve: {info.name} is now {ref}", flush=True)
+        return self.model.info.ref
+
+
+def stable_source(info: ServedInfo, deployed: ModelSource) -> ModelSource:
+    """The version that roll-outs have made of the one that was deployed."""
+    if info.endpoint is None:
+        return deployed
+    ref = Records(info.registry, info.endpoint).stable_ref(info.name, deployed.ref)
+    return deployed if ref == deployed.ref else locate(ref, info.registry)
+
 
 @serve.deployment
 class DetectorReplica:
@@ -99,7 +116,7 @@ class DetectorReplica:
         """``size_px``: as the job says; None: as each model was trained."""
         torch.set_num_threads(max(1, int(num_cpus)))
         cv2.setNumThreads(0)  # images are decoded in threads of ours
-        self._current = Current(info, source, max_batch_size, image_size_px=size_px, engine=engine, precision=precision,
+        self._current = Current(info, stable_source(info, source), max_batch_size, image_size_px=size_px, engine=engine, precision=precision,
                                 rectangular=False)
         self._places = asyncio.Semaphore(2 * max_batch_size)  # while one batch is processed, the next is decoded
         self._in_batch.set_max_batch_size(max_batch_size)
@@ -133,6 +150,10 @@ class DetectorReplica:
     async def current(self) -> ServedInfo:
         """The model that is served; that this answers at all means that its warm-up is done."""
         return self._current.model.info
+
+    async def become(self, ref: str) -> str:
+        """Serve this version of the registry from now on; see `Current.become`."""
+        return await asyncio.to_thread(self._current.become, ref)
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica if this raises: a failed CUDA context never recovers."""

@@ -67,6 +67,8 @@ class ServedInfo:
     asked: str = ""
     """The model as the job names it: NAME@ALIAS may have moved on since it was resolved to `ref`."""
     registry: str | None = None
+    endpoint: str | None = None
+    """Name of the endpoint in its registry, where roll-outs are kept; None: this model has none."""
 
     def of(self, ref: str, architecture: str, image_size_px: int, classes: Sequence[str],
            engine: str = "") -> "ServedInfo":

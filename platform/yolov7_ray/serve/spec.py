@@ -78,6 +78,8 @@ class ServeSpec(Job):
     models: Annotated[Models | Reference, WrapValidator(_check_models)]
     """Name in the API -> model, the first is the default; or ${step.models} of a publish step."""
     registry: URI | None = None
+    endpoint: Name = "default"
+    """Name of the endpoint in the registry, which keeps the state of its roll-outs; give each of several their own."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0: a free one."""

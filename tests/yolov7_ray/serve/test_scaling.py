@@ -64,7 +64,7 @@ def test_ray_serve_is_asked_for_these(tmp_path):
         "kind": "serve", "registry": registry, "confidence_threshold": 0.4, "models": {
             "one": {"model": "shapes"},
             "many": {"model": "shapes", "replicas": RANGE, "max_batch_size": 2, "iou_threshold": 0.7}}}))
-    infos, _, max_in_flight, one, many = app._bound_deployment.init_args
+    infos, _, max_in_flight, _, one, many = app._bound_deployment.init_args
     assert [(info.confidence, info.iou) for info in infos] == [(0.4, 0.45), (0.4, 0.7)]
     assert app._bound_deployment.num_replicas == 2
     assert max_in_flight == [(64 + 2 * 8 * 1) // 2, (64 + 2 * 2 * 8) // 2]

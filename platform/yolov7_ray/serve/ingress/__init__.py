@@ -1,0 +1,1 @@
+"""What stands before the gateways: Ray Serve's proxies."""
