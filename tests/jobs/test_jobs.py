@@ -48,7 +48,7 @@ def test_file_is_valid(path):
 def test_name_says_the_kind(path):
     job = load_job(path)
     kinds = {"quickstart": "pipeline", "ablation": "train", "export": "export-dataset", "search": "tune",
-             "search-and-serve": "pipeline"}
+             "search-and-serve": "pipeline", "folder-to-endpoint": "pipeline"}
     first = path.stem.split("-")[0]
     assert kinds.get(path.stem, kinds.get(first, first)) == job.kind
 
@@ -74,6 +74,7 @@ def test_file_takes_overrides(path):
     job = load_job(path, ["name=other"])
     assert job.name == "other"
     places = {"train": ("", None), "tune": ("train.", ""), "quickstart": ("steps.train.", None),
+              "folder-to-endpoint": ("steps.train.", None),
               "search-and-serve": ("steps.search.train.", "steps.search.")}
     if (found := path.stem if path.stem in places else job.kind) in places:
         section, search = places[found]

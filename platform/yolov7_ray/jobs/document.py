@@ -11,8 +11,10 @@ from ..errors import JobError
 from ..program import command
 
 Document = dict[str, Any]
-SHIPPED = Path(__file__).resolve().parents[1] / "templates"
-"""The job files of an installed package; `jobs/NAME.yaml` means one of them where there is no such file."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = found if (found := _PACKAGE / "templates").is_dir() else _PACKAGE.parents[1] / "jobs"
+"""The job files of an installed package, or of the checkout; `jobs/NAME.yaml` means one of them where there is no such
+file."""
 
 
 class _Loader(yaml.SafeLoader):

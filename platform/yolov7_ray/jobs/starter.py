@@ -82,16 +82,11 @@ def _keys(cls: type) -> dict[str, str]:
 # --- the job files that ship --------------------------------------------------------------------------
 
 
-def shipped() -> Path:
-    """Where they are: in the installed package, or in the checkout that this module is in."""
-    return document.SHIPPED if document.SHIPPED.is_dir() else Path(__file__).resolve().parents[3] / "jobs"
-
-
 def copied(name: str, kind: str) -> str:
     """The text of the file ``name``, or, if it is a pipeline, of its step of that kind; JobError if there is none."""
-    path = shipped() / f"{name.removeprefix('jobs/').removesuffix('.yaml')}.yaml"
+    path = document.SHIPPED / f"{name.removeprefix('jobs/').removesuffix('.yaml')}.yaml"
     if not path.is_file():
-        fitting = ", ".join(sorted(found.stem for found in shipped().glob("*.yaml") if _kinds(found) & {kind}))
+        fitting = ", ".join(sorted(found.stem for found in document.SHIPPED.glob("*.yaml") if _kinds(found) & {kind}))
         raise JobError(f"--from {name}", "does not ship", f"choose {fitting or 'another kind'}")
     if kind not in KINDS:
         raise JobError("new", f"'{kind}' is unknown", f"choose {', '.join(KINDS)}")
