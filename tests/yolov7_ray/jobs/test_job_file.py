@@ -127,7 +127,7 @@ def test_starter_file_is_valid_and_complete(kind):
 
 def test_starter_file_explains_keys_of_yolov7():
     lines = new_job("train").splitlines()
-    at = next(i for i, line in enumerate(lines) if line.strip() == "# learning_rate: 0.01")
+    at = next(i for i, line in enumerate(lines) if line.strip() == "# learning_rate: 0.004")
     assert lines[at - 1].strip().startswith("# Peak learning rate")
 
 
