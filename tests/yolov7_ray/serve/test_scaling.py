@@ -78,3 +78,27 @@ def test_a_requests_own_thresholds_go_before_the_models():
     assert info.options() == info.options(None, None)
     assert (info.options().confidence, info.options().iou, info.options().max_detections) == (0.3, 0.6, 300)
     assert (info.options(0.0, 1.0, 5).confidence, info.options(0.0, 1.0, 5).iou) == (0.0, 1.0)
+
+
+def test_versions_of_a_model_side_by_side_by_name(tmp_path):
+    from yolov7_ray.serve.app import build_app
+
+    registry = str(tmp_path / "registry")
+    for label in (1, 0):
+        register_blind_model(registry, tmp_path, label=label)
+    app = build_app(validate({"kind": "serve", "registry": registry, "models": {
+        "old": {"model": "shapes:1"}, "new": {"model": "shapes@latest", "confidence_threshold": 0.5}}}))
+    infos, *_, old, new = app._bound_deployment.init_args
+    assert [(info.name, info.ref, info.confidence) for info in infos] == [("old", "shapes:1", 0.25), ("new", "shapes:2", 0.5)]
+    sources = [replica._bound_deployment.init_args[0].ref for replica in (old, new)]
+    assert sources == ["shapes:1", "shapes:2"]
+
+
+def test_a_candidate_has_as_many_replicas_as_its_share_needs():
+    from yolov7_ray.serve.rollout.candidate import Recipe
+
+    assert Recipe({"num_replicas": 1}, ()).beside() == {"num_replicas": 1, "autoscaling_config": None}
+    assert Recipe({"num_replicas": 3}, ()).beside()["autoscaling_config"] == {
+        "min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 2}
+    scaling = {"min_replicas": 0, "max_replicas": 8, "target_ongoing_requests": 16}
+    assert Recipe({"autoscaling_config": scaling}, ()).beside()["autoscaling_config"] == scaling | {"min_replicas": 1}
