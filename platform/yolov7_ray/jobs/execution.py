@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from .. import storage
@@ -12,6 +13,9 @@ from ..storage import lease
 from . import admission, paths
 from .kinds import kind_of
 from .spec import Job
+
+MAX_FIGURES = 6
+"""Of an output that is a mapping, in the summary."""
 
 
 def execute(job: Job, run_name: str, *, resume: bool = False, address: str | None = None,
@@ -89,13 +93,20 @@ def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) ->
     """The outputs of a finished job, and the usual next command."""
     lines = [f"{run_name}: done in {seconds:.0f} s"]
     for key, value in outputs.items():
-        lines.append(f"  {key:<12}{headline(value) if isinstance(value, dict) else value}")
+        lines.append(f"  {key:<12}{shown(value)}")
     command = kind_of(job).next_command(job, outputs)
     return "\n".join(lines + ([f"next: {command}"] if command else []))
 
 
+def shown(value: Any) -> str:
+    """An output in one line; a page on this machine as a link that opens."""
+    if isinstance(value, dict):
+        return headline(value)
+    return Path(value).as_uri() if str(value).startswith("/") and str(value).endswith(".html") else str(value)
+
+
 def headline(outputs: dict[str, Any]) -> str:
-    """Outputs in one line."""
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in outputs.items()
-             if isinstance(value, str | int | float)}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())
+    """The first figures of an output in one line."""
+    figures = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {shown(value)}" for key, value in outputs.items()
+               if isinstance(value, str | int | float)]
+    return ", ".join(figures[:MAX_FIGURES]) + (", …" if len(figures) > MAX_FIGURES else "")
