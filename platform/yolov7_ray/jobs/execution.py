@@ -99,10 +99,10 @@ def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) ->
 
 
 def shown(value: Any) -> str:
-    """An output in one line; a page on this machine as a link that opens."""
+    """An output in one line; a page or picture on this machine as a link that opens."""
     if isinstance(value, dict):
         return headline(value)
-    return Path(value).as_uri() if str(value).startswith("/") and str(value).endswith(".html") else str(value)
+    return Path(value).as_uri() if str(value).startswith("/") and str(value).endswith((".html", ".jpg")) else str(value)
 
 
 def headline(outputs: dict[str, Any]) -> str:
