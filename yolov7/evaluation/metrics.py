@@ -12,6 +12,8 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 from numpy.typing import NDArray
 
+from .operating_point import OperatingCurves
+
 #: The operating point of the confusion matrix, which counts any number of detections per image.
 CONFUSION_CONFIDENCE = 0.25
 CONFUSION_IOU = 0.45
@@ -38,7 +40,7 @@ TRUTH_COLUMNS = {
 DETECTION_COLUMNS = {"detections": (np.float32, (6,))}
 COLUMNS = IMAGE_COLUMNS | TRUTH_COLUMNS | DETECTION_COLUMNS
 
-ARRAY_FIELDS = {"pr_curves", "confusion"}
+ARRAY_FIELDS = {"pr_curves", "operating", "confusion"}
 
 State = dict[str, NDArray]
 
@@ -88,6 +90,7 @@ class Metrics:
     num_detections: int
     per_class: dict[str, ClassMetrics]
     pr_curves: PrecisionRecall = field(repr=False, compare=False)
+    operating: OperatingCurves = field(repr=False, compare=False)
     confusion: NDArray[np.int64] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,6 +194,7 @@ class CocoEvaluator:
             num_detections=len(state["detections"]),
             per_class=per_class,
             pr_curves=PrecisionRecall(recall_levels, np.where(curves > -1, curves, np.nan)),
+            operating=OperatingCurves.of(recall_levels, class_scores.T, np.array(num_truth), state["detections"]),
             confusion=confusion.astype(np.int64),
         )
 

@@ -38,9 +38,9 @@ def draw_detections(
     if hasattr(detections, "detach"):
         detections = detections.detach().cpu().float().numpy()
     detections = np.asarray(detections, float).reshape(-1, 6)
-    factor = max(1, -(-min_side_px // max(image_rgb.shape[:2])))
-    image_rgb = np.repeat(np.repeat(image_rgb, factor, axis=0), factor, axis=1)
-    detections = detections * [factor, factor, factor, factor, 1, 1]
+    given_px = max(image_rgb.shape[:2])
+    image_rgb = enlarged(image_rgb, min_side_px)
+    detections = detections * [*[max(image_rgb.shape[:2]) // given_px] * 4, 1, 1]
     best = np.argsort(-detections[:, 4], kind="stable")[:max_detections]
     texts = [f"{_class_name(class_names, int(label))} {score:.2f}" for score, label in detections[best, 4:]]
     return _draw(image_rgb, detections[best, :4], detections[best, 5].astype(int), texts)
@@ -51,6 +51,12 @@ def draw_truth(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, class_n
     labels = np.asarray(labels, int).reshape(-1)
     texts = [_class_name(class_names, int(label)) for label in labels]
     return _draw(image_rgb, np.asarray(boxes_xyxy, float).reshape(-1, 4), labels, texts)
+
+
+def enlarged(image_rgb: NDArray, min_side_px: int) -> NDArray:
+    """The image (H, W, 3), its pixels repeated so often that the longer side is at least ``min_side_px``."""
+    factor = max(1, -(-min_side_px // max(image_rgb.shape[:2])))
+    return np.repeat(np.repeat(image_rgb, factor, axis=0), factor, axis=1)
 
 
 def draw_grid(images_rgb: Sequence[NDArray], max_cell_px: int = 640) -> NDArray:
@@ -78,22 +84,59 @@ def _draw(image_rgb: NDArray, boxes_xyxy: NDArray, labels: NDArray, texts: Seque
     for i in drawable:
         x1, y1, x2, y2 = corners[i].tolist()
         cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), thickness, cv2.LINE_8)
-    for i in drawable:
-        _draw_text(image, texts[i], corners[i].tolist(), class_color(int(labels[i])), thickness)
+    places = _text_places(corners[drawable], [_text_size(texts[i], thickness) for i in drawable], (height, width))
+    for i, place in zip(drawable, places):
+        _draw_text(image, texts[i], place, class_color(int(labels[i])), thickness)
     return image
 
 
-def _draw_text(image: NDArray, text: str, corners: list[int], color: tuple[int, int, int], thickness: int) -> None:
-    """A filled label above the box, or inside where there is no room, never outside the image."""
-    scale = 0.28 + 0.12 * thickness
-    stroke = max(1, round(thickness / 2))
-    (text_width, text_height), baseline = cv2.getTextSize(text, FONT, scale, stroke)
-    label_height = text_height + baseline + 2
-    left = max(0, min(corners[0], image.shape[1] - text_width - 4))
-    top = corners[1] - label_height if corners[1] >= label_height else corners[1]
-    cv2.rectangle(image, (left, top), (left + text_width + 3, top + label_height), color, cv2.FILLED)
+def _text_size(text: str, thickness: int) -> tuple[int, int]:
+    """Width and height in pixels of a text with its ground."""
+    scale, stroke = _font(thickness)
+    (width, height), baseline = cv2.getTextSize(text, FONT, scale, stroke)
+    return width + 4, height + baseline + 2
+
+
+def _font(thickness: int) -> tuple[float, int]:
+    """Scale and stroke of a text that goes with frames of this thickness."""
+    return 0.28 + 0.12 * thickness, max(1, round(thickness / 2))
+
+
+def _text_places(corners: NDArray, sizes_wh: Sequence[tuple[int, int]], size_hw: tuple[int, int]) -> list[tuple[int, int]]:
+    """Left and top of each text: of the places around its box the one that covers least of boxes and of other texts.
+
+    ``corners`` (n, 4) are boxes in the image, the least important first; the more important ones choose first.
+    """
+    height, width = size_hw
+    taken = np.zeros((0, 4))
+    places: list[tuple[int, int]] = []
+    for (x1, y1, x2, y2), (text_width, text_height) in zip(corners[::-1].tolist(), sizes_wh[::-1]):
+        ends = (x1, x2 - text_width + 1)
+        options = [(x, y) for y in (y1 - text_height, y2 + 1) for x in ends]
+        options += [(x, y1) for x in (x2 + 1, x1 - text_width)] + [(x1, y1)]  # beside it, and at last within
+        within = [(max(0, min(x, width - text_width)), max(0, min(y, height - text_height))) for x, y in options]
+        areas = np.array([[x, y, x + text_width, y + text_height] for x, y in within], float)
+        cost = _shared(areas, corners).sum(axis=1) + 3 * _shared(areas, taken).sum(axis=1)
+        best = int(cost.argmin())
+        places.append(within[best])
+        taken = np.concatenate((taken, areas[best:best + 1]))
+    return places[::-1]
+
+
+def _shared(boxes: NDArray, others: NDArray) -> NDArray:
+    """(n, m) pixels that boxes (n, 4) and (m, 4) share."""
+    low, high = np.maximum(boxes[:, None, :2], others[None, :, :2]), np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)
+
+
+def _draw_text(image: NDArray, text: str, place: tuple[int, int], color: tuple[int, int, int], thickness: int) -> None:
+    """A text on a ground of its class's colour, left and top at ``place``; never outside the image."""
+    scale, stroke = _font(thickness)
+    (left, top), (width, height) = place, _text_size(text, thickness)
+    cv2.rectangle(image, (left, top), (left + width - 1, top + height), color, cv2.FILLED)
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     text_color = (0, 0, 0) if luminance > 95 else (255, 255, 255)
+    (_, text_height), _ = cv2.getTextSize(text, FONT, scale, stroke)
     cv2.putText(image, text, (left + 2, top + text_height + 1), FONT, scale, text_color, stroke, cv2.LINE_AA)
 
 

@@ -17,9 +17,11 @@ from ..data.manifest import load_manifest
 from ..data.reading.dataset import open_splits
 from ..errors import JobError
 from ..registry.model_source import load_model
+from .page.pictures import gallery
 from .rank_share import Worker, evaluate_share, figures
-from .report import Samples, storage_name, write_page, write_plots
+from .report import evaluation_page, write_plots
 from .spec import EvaluateSpec
+from .summary import summary_table
 
 
 def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
@@ -34,23 +36,19 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
     except RayTaskError as error:  # its text is a traceback; a JobError is raised directly
         raise original(error) if isinstance(original(error), JobError) else error
     metrics = CocoEvaluator.merged(classes, [shard["state"] for shard in shards]).compute()
-    samples = Samples(classes)
-    samples.images = shards[0]["images"]
     run = storage.join(spec.storage, run_name)
     results = {"model": spec.model, "dataset": spec.dataset, "split": spec.split, "metrics": metrics.to_dict(),
                "spec": spec.model_dump(mode="json")}
     with tempfile.TemporaryDirectory() as directory:
         pictures = Path(directory, "report")
         pictures.mkdir()
-        write_plots(pictures, metrics, list(classes), samples)
-        overall = figures(metrics)
-        write_page(pictures, storage_name(run), {"model": spec.model, "dataset": spec.dataset} | {
-            key: "–" if value is None else f"{value:.4g}" for key, value in overall.items()}, metrics)
+        write_plots(pictures, metrics, list(classes))
+        page = evaluation_page(run, spec.model, f"{spec.dataset} · {spec.split}", metrics, list(classes), shards[0]["gallery"])
+        (pictures / "index.html").write_text(page)
         Path(directory, "results.json").write_text(json.dumps(results, indent=1))
         storage.upload_directory(directory, run)
-    for key in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"):
-        print(f"{key:>10}  {'–' if overall[key] is None else format(overall[key], '.4f')}")
-    return {"run": run, "metrics": overall, "report": storage.join(run, "report", "index.html")}
+    print("\n".join(summary_table(metrics.to_dict())), flush=True)
+    return {"run": run, "metrics": figures(metrics), "report": storage.join(run, "report", "index.html")}
 
 
 def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
@@ -69,7 +67,7 @@ def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
 
 
 def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
-    """Evaluate this rank's images of the split; returns the evaluator's arrays and, from rank 0, a few drawn images."""
+    """Evaluate this rank's images of the split; returns the evaluator's arrays and, from rank 0, its worst images."""
     spec = EvaluateSpec.model_validate(config)
     [dataset] = open_splits(spec.dataset, spec.data, spec.split)
     loaded = load_model(spec.model, spec.registry)
@@ -77,8 +75,10 @@ def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
     device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
     worker = Worker(rank, world_size, device, spec.data.processes(spec.resources.cpus_per_worker),
                     resolve_precision(spec.precision, device))
-    samples = Samples(dataset.classes)
-    evaluator = evaluate_share(
+    share = evaluate_share(
         loaded.model.to(device), dataset, spec.evaluation, worker, size_px=spec.image_size_px or loaded.image_size_px,
-        batch_size=16, on_batch=samples.add if rank == 0 else None)
-    return {"state": evaluator.state(), "images": samples.images}
+        batch_size=16)
+    worst = None
+    if rank == 0:
+        worst = gallery(dataset, share, share.evaluator.compute().operating.best_confidence)
+    return {"state": share.evaluator.state(), "gallery": worst}

@@ -1,6 +1,6 @@
 """Evaluation of a model on one rank's share of a split, and communication between ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +31,26 @@ class Worker:
     """Id of its node."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one rank found in its share of a split."""
+
+    evaluator: CocoEvaluator
+    order: Sequence[int]
+    """Index in the split of each image of the evaluator."""
+
+
 def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluation, worker: Worker, *, size_px: int,
-                   batch_size: int, clock: Clock | None = None, on_batch: Callable | None = None) -> CocoEvaluator:
+                   batch_size: int, clock: Clock | None = None, on_batch: Callable | None = None) -> Share:
     """Detect in this rank's images of ``dataset``; returns detections and ground truth, not scored yet."""
     share = {"batch_size": evaluation.batch_size or batch_size, "rank": worker.rank,
              "world_size": worker.world_size, "rectangular": evaluation.rectangular}
-    return evaluate(
+    order = evaluation_order(dataset, **share)
+    evaluator = evaluate(
         TestTimeAugmentation(model) if evaluation.test_time_augmentation else model,
         evaluation_loader(dataset, size_px=size_px, stride_px=max(model.strides), processes=worker.loader_processes,
                           **share),
-        map(dataset.truth, evaluation_order(dataset, **share)),
+        map(dataset.truth, order),
         CocoEvaluator(dataset.classes),
         precision=worker.precision,
         confidence_threshold=evaluation.confidence_threshold,
@@ -50,10 +60,12 @@ def evaluate_share(model: nn.Module, dataset: ArrowDataset, evaluation: Evaluati
         clock=clock,
         on_batch=on_batch,
     )
+    return Share(evaluator, order)
 
 
-def merged(evaluator: CocoEvaluator, worker: Worker) -> Metrics | None:
+def merged(share: Share, worker: Worker) -> Metrics | None:
     """The metrics over all ranks' shares, on rank 0."""
+    evaluator = share.evaluator
     states = gather(evaluator.state(), worker)
     return CocoEvaluator.merged(evaluator.class_names, states).compute() if worker.rank == 0 else None
 

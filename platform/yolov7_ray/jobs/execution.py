@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from .. import storage
@@ -15,7 +16,8 @@ from . import admission, paths
 from .kinds import kind_of
 from .spec import Job
 
-
+MAX_FIGURES = 6
+"""Of an output that is a mapping, in the summary."""
 OUTPUTS = "outputs: "
 """What a line of outputs for programs begins with."""
 
@@ -95,7 +97,7 @@ def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) ->
     """The outputs of a finished job, and the usual next command."""
     lines = [f"{run_name}: done in {seconds:.0f} s"]
     for key, value in outputs.items():
-        lines.append(f"  {key:<12}{headline(value) if isinstance(value, dict) else value}")
+        lines.append(f"  {key:<12}{shown(value)}")
     following = kind_of(job).next_command(job, outputs)
     return "\n".join(lines + ([f"next: {following}"] if following else []))
 
@@ -105,8 +107,15 @@ def json_line(outputs: dict[str, Any]) -> str:
     return OUTPUTS + json.dumps(outputs, default=str)
 
 
+def shown(value: Any) -> str:
+    """An output in one line; a page or picture on this machine as a link that opens."""
+    if isinstance(value, dict):
+        return headline(value)
+    return Path(value).as_uri() if str(value).startswith("/") and str(value).endswith((".html", ".jpg")) else str(value)
+
+
 def headline(outputs: dict[str, Any]) -> str:
-    """Outputs in one line."""
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in outputs.items()
-             if isinstance(value, str | int | float)}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())
+    """The first figures of an output in one line."""
+    figures = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {shown(value)}" for key, value in outputs.items()
+               if isinstance(value, str | int | float)]
+    return ", ".join(figures[:MAX_FIGURES]) + (", …" if len(figures) > MAX_FIGURES else "")

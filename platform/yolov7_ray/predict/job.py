@@ -24,6 +24,13 @@ class Predict(JobKind[PredictSpec]):
     def demand(self, spec: PredictSpec) -> Demand:
         return spec.resources.demand()
 
+    def next_command(self, spec: PredictSpec, outputs: dict[str, Any]) -> str:
+        if spec.draw:
+            registry = f" --set registry={spec.registry}" if spec.registry else ""
+            return f"python submit.py jobs/serve-detector.yaml --set models.detector.model={spec.model}{registry}"
+        return (f"python submit.py jobs/predict-detector.yaml --set model={spec.model} --set images={spec.images} "
+                f"--set output={spec.output}-drawn --set draw=true")
+
     def dry_run(self, spec: PredictSpec, upcoming: Upcoming) -> list[Line]:
         from ..registry.dry_run import model_lines
 

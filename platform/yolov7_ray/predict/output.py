@@ -17,8 +17,8 @@ def replace(output: str, folder: Path, summary: dict[str, Any]) -> None:
     Whatever fails before, the earlier results stay; whatever an earlier summary names, nothing outside the
     directory of results is touched.
     """
-    files = [{"path": f"{FOLDER}/{path.name}", "num_bytes": path.stat().st_size, "sha256": storage.digest(path)}
-             for path in sorted(folder.iterdir())]
+    files = [{"path": f"{FOLDER}/{path.relative_to(folder).as_posix()}", "num_bytes": path.stat().st_size,
+              "sha256": storage.digest(path)} for path in sorted(folder.rglob("*")) if path.is_file()]
     earlier = earlier_files(output)
     storage.upload_directory(folder, storage.join(output, FOLDER))
     storage.write_json(storage.join(output, SUMMARY), summary | {"files": files})
@@ -38,7 +38,8 @@ def earlier_files(output: str) -> set[str]:
 
 def _is_own(output: str, path: str) -> bool:
     parts = PurePosixPath(path).parts
-    if len(parts) != 2 or parts[0] != FOLDER or parts[1] == ".." or "\\" in path or path != "/".join(parts):
+    if len(parts) < 2 or parts[0] != FOLDER or ".." in parts or "\\" in path or path != "/".join(parts):
         return False
-    place = os.path.join(output, FOLDER)
-    return storage.is_remote(output) or os.path.realpath(place) == os.path.join(os.path.realpath(output), FOLDER)
+    folders = parts[:-1]
+    return storage.is_remote(output) or os.path.realpath(os.path.join(output, *folders)) == os.path.join(
+        os.path.realpath(output), *folders)

@@ -15,14 +15,22 @@ import pyarrow as pa
 from .. import storage
 from ..detect.detector import checked_size_px
 from ..registry.model_source import locate
+from .drawing import SHEET, ContactSheet
 from .images import images_of
-from .output import replace
-from .results import ROW, ArrowWriter, CocoWriter, JsonList, category_ids
+from .output import FOLDER, replace
+from .results import ROW, ArrowWriter, CocoWriter, CsvWriter, JsonList, Names, YoloWriter, category_ids
 from .spec import PredictSpec
 from .workers import ENDED, results
 
 PROGRESS_EVERY_S = 5.0
 NUM_PROBLEMS_SHOWN = 20
+WRITERS = {
+    "arrow": lambda folder, classes, ids: ArrowWriter(folder, classes),
+    "coco": lambda folder, classes, ids: CocoWriter(folder, ids),
+    "csv": lambda folder, classes, ids: CsvWriter(folder, classes),
+    "yolo": lambda folder, classes, ids: YoloWriter(folder, classes),
+}
+"""Format -> what writes it into a folder, from the model's classes and their COCO categories."""
 
 
 def predict(spec: PredictSpec, run_name: str) -> dict[str, str]:
@@ -41,33 +49,38 @@ def predict(spec: PredictSpec, run_name: str) -> dict[str, str]:
     ids = category_ids(loaded.classes, images.classes, images.source_ids)
     with tempfile.TemporaryDirectory(prefix="yolov7-predict-") as directory:
         folder = Path(directory)
-        writer = CocoWriter(folder, ids) if spec.format == "coco" else ArrowWriter(folder, loaded.classes)
-        with writer:
+        with WRITERS[spec.format](folder, loaded.classes, ids) as writer:
             counts = _write(results(images, source, spec), writer.write, folder, len(images))
         replace(output, folder, {
             "run": run_name, "model": source.ref, "images": spec.images,
             "split": spec.split if images.classes else None, "format": spec.format, "image_size_px": size_px,
             "rectangular": spec.rectangular, "confidence_threshold": spec.confidence_threshold,
-            "iou_threshold": spec.iou_threshold, "multi_label": spec.multi_label,
+            "iou_threshold": spec.iou_threshold, "max_detections": spec.max_detections, "multi_label": spec.multi_label,
             "class_agnostic": spec.class_agnostic, "test_time_augmentation": spec.test_time_augmentation,
             "classes": [{"name": name, "category_id": i} for name, i in zip(loaded.classes, ids)],
             **counts, "seconds": round(time.monotonic() - started_s, 3)})
     print(f"predict: {counts['num_detections']} detections in {counts['num_images']} images, "
           f"{counts['num_undecodable']} undecodable, {counts['num_ended_workers']} ended their worker -> {output}",
           flush=True)
-    return {"output": output}
+    sheet = {"sheet": storage.join(output, FOLDER, SHEET)} if spec.draw and counts["num_images"] else {}
+    return {"output": output} | sheet
 
 
 def _write(tables: Iterator[pa.Table], write: Callable[[pa.Table], None], folder: Path, total: int) -> dict[str, Any]:
     """Pass the rows to `write`, list images without result in `folder`, print progress; returns the counts."""
     num_images = num_detections = num_ended = 0
     problems: list[str] = []
-    undecodable = JsonList(folder / "undecodable.json")
+    undecodable, names, sheet = JsonList(folder / "undecodable.json"), Names(folder / "drawn", ".jpg"), ContactSheet()
     started_s = printed_s = time.monotonic()
     for table in tables:
         bad = table["problem"].drop_null().to_pylist()
-        good = table.filter(table["problem"].is_null()).select(ROW.names)
+        answered = table.filter(table["problem"].is_null())
+        good = answered.select(ROW.names)
         write(good)
+        for file_name, jpeg in zip(answered["file_name"].to_pylist(), answered["drawn"].to_pylist()):
+            if jpeg is not None:
+                names.path(file_name).write_bytes(jpeg)
+                sheet.add(jpeg)
         undecodable.extend(bad)
         problems = [*problems, *bad[:NUM_PROBLEMS_SHOWN - len(problems)]]
         num_ended += sum(problem.endswith(ENDED) for problem in bad)
@@ -80,6 +93,7 @@ def _write(tables: Iterator[pa.Table], write: Callable[[pa.Table], None], folder
             print(f"predict: {num_images + num_bad}/{total} images · {rate:.1f} images/s · {num_bad} undecodable",
                   flush=True)
     undecodable.close()
+    sheet.write(folder)
     return {"num_images": num_images, "num_detections": num_detections,
             "num_undecodable": undecodable.num_items - num_ended, "num_ended_workers": num_ended,
             "undecodable": problems}

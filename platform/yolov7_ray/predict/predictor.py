@@ -22,6 +22,7 @@ from yolov7.images.sample import Letterbox
 from ..data.ingest.image_header import whole_jpeg_size_hw, whole_png_size_hw
 from ..detect.detector import Detector
 from ..registry.model_source import ModelSource
+from .drawing import drawn
 from .images import Images, decoded
 from .pixel_budget import PixelBudget
 from .results import ROW
@@ -30,8 +31,8 @@ from .spec import PredictSpec
 WAITING_BYTES = 64e6
 """Letterboxed images that wait for others of their shape; beyond that the largest group goes ahead."""
 
-RESULT = ROW.append(pa.field("problem", pa.string())).append(pa.field("index", pa.int64()))
-"""An actor's result for the image at `index`: a row, or why there is none."""
+RESULT = pa.schema([*ROW, ("problem", pa.string()), ("index", pa.int64()), ("drawn", pa.large_binary())])
+"""An actor's result for the image at `index`: a row, or why there is none; if the job asks for it, the drawn JPEG."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,8 @@ class Predictor:
         self.detector = Detector(
             source.load(), device="cuda" if spec.resources.gpus_per_worker else "cpu", engine=spec.engine,
             precision=spec.precision, image_size_px=spec.image_size_px, rectangular=spec.rectangular,
-            confidence=spec.confidence_threshold, iou=spec.iou_threshold, multi_label=spec.multi_label,
+            confidence=spec.confidence_threshold, iou=spec.iou_threshold, max_detections=spec.max_detections,
+            multi_label=spec.multi_label,
             class_agnostic=spec.class_agnostic, test_time_augmentation=spec.test_time_augmentation)
         if self.detector.chosen_by:
             print(f"predict: {self.detector}: {self.detector.chosen_by}", flush=True)
@@ -121,7 +123,15 @@ class Predictor:
     def _answers(self, group: list[Prepared]) -> dict[int, dict[str, Any]]:
         """Rows of RESULT of images of one shape, by their index."""
         found = self.detector.run([prepared.pixels for prepared in group], [self.detector.options] * len(group))
-        return {prepared.index: row_of(prepared, detections) for prepared, detections in zip(group, found, strict=True)}
+        rows = [row_of(prepared, detections) for prepared, detections in zip(group, found, strict=True)]
+        if self.spec.draw:
+            rows = list(self.pool.map(self._with_picture, rows))
+        return {row["index"]: row for row in rows}
+
+    def _with_picture(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its image, read again, drawn as JPEG: many decoded images at a time would take too much memory."""
+        with self.budget.of(2 * 3 * row["height_px"] * row["width_px"]):
+            return row | {"drawn": drawn(decoded(self.images.read(row["index"])), row, self.detector.classes)}
 
 
 def row_of(prepared: Prepared, found: np.ndarray) -> dict[str, Any]:

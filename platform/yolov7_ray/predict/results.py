@@ -1,8 +1,9 @@
-"""Predictions on disk: Arrow files or COCO results, written row by row so that memory stays bounded."""
+"""Predictions on disk: Arrow, COCO, CSV or YOLO, written row by row so that memory stays bounded."""
 
+import csv
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -82,6 +83,78 @@ class CocoWriter:
                  "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)], "score": round(score, 6)}
                 for (x1, y1, x2, y2), score, label in zip(row["boxes_xyxy"], row["scores"], row["labels"])
             )
+
+
+class CsvWriter:
+    """``detections.csv``, a line for each detection, and ``images.csv``, a line for each image."""
+
+    DETECTION = ("image_id", "file_name", "x1", "y1", "x2", "y2", "score", "label", "class")
+    IMAGE = ("image_id", "file_name", "width_px", "height_px", "num_detections")
+
+    def __init__(self, directory: Path, classes: list[str]):
+        self.classes = classes
+        self._files = [open(directory / name, "w", newline="") for name in ("detections.csv", "images.csv")]
+        self._detections, self._images = (csv.writer(file, lineterminator="\n") for file in self._files)
+        self._detections.writerow(self.DETECTION)
+        self._images.writerow(self.IMAGE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for file in self._files:
+            file.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows of ROW; pixels to a thousandth."""
+        for row in table.to_pylist():
+            name = (row["image_id"], row["file_name"])
+            self._images.writerow((*name, row["width_px"], row["height_px"], len(row["scores"])))
+            self._detections.writerows(
+                (*name, *(round(value, 3) for value in box), round(score, 6), label, self.classes[label])
+                for box, score, label in zip(row["boxes_xyxy"], row["scores"], row["labels"]))
+
+
+class YoloWriter:
+    """``labels/…txt`` for each image, empty where nothing was found, and ``classes.txt``, a name in each line."""
+
+    def __init__(self, directory: Path, classes: list[str]):
+        self.names = Names(directory / "labels", ".txt")
+        (directory / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        pass
+
+    def write(self, table: pa.Table) -> None:
+        """Write the files of rows of ROW: class, centre, width and height as shares of the image, score."""
+        for row in table.to_pylist():
+            width, height = row["width_px"], row["height_px"]
+            self.names.path(row["file_name"]).write_text("".join(
+                f"{label} {(x1 + x2) / 2 / width:.6f} {(y1 + y2) / 2 / height:.6f} {(x2 - x1) / width:.6f} "
+                f"{(y2 - y1) / height:.6f} {score:.6f}\n"
+                for (x1, y1, x2, y2), score, label in zip(row["boxes_xyxy"], row["scores"], row["labels"])))
+
+
+class Names:
+    """Files for images, in a folder that mirrors theirs: ``a/b.jpg`` -> ``a/b.txt``, and, if that is taken, ``a/b.png.txt``."""
+
+    def __init__(self, directory: Path, suffix: str):
+        self.directory, self.suffix = directory, suffix
+        self._taken: set[str] = set()
+
+    def path(self, file_name: str) -> Path:
+        """A path that no image had before; its folder is made."""
+        parts = [part.lstrip("./") for part in PurePosixPath(file_name.replace("\\", "/")).parts]
+        name = PurePosixPath(*(filter(None, parts) if any(parts) else ["image"]))
+        choices = [str(name.with_suffix(self.suffix)), f"{name}{self.suffix}"]
+        chosen = next((choice for choice in choices if choice not in self._taken), f"{name}-{len(self._taken)}{self.suffix}")
+        self._taken.add(chosen)
+        path = self.directory / chosen
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 class JsonList:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from ..detect.options import MAX_DETECTIONS
 from ..engines.names import EngineName, Precision
 from ..jobs.spec import URI, Fraction, ImageSize, ModelUse, Name, Positive, Resources
 
@@ -16,13 +17,18 @@ class PredictSpec(ModelUse):
     """Split, where `images` is an Arrow dataset."""
     output: URI
     """Directory for the results."""
-    format: Literal["arrow", "coco"] = "arrow"
+    format: Literal["arrow", "coco", "csv", "yolo"] = "arrow"
+    """yolo: a text file for each image, `class cx cy w h score` in shares of its size, and classes.txt."""
+    draw: bool = False
+    """Write every image with its detections drawn, too, and a contact sheet of the first ones."""
     image_size_px: ImageSize | None = None
     """Longer side; default: as the model was trained."""
     rectangular: bool = True
     """Pad each image to the least multiples of the model's stride instead of a square: fewer pixels, same scale."""
     confidence_threshold: Fraction = 0.25
     iou_threshold: Fraction = 0.45
+    max_detections: Positive = MAX_DETECTIONS
+    """Most detections of one image, the best ones."""
     multi_label: bool = True
     """Whether one box may stand for several classes."""
     class_agnostic: bool = False

@@ -23,8 +23,7 @@ from ..data.reading.chosen import ChosenSamples
 from ..data.reading.dataset import ArrowDataset, open_splits, train_loader
 from ..data.reading.order import class_weights, image_weights, rank_share
 from ..errors import StorageError
-from ..evaluate.rank_share import Worker, evaluate_share, figures, gather, merged, share, synchronize
-from ..evaluate.report import Samples
+from ..evaluate.rank_share import Share, Worker, evaluate_share, figures, gather, merged, share, synchronize
 from .build import build_criterion, build_state, wrap
 from .checkpoint_policy import CheckpointPolicy
 from .checkpoints import Checkpoints
@@ -99,13 +98,13 @@ class TrainingRun:
         self.checkpoint_policy = self.log = None
         if worker.rank == 0:
             self.checkpoint_policy = CheckpointPolicy(spec, self.state, self.checkpoints, self.reporter)
-            self.log = RunLog(run, spec, train_set)
+            self.log = RunLog(run, spec, train_set, self.val_set, worker, self.reporter.log)
         self.cost = {"parameters": count_parameters(self.state.model), "gflops": count_flops(
             self.state.model.architecture, spec.data.image_size_px, self.state.model.num_classes) / 1e9}
         self.last_good = 0
         self.validated = False
         self.metrics: Metrics | None = None
-        self.samples = Samples(train_set.classes)
+        self.share: Share | None = None
 
     def restore(self) -> None:
         """Load the newest complete checkpoint, the same on every rank; a new run first tries whether it can save."""
@@ -142,8 +141,7 @@ class TrainingRun:
         last = state.epoch == self.last_epoch
         self.validated = last or state.epoch % spec.evaluation.every_epochs == 0
         if self.validated:
-            self.samples = Samples(self.samples.class_names)
-            self.metrics = self.validate(clock, self.samples if last else None)
+            self.metrics = self.validate(clock)
             row |= share(scores(self.metrics, spec), self.worker)
         row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
@@ -171,7 +169,7 @@ class TrainingRun:
     def write_log(self) -> None:
         """Write the epoch's results; where that fails, the next epoch's hold them too."""
         try:
-            self.log.write(self.state, None, self.samples, self.cost, self.checkpoints.complete)
+            self.log.write(self.state, self.metrics if self.validated else None, self.share, self.cost, self.checkpoints.complete)
         except StorageError as error:
             self.reporter.log(f"results could not be written ({error}); training goes on")
 
@@ -193,27 +191,25 @@ class TrainingRun:
                 with clock("save"):
                     self.checkpoint_policy.after_update()
 
+        steps = self.batches(state)
+        if self.log is not None and state.position == 0:
+            steps = self.log.first_drawn(steps)
         means = train_one_epoch(
-            state, self.batches(state), self.criterion, network=self.network, precision=self.worker.precision,
+            state, steps, self.criterion, network=self.network, precision=self.worker.precision,
             clock=clock, on_step=on_step, on_update=on_update)
         row = {"epoch": state.epoch} | means
         row["images_per_s"] = (row["num_images"] - images) / (time.perf_counter() - start)
         return row
 
-    def validate(self, clock: Clock, samples: Samples | None) -> Metrics | None:
+    def validate(self, clock: Clock) -> Metrics | None:
         """Evaluate the moving average on this rank's share of the split; rank 0 returns the metrics of all ranks."""
         synchronize(self.state)
-
-        def on_batch(batch: Batch, found: list) -> None:
-            self.watchdog.feed()
-            if samples is not None and self.worker.rank == 0:
-                samples.add(batch, found)
-
-        evaluator = evaluate_share(
-            self.state.ema.model, self.val_set, self.spec.evaluation, self.worker, on_batch=on_batch, clock=clock,
+        self.share = evaluate_share(
+            self.state.ema.model, self.val_set, self.spec.evaluation, self.worker, clock=clock,
+            on_batch=lambda batch, found: self.watchdog.feed(),
             size_px=self.spec.data.image_size_px, batch_size=self.spec.images_per_part)
         with clock("evaluate/score"):
-            return merged(evaluator, self.worker)
+            return merged(self.share, self.worker)
 
     def roll_back(self, error: Diverged) -> None:
         """Roll back to the last good checkpoint with half the learning rate; later ones are removed.
@@ -240,10 +236,10 @@ class TrainingRun:
     def finish(self) -> None:
         """Wait for the last checkpoint; write the report, also for a run that was killed before that."""
         if not self.validated:
-            self.metrics = self.validate(Clock(), self.samples)
+            self.metrics = self.validate(Clock())
         if self.checkpoint_policy is not None:
             self.checkpoints.wait()
-            self.log.write(self.state, self.metrics, self.samples, self.cost, self.checkpoints.complete)
+            self.log.write(self.state, self.metrics, self.share, self.cost, self.checkpoints.complete, last=True)
 
 
 def current_worker(spec: TrainSpec) -> Worker:
@@ -317,9 +313,12 @@ def reading_share(spec: TrainSpec, train_set: ArrowDataset, node_of_part: Sequen
 
 def scores(metrics: Metrics | None, spec: TrainSpec) -> dict:
     """What an evaluation adds to its epoch's row; empty on ranks without metrics."""
-    if metrics is None or not spec.data.image_weights:
-        return figures(metrics)
-    return figures(metrics) | {CLASS_AP: [found.ap for found in metrics.per_class.values()]}
+    if metrics is None:
+        return {}
+    found = figures(metrics) | metrics.operating.at_best()
+    if not spec.data.image_weights:
+        return found
+    return found | {CLASS_AP: [of_class.ap for of_class in metrics.per_class.values()]}
 
 
 def class_figures(metrics: Metrics | None) -> dict[str, float | None]:

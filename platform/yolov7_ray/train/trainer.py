@@ -23,6 +23,7 @@ from ..errors import JobError
 from .faults.failures import Failures, StopOnFailure, explain
 from .loop import train_loop
 from .faults.node_changes import NODE_POLL_S, NodeCountRefresh, SaveBeforeChange
+from .outcome.table import run_table
 from .progress import printed_progress
 from .spec import TrainSpec
 from .starting_point import check_resumed, count_matching_tensors, record_start, settled, starting_model
@@ -49,7 +50,9 @@ def train(spec: TrainSpec, run_name: str) -> dict:
         print(f"waiting for {spec.resources.demand().what}", flush=True)
         fit(spec, run_name, progress_actor)
         results = storage.read_json(storage.join(run, "results.json"))
-    return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": results["best"],
+    print("\n".join(run_table(results)), flush=True)
+    leading = {key: results["best"][key] for key in ("epoch", "ap", "ap50", "ap75") if key in results["best"]}
+    return {"run": run, "checkpoint": storage.join(run, results["best_checkpoint"]), "best": leading | results["best"],
             "report": storage.join(run, "report", "index.html")}
 
 

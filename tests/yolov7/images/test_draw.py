@@ -94,3 +94,44 @@ def test_a_small_image_is_enlarged_with_its_boxes():
     assert drawn.shape == (400, 320, 3)
     assert tuple(drawn[360, 150]) == class_color(0) and not drawn[300, 150].any(), "the frame lies four times as far out"
     assert draw_detections(image, [], ["cat"], min_side_px=100).shape == image.shape
+
+
+def covered(image: np.ndarray, drawn: np.ndarray, box: list[int]) -> int:
+    """Pixels within a box, its frame left out, that are not those of the image."""
+    x1, y1, x2, y2 = box
+    return int((image != drawn)[y1 + 4:y2 - 3, x1 + 4:x2 - 3].any(axis=2).sum())
+
+
+@pytest.mark.parametrize("box", [
+    [40, 50, 90, 100], [40, 0, 90, 60], [40, 60, 90, 119], [100, 40, 159, 119], [40, 0, 90, 119]], ids=[
+    "room above", "room below alone", "room above alone", "right edge", "room beside alone"])
+def test_a_text_does_not_cover_its_object_where_there_is_room(box):
+    image = grey()
+    drawn = draw_detections(image, [[*box, .9, 0]], NAMES)
+    assert covered(image, drawn, box) == 0 and (drawn != image).any()
+
+
+def test_a_text_covers_no_other_object_where_there_is_room():
+    image = grey(200, 200)
+    upper, lower = [50, 40, 150, 100], [50, 102, 150, 160]
+    drawn = draw_detections(image, [[*upper, .9, 0], [*lower, .8, 1]], NAMES)
+    assert covered(image, drawn, upper) == covered(image, drawn, lower) == 0
+
+
+def test_texts_do_not_lie_on_each_other():
+    image = grey(200, 300)
+    boxes = [[50, 60, 120, 110], [52, 62, 122, 112], [54, 64, 124, 114]]
+    drawn = draw_detections(image, [[*box, .9 - .1 * i, i] for i, box in enumerate(boxes)], NAMES)
+    grounds = [(drawn == class_color(i)).all(axis=2).sum() for i in range(3)]
+    alone = [(draw_detections(image, [[*box, .9, i]], NAMES) == class_color(i)).all(axis=2).sum() for i, box in enumerate(boxes)]
+    assert all(found > 0.7 * whole for found, whole in zip(grounds, alone)), "nearly all of each text's ground is seen"
+
+
+@pytest.mark.parametrize(("side_px", "min_side_px", "least", "most"), [(128, 480, 8, 20), (640, 0, 8, 20), (4000, 0, 40, 90)])
+def test_texts_grow_with_the_image(side_px, min_side_px, least, most):
+    """Height of a text's ground: legible at 128 px, where the picture is enlarged, and at 4000 px, seen as a whole."""
+    image = grey(side_px, side_px)
+    drawn = draw_detections(image, [[side_px * .3, side_px * .5, side_px * .6, side_px * .8, .9, 1]], NAMES, min_side_px=min_side_px)
+    scale = len(drawn) / side_px
+    column = drawn[:int(side_px * .5 * scale) - 2, int(side_px * .32 * scale)]
+    assert least <= (column != 128).any(axis=1).sum() <= most

@@ -156,3 +156,11 @@ def test_every_kind_is_one_object_of_its_module(name):
     kind = kind_named(name)
     assert isinstance(kind, JobKind) and type(kind).__module__ == KINDS[name]
     assert kind.spec.model_fields["kind"].annotation == Literal[name]
+
+
+def test_a_page_on_this_machine_is_a_link_and_figures_stay_few():
+    assert execution.shown("/runs/a b/report/index.html") == "file:///runs/a%20b/report/index.html"
+    assert execution.shown("s3://b/runs/report/index.html") == "s3://b/runs/report/index.html"
+    assert execution.shown("/runs/a") == "/runs/a"
+    assert execution.shown({"ap": 0.25, "classes": [1], "report": "/r/index.html"}) == "ap 0.25, report file:///r/index.html"
+    assert execution.shown({f"figure{number}": number for number in range(7)}).endswith("figure5 5, …")

@@ -195,13 +195,13 @@ def test_ranks_together_see_every_image_once(shapes_dataset, weights, tmp_path, 
     torch.manual_seed(0)
     model = build_model(BASE, len(dataset.classes)).eval()
     ranks = [Worker(rank, 2, torch.device("cpu"), 0, "fp32") for rank in range(2)]
-    states = [evaluate_share(model, dataset, evaluation, rank, size_px=64, batch_size=4).state() for rank in ranks]
+    states = [evaluate_share(model, dataset, evaluation, rank, size_px=64, batch_size=4).evaluator.state() for rank in ranks]
     ids = np.concatenate([state["image_ids"] for state in states])
     assert sorted(ids) == sorted(dataset.truth(index).image_id for index in range(len(dataset)))
     alone = dataclasses.replace(ranks[0], world_size=1)
-    whole = evaluate_share(model, dataset, evaluation, alone, size_px=64, batch_size=4).state()
+    whole = evaluate_share(model, dataset, evaluation, alone, size_px=64, batch_size=4).evaluator.state()
     assert sum(state["num_detections"].sum() for state in states) == whole["num_detections"].sum() > 0
     if not options.get("multi_label", True) or options.get("class_agnostic"):
         plain = spec(shapes_dataset, evaluation={"batch_size": 2, "confidence_threshold": 0.0}).evaluation
-        most = evaluate_share(model, dataset, plain, alone, size_px=64, batch_size=4).state()
+        most = evaluate_share(model, dataset, plain, alone, size_px=64, batch_size=4).evaluator.state()
         assert (whole["num_detections"] < most["num_detections"]).all()

@@ -44,8 +44,11 @@ def test_two_workers_leave_checkpoints_results_events_plots_and_a_page(ray_sessi
     assert results["last_checkpoint"] == "checkpoint-epoch-0003" and results["last_checkpoint"] in kept
     assert results["best_checkpoint"] in kept and len(kept) <= 3
     assert list(run.glob("tensorboard/events*"))
-    for picture in ("losses.png", "ap.png", "pr-curves.png", "confusion-matrix.png", "detections.jpg"):
-        assert (run / "report" / picture).stat().st_size > 1000 and picture in (run / "report/index.html").read_text()
+    for picture in ("losses.png", "ap.png", "pr-curves.png", "confusion-matrix.png", "train-batches.jpg"):
+        assert (run / "report" / picture).stat().st_size > 1000
+    page = (run / "report/index.html").read_text()
+    assert "3 of 3" in page and "class='card case'" in page and "alt='first training batches'" in page
+    assert len((run / "results.csv").read_text().splitlines()) == 4
     loaded = load_model(str(run))
     assert loaded.image_size_px == 64 and loaded.classes == results["classes"]
     files = [run / "checkpoint-epoch-0003" / name for name in ("ema.safetensors", "model.safetensors")]

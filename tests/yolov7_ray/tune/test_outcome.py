@@ -32,7 +32,8 @@ def view(run, rows=ROWS, **changes) -> SearchView:
 def test_a_search_leaves_the_best_job_the_front_and_a_page(place, capsys):
     outputs = write_outcome(view(place))
     assert outputs == {"run": place, "best_job": f"{place}/best.yaml", "front": f"{place}/front",
-                       "checkpoint": ROWS[0]["checkpoint"], "model": ROWS[0]["run"], "best": ROWS[0]}
+                       "checkpoint": ROWS[0]["checkpoint"], "model": ROWS[0]["run"], "best": ROWS[0],
+                       "report": f"{place}/report/index.html"}
     assert {file.path for file in storage.list_files(place)} == {
         "best.yaml", "front/front.json", "front/w025.yaml", "front/w050.yaml", "report/index.html", "search.yaml",
         "trials.json"}

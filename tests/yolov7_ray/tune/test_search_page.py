@@ -1,24 +1,18 @@
 """The page of a search: what its charts say, and that it works from disk in a real headless Chromium."""
 
 import math
-import os
-import re
-import shutil
 from pathlib import Path
 
 import pytest
+from browser import check_everywhere, chromium
 from searches import record_search, row, tune_job
 
 from yolov7_ray import storage
 from yolov7_ray.jobs.job_file import validate
-from yolov7_ray.tune.report.axis import Axis
+from yolov7_ray.jobs.page.axis import Axis
 from yolov7_ray.tune.report.importance import compared_epoch, importances
 from yolov7_ray.tune.report.page import Page, page, progress_over_compute
 from yolov7_ray.tune.report.view import SearchView
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
 
 # --- axes -------------------------------------------------------------------------------------------
 
@@ -129,15 +123,8 @@ def test_a_class_has_a_learning_curve_of_its_own(tmp_path):
 
 @pytest.fixture
 def browser():
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no Chromium: install it, e.g. `apt-get install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def column(page, number: int) -> list[str]:
@@ -149,21 +136,7 @@ def test_the_page_works_from_disk_in_light_and_dark_on_wide_and_narrow_screens(b
     run = tmp_path / "search"
     view = record_search(str(run))
     Page(str(run)).write(view)
-    for width, scheme in ((1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page, errors, asked = context.new_page(), [], []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((run / "report/index.html").as_uri())
-        page.locator(".trials tbody tr").first.wait_for()
-        assert asked == [(run / "report/index.html").as_uri()] and not errors, "it asks for nothing"
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", ground))) > 384) == (scheme == "light")
-        if folder := os.environ.get("YOLOV7_SCREENSHOT"):
-            page.screenshot(path=f"{folder}/search-{width}-{scheme}.png", full_page=True)
-        context.close()
+    check_everywhere(browser, run / "report/index.html", ".trials tbody tr", "search")
 
 
 @pytest.mark.slow

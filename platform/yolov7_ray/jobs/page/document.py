@@ -2,8 +2,12 @@
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 from .style import STYLE
+
+SORTED_TABLES = Path(__file__).with_name("sorted_tables.js").read_text()
+"""Script: a click on a button in a column's head sorts the table by it, by `data-value` where a cell has one."""
 
 Tile = tuple[str, str, str]
 """A figure, its unit, and a remark."""

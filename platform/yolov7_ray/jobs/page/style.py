@@ -33,6 +33,9 @@ figure { margin: 0; break-inside: avoid; }
 table.plain { border-collapse: collapse; width: 100%; margin-top: .6rem; font-size: .9rem; }
 .plain th { text-align: left; font-weight: 500; color: var(--quiet); } .plain th, .plain td { padding: .35rem 1rem .35rem 0;
   border-bottom: 1px solid var(--line); vertical-align: top; } .plain .number { text-align: right; font-variant-numeric: tabular-nums; }
+.plain th button { all: unset; cursor: pointer; color: var(--quiet); font-weight: 500; white-space: nowrap; }
+.plain th button:hover, .plain th button:focus-visible { color: var(--ink); text-decoration: underline; }
+.plain th[aria-sort=descending] button::after { content: " ↓"; } .plain th[aria-sort=ascending] button::after { content: " ↑"; }
 @media print { body { max-width: none; padding: 0; } nav { display: none; } * { print-color-adjust: exact; }
   .charts { grid-template-columns: repeat(3, 1fr); } }
 """

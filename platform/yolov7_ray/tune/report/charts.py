@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .axis import Axis
+from ...jobs.page.axis import Axis
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 280, 46, 10, 10, 34
 PARALLEL_HEIGHT = 300

@@ -6,7 +6,7 @@ from ... import storage
 from ...errors import JobError
 from ..scheduler import ROWS, last_line
 from .front import FOLDER, write_front, write_job
-from .page import Page
+from .page import PAGE, Page
 from .view import SearchView, label, number, short_names
 
 BEST_JOB = "best.yaml"
@@ -29,7 +29,8 @@ def write_outcome(view: SearchView) -> dict[str, Any]:
     Page(run).write(view)
     print(table(view))
     return {"run": run, "best_job": storage.join(run, BEST_JOB), "front": storage.join(run, FOLDER),
-            "checkpoint": best["checkpoint"], "model": best["run"], "best": dict(best)}
+            "checkpoint": best["checkpoint"], "model": best["run"], "best": dict(best),
+            "report": storage.join(run, PAGE)}
 
 
 def ranked_rows(view: SearchView) -> list[dict[str, Any]]:

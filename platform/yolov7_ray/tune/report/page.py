@@ -7,13 +7,13 @@ from pathlib import Path
 from ... import storage
 from ...errors import NotFound
 from ...jobs import document
-from ...jobs.page.document import Tile
+from ...jobs.page.axis import Axis
+from ...jobs.page.document import SORTED_TABLES, Tile
 from ...jobs.page.document import document as html_document
 from ...program import command
 from ..distributions import LogUniform
 from ..objectives import CLASS_PREFIX, COSTS
 from ..search.fronts import hypervolume
-from .axis import Axis
 from .charts import Curve, Point, bars, curves, parallel, scatter
 from .importance import importances
 from .style import STYLE
@@ -26,7 +26,7 @@ JOB_FILE = "search.yaml"
 """In a search's directory: the job that made it."""
 CLASS_AP = "class_ap"
 """In a row of an epoch: AP of each class, in the order of the classes."""
-SCRIPT = Path(__file__).with_name("page.js").read_text()
+SCRIPT = SORTED_TABLES + Path(__file__).with_name("page.js").read_text()
 
 Epochs = list[dict]
 

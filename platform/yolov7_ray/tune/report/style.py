@@ -34,10 +34,6 @@ tr.lit td, tr.kept td { background: color-mix(in srgb, var(--s3) 16%, transparen
 .shares b { flex: 0 0 40%; font-weight: 500; overflow-wrap: anywhere; line-height: 1.2; }
 .shares i { background: var(--heat); height: .8rem; border-radius: 3px; min-width: 2px; }
 .shares span { color: var(--quiet); }
-.trials th button { all: unset; cursor: pointer; color: var(--quiet); font-weight: 500; white-space: nowrap; }
-.trials th button:hover, .trials th button:focus-visible { color: var(--ink); text-decoration: underline; }
-.trials th[aria-sort=descending] button::after { content: " ↓"; }
-.trials th[aria-sort=ascending] button::after { content: " ↑"; }
 .trials td, .trials th { white-space: nowrap; }
 .trials th.number { text-align: right; }
 .trials td.why { white-space: normal; min-width: 22rem; color: var(--quiet); }

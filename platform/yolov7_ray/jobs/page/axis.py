@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .view import number
+from .figures import number
 
 MARGIN = 0.05
 """Free space at both ends, as a share of the axis."""
