@@ -136,18 +136,23 @@ class Gateway(GrpcCalls):
         self.grpc_service = api.state.grpc_service
         if self._controller is not None:
             api.user_middleware.append(Middleware(Remembered))  # the innermost: the request has its id by then
-            api.router.lifespan_context = self._reporting(Reporter(name, self._models, self._controller))
+            api.router.lifespan_context = _reporting(Reporter(name, self._models, self._controller),
+                                                     api.router.lifespan_context)
         return api
 
-    @staticmethod
-    def _reporting(reporter: Reporter) -> Callable:
-        @asynccontextmanager
-        async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-            task = asyncio.create_task(reporter.run())
-            yield
+
+def _reporting(reporter: Reporter, within: Callable) -> Callable:
+    """The lifespan of an application that also reports."""
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(reporter.run())
+        try:
+            async with within(api):
+                yield
+        finally:
             task.cancel()
 
-        return lifespan
+    return lifespan
 
 
 def connected_to(info: ServedInfo, max_in_flight: int) -> Callable[[Split], RemoteModel]:

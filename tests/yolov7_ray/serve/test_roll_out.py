@@ -94,6 +94,12 @@ def run(split: Split, *models: Model, requests: int = 1) -> tuple[Canary, Counte
 ALL = replace(SPLIT, weight=1.0)
 
 
+def test_a_request_without_an_id_is_drawn_at_random():
+    half = replace(SPLIT, weight=0.5, sticky=None)
+    assert 20 < sum(half.takes_current() for _ in range(100)) < 80, "as over gRPC, where nothing is remembered"
+
+
+
 def test_without_a_roll_out_nothing_is_counted():
     found, versions = run(None, Model("1"), Model("2"))
     assert versions == {"1": 1} and found.comparison is None

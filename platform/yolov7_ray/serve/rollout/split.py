@@ -1,6 +1,7 @@
 """Which requests a candidate answers: decided by the request's id or a header of it, alike on all gateways."""
 
 import hashlib
+import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ class Split:
     def takes_current(self) -> bool:
         """The same for the request that is being answered."""
         request_id, headers = _request.get()
+        request_id = request_id or secrets.token_hex(8)  # over gRPC there is none
         wanted = self.sticky.lower().encode() if self.sticky else None
         return self.takes(next((value.decode("latin-1") for name, value in headers if name == wanted), request_id))
 
