@@ -22,7 +22,7 @@ from yolov7.images.sample import Letterbox
 from ..data.ingest.image_header import whole_jpeg_size_hw, whole_png_size_hw
 from ..detect.detector import Detector
 from ..registry.model_source import ModelSource
-from .images import Images, decoded
+from .images import Images
 from .pixel_budget import PixelBudget
 from .results import ROW
 from .spec import PredictSpec
@@ -57,7 +57,8 @@ class Predictor:
             source.load(), device="cuda" if spec.resources.gpus_per_worker else "cpu", engine=spec.engine,
             precision=spec.precision, image_size_px=spec.image_size_px, rectangular=spec.rectangular,
             confidence=spec.confidence_threshold, iou=spec.iou_threshold, multi_label=spec.multi_label,
-            class_agnostic=spec.class_agnostic, test_time_augmentation=spec.test_time_augmentation)
+            class_agnostic=spec.class_agnostic, test_time_augmentation=spec.test_time_augmentation,
+            reduced_decoding=spec.reduced_decoding)
         if self.detector.chosen_by:
             print(f"predict: {self.detector}: {self.detector.chosen_by}", flush=True)
         self.images, self.spec = images, spec
@@ -105,9 +106,9 @@ class Predictor:
         size_hw = whole_jpeg_size_hw(image.data) or whole_png_size_hw(image.data)
         try:
             with self.budget.of(None if size_hw is None else 3 * size_hw[0] * size_hw[1]):
-                pixels, fit = self.detector.fit(decoded(image))
+                pixels, fit = self.detector.open(image.data)
         except ValueError as error:
-            return problem_row(index, str(error))
+            return problem_row(index, f"{image.file_name}: {error}")
         return Prepared(index, image.image_id, image.file_name, pixels, fit)
 
     def _due(self, groups: dict[tuple, list[Prepared]]) -> tuple | None:
