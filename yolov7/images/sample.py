@@ -268,6 +268,7 @@ def letterbox(
     pad_value: int = PAD_GREY,
     scale_up: bool = True,
     canvas_hw: tuple[int, int] | None = None,
+    original_hw: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Letterbox]:
     """Fit an (H, W, 3) uint8 image into `size_hw`, bilinearly, centred on a canvas of `pad_value`.
 
@@ -275,10 +276,11 @@ def letterbox(
     `scale_up=False` keeps small images at their size. If the padding is odd, the image lies half a
     pixel above (or left of) the centre that `Letterbox` records, as in the official detector. This is how it sees
     single images, and how ours are predicted, served and trained; evaluation shrinks by `area_resize`.
+    An image that was decoded at a part of its size has the full one as `original_hw`.
     """
-    original_hw = image.shape[:2]
+    original_hw = original_hw or image.shape[:2]
     scale, (height, width) = fitted_size_hw(original_hw, size_hw, scale_up)
-    if original_hw != (height, width):
+    if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     canvas, pad_x, pad_y = centred(image, canvas_hw or size_hw, pad_value)
     return canvas, Letterbox(scale, pad_x, pad_y, original_hw)

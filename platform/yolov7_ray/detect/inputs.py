@@ -30,6 +30,8 @@ class Input:
     """Path or URI, or empty."""
     pixels: Callable[[], np.ndarray]
     """Reads and decodes it: (H, W, 3) uint8 RGB as displayed. JobError where it is no image."""
+    encoded: Callable[[], bytes] | None = None
+    """Reads the file, where it is one."""
 
 
 def is_many(images: Any) -> bool:
@@ -42,9 +44,10 @@ def to_input(image: ImageLike) -> Input:
     """JobError if it is nothing that an image can be."""
     if isinstance(image, (str, PathLike)):
         uri = fspath(image)
-        return Input(uri, partial(_read, uri))
+        return Input(uri, partial(_read, uri), partial(storage.read_bytes, uri))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return Input("", partial(_decoded, "image", bytes(image)))
+        data = bytes(image)
+        return Input("", partial(_decoded, "image", data), lambda: data)
     if isinstance(image, np.ndarray):
         pixels = _checked(image)
         return Input("", lambda: pixels)

@@ -68,7 +68,7 @@ class OnnxRuntimeEngine:
     def predict(self, images: Tensor) -> Tensor:
         pixels = normalize(images).contiguous().numpy()
         batches = [pixels] if self._batch_size is None else np.split(pixels, len(pixels) // self._batch_size)
-        return torch.from_numpy(np.concatenate([self._session.run(None, {self._input.name: batch})[0] for batch in batches]))
+        return _joined([self._session.run(None, {self._input.name: batch})[0] for batch in batches])
 
 
 class OpenVinoEngine:
@@ -94,8 +94,9 @@ class OpenVinoEngine:
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         with self._lock:
             request = self._request(pixels.shape[1:3])
-            found = [request.infer({0: pixels[i:i + 1]})[0].copy() for i in range(len(pixels))]
-        return torch.from_numpy(np.concatenate(found))
+            found = [request.infer({0: pixels[i:i + 1]}, share_inputs=True, share_outputs=True)[0].copy()
+                     for i in range(len(pixels))]
+        return _joined(found)
 
     def _request(self, size_hw: tuple[int, int]) -> Any:
         """The program for images of this size, compiled when it is first needed."""
@@ -115,6 +116,11 @@ class OpenVinoEngine:
 ENGINES: dict[str, Callable[[FoldedModel, torch.device, Precision], Engine]] = {
     engine.name: engine for engine in (TorchEngine, OnnxRuntimeEngine, OpenVinoEngine)}
 """Name -> what makes the engine of a folded model on a device."""
+
+
+def _joined(batches: list[np.ndarray]) -> Tensor:
+    """Predictions one after the other; those of one image are not copied, as they are megabytes."""
+    return torch.from_numpy(batches[0] if len(batches) == 1 else np.concatenate(batches))
 
 
 def _import(library: str, engine: str) -> Any:

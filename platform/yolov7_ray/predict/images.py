@@ -4,10 +4,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-import numpy as np
-
-from yolov7.images.sample import decode_image
-
 from .. import storage
 from ..data.files.suffixes import IMAGE_SUFFIXES
 from ..data.reading.dataset import ArrowDataset
@@ -77,14 +73,6 @@ class FolderImages:
     def read(self, index: int) -> EncodedImage:
         path = self.paths[index]
         return EncodedImage(index, path, storage.read_bytes(storage.join(self.uri, path)))
-
-
-def decoded(image: EncodedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as displayed; ValueError with the file name if the bytes are no image."""
-    try:
-        return decode_image(image.data)
-    except ValueError as error:
-        raise ValueError(f"{image.file_name}: {error}") from None
 
 
 def images_of(spec: PredictSpec) -> Images:

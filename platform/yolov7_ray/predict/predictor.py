@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from yolov7.images.sample import Letterbox
+from yolov7.images.sample import Letterbox, decode_image
 
 from ..data.ingest.image_header import whole_jpeg_size_hw, whole_png_size_hw
 from ..detect.detector import Detector
 from ..registry.model_source import ModelSource
 from .drawing import drawn
-from .images import Images, decoded
+from .images import Images
 from .pixel_budget import PixelBudget
 from .results import ROW
 from .spec import PredictSpec
@@ -58,8 +58,8 @@ class Predictor:
             source.load(), device="cuda" if spec.resources.gpus_per_worker else "cpu", engine=spec.engine,
             precision=spec.precision, image_size_px=spec.image_size_px, rectangular=spec.rectangular,
             confidence=spec.confidence_threshold, iou=spec.iou_threshold, max_detections=spec.max_detections,
-            multi_label=spec.multi_label,
-            class_agnostic=spec.class_agnostic, test_time_augmentation=spec.test_time_augmentation)
+            multi_label=spec.multi_label, class_agnostic=spec.class_agnostic,
+            test_time_augmentation=spec.test_time_augmentation, reduced_decoding=spec.reduced_decoding)
         if self.detector.chosen_by:
             print(f"predict: {self.detector}: {self.detector.chosen_by}", flush=True)
         self.images, self.spec = images, spec
@@ -107,9 +107,9 @@ class Predictor:
         size_hw = whole_jpeg_size_hw(image.data) or whole_png_size_hw(image.data)
         try:
             with self.budget.of(None if size_hw is None else 3 * size_hw[0] * size_hw[1]):
-                pixels, fit = self.detector.fit(decoded(image))
+                pixels, fit = self.detector.open(image.data)
         except ValueError as error:
-            return problem_row(index, str(error))
+            return problem_row(index, f"{image.file_name}: {error}")
         return Prepared(index, image.image_id, image.file_name, pixels, fit)
 
     def _due(self, groups: dict[tuple, list[Prepared]]) -> tuple | None:
@@ -131,7 +131,7 @@ class Predictor:
     def _with_picture(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with its image, read again, drawn as JPEG: many decoded images at a time would take too much memory."""
         with self.budget.of(2 * 3 * row["height_px"] * row["width_px"]):
-            return row | {"drawn": drawn(decoded(self.images.read(row["index"])), row, self.detector.classes)}
+            return row | {"drawn": drawn(decode_image(self.images.read(row["index"]).data), row, self.detector.classes)}
 
 
 def row_of(prepared: Prepared, found: np.ndarray) -> dict[str, Any]:

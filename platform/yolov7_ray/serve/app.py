@@ -109,7 +109,7 @@ def _application(spec: ServeSpec, more_tokens: Mapping[str, Token] = {}) -> ray_
             "graceful_shutdown_timeout_s": REQUEST_TIMEOUT_S,
             "ray_actor_options": {"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
         }, (chosen.image_size_px, spec.cpus_per_replica, chosen.max_batch_size, spec.batch_wait_ms / 1000,
-            chosen.engine, chosen.precision, bool(chosen.follow))))
+            chosen.engine, chosen.precision, spec.reduced_decoding, bool(chosen.follow))))
         replicas.append(recipes[-1].bind(source, info))
     limits = Limits(max_bytes=int(spec.max_request_mb * 1e6), max_pixels=int(spec.max_image_megapixels * 1e6))
     settings = Settings(limits, spec.access_log, tokens, _writable(spec.capture))

@@ -33,6 +33,10 @@ ANSWER_TIMEOUT_S = 100.0
 """Less than the timeout of Ray Serve's proxy, whose answer would be plain text."""
 
 
+MAX_GRPC_BYTES = 3 << 20
+"""Larger images go through Ray's object store, which takes any size, and 8 ms of CPU more; Ray Serve's limit is 4 MiB."""
+
+
 class RemoteModel:
     """Client of a served model's replicas, for the routes; at most `max_in_flight` requests at a time.
 
@@ -42,7 +46,7 @@ class RemoteModel:
 
     def __init__(self, info: ServedInfo, handle: DeploymentHandle, max_in_flight: int):
         self.info = info
-        self._handle = handle
+        self._handle, self._handle_by_grpc = handle, handle.options(_by_reference=False)
         self._max_in_flight, self._in_flight = max_in_flight, 0
         self._current, self._look_again_at = info.ref, 0.0
 
@@ -99,9 +103,11 @@ class RemoteModel:
             except RayActorError as error:
                 raise self._unavailable("lost its replica") from error
 
-    async def _call(self, *arguments) -> Detected:
+    async def _call(self, image: bytes | np.ndarray, options: Options, draw: bool) -> Detected:
+        by_grpc = not draw and memoryview(image).nbytes <= MAX_GRPC_BYTES
+        handle = self._handle_by_grpc if by_grpc else self._handle
         try:
-            return await self._handle.detect.remote(*arguments)
+            return await handle.detect.remote(image, options, draw)
         except BackPressureError as error:
             raise self._unavailable("has too many requests waiting") from error
         except DeploymentUnavailableError as error:

@@ -16,7 +16,7 @@ import torch
 from ray import serve
 
 from yolov7.images.draw import draw_detections
-from yolov7.images.sample import decode_image, encode_image
+from yolov7.images.sample import Letterbox, decode_image, encode_image
 
 from ..detect.detector import Detector
 from ..detect.options import Options
@@ -112,12 +112,13 @@ class DetectorReplica:
     """One replica of one model. It is up only after a real inference."""
 
     def __init__(self, source: ModelSource, info: ServedInfo, size_px: int | None, num_cpus: float, max_batch_size: int,
-                 batch_wait_s: float, engine: EngineName, precision: Precision | Literal["auto"], follow: bool = False):
+                 batch_wait_s: float, engine: EngineName, precision: Precision | Literal["auto"],
+                 reduced_decoding: bool = False, follow: bool = False):
         """``size_px``: as the job says; None: as each model was trained."""
         torch.set_num_threads(max(1, int(num_cpus)))
         cv2.setNumThreads(0)  # images are decoded in threads of ours
-        self._current = Current(info, stable_source(info, source), max_batch_size, image_size_px=size_px, engine=engine, precision=precision,
-                                rectangular=False)
+        self._current = Current(info, stable_source(info, source), max_batch_size, image_size_px=size_px, engine=engine,
+                                precision=precision, rectangular=False, reduced_decoding=reduced_decoding)
         self._places = asyncio.Semaphore(2 * max_batch_size)  # while one batch is processed, the next is decoded
         self._in_batch.set_max_batch_size(max_batch_size)
         self._in_batch.set_batch_wait_timeout_s(batch_wait_s)
@@ -133,14 +134,13 @@ class DetectorReplica:
         came = time.perf_counter()
         async with self._places:  # the others wait here, encoded
             begun, model = time.perf_counter(), self._current.model
-            pixels = await asyncio.to_thread(self._decode, image)
-            fitted, fit = await asyncio.to_thread(model.detector.fit, pixels)
+            fitted, fit = await asyncio.to_thread(opened, model.detector, image)
             decoded = time.perf_counter()
             detections, batch_size, inference_ms = await self._in_batch((model.detector, fitted, options))
             wait_ms = 1e3 * (begun - came + time.perf_counter() - decoded) - inference_ms
             detections[:, :4] = fit.to_original(detections[:, :4])
-            png = await asyncio.to_thread(self._draw, pixels, detections, model.info.classes) if draw else None
-            return Detected(model.info, detections, pixels.shape[:2], batch_size, inference_ms, max(0.0, wait_ms),
+            png = await asyncio.to_thread(self._draw, image, detections, model.info.classes) if draw else None
+            return Detected(model.info, detections, fit.original_size_hw, batch_size, inference_ms, max(0.0, wait_ms),
                             1e3 * (decoded - begun), png)
 
     @serve.batch
@@ -161,17 +161,19 @@ class DetectorReplica:
             torch.cuda.synchronize()
 
     @staticmethod
-    def _decode(image: bytes | np.ndarray) -> np.ndarray:
-        if isinstance(image, np.ndarray):
-            return image
-        try:
-            return decode_image(image)
-        except ValueError as error:
-            raise undecodable() from error
-
-    @staticmethod
-    def _draw(pixels: np.ndarray, detections: np.ndarray, classes: Sequence[str]) -> bytes:
+    def _draw(image: bytes | np.ndarray, detections: np.ndarray, classes: Sequence[str]) -> bytes:
+        pixels = image if isinstance(image, np.ndarray) else decode_image(image)
         return encode_image(draw_detections(pixels, detections, classes), ".png")
+
+
+def opened(detector: Detector, image: bytes | np.ndarray) -> tuple[np.ndarray, Letterbox]:
+    """An image, encoded or as pixels, fitted into the model's input; RequestError 400 if it cannot be decoded."""
+    if isinstance(image, np.ndarray):
+        return detector.fit(image)
+    try:
+        return detector.open(image)
+    except ValueError as error:
+        raise undecodable() from error
 
 
 def together(requests: Sequence[Request]) -> list[Answer]:

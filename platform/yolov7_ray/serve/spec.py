@@ -98,6 +98,8 @@ class ServeSpec(Job):
     follow: bool = False
     """Whether replicas go on with what NAME or NAME@ALIAS refers to by then: each asks every 10 s, and changes without a
     pause. Without it the endpoint serves what it was deployed with."""
+    reduced_decoding: bool = False
+    """Decode JPEGs of many pixels at 1/2, 1/4 or 1/8 of their size: faster, and the pixels differ a little."""
     max_batch_size: Positive = 8
     batch_wait_ms: Annotated[float, Field(ge=0)] = 2
     """How long a request waits for others to share its batch."""

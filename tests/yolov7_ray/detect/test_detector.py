@@ -14,8 +14,9 @@ from serving import CLASSES, SIZE_PX, blind_model, boxes, expected_boxes, pictur
 
 import yolov7_ray
 from yolov7.images.sample import decode_image
+from yolov7_ray.detect import detector as detector_module
 from yolov7_ray.detect.detections import Detections
-from yolov7_ray.detect.detector import Detector, least_canvas_hw
+from yolov7_ray.detect.detector import Detector, least_canvas_hw, reduction
 from yolov7_ray.engines import choice
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.registry.model_source import LoadedModel
@@ -139,6 +140,38 @@ def test_photos_are_seen_as_displayed(detector):
         found = detector(image)
         assert found.size_hw == (128, 96)
         np.testing.assert_allclose(boxes(found), expected_boxes(128, 96), atol=1e-3)
+
+
+@pytest.mark.parametrize("size_hw, size_px, part", [
+    ((3000, 4000), 640, 4), ((480, 640), 256, 2), ((480, 640), 257, 1), ((640, 480), 64, 8), ((480, 640), 640, 1),
+    ((10, 10), 640, 1),
+])
+def test_the_part_at_which_a_photo_is_decoded(size_hw, size_px, part):
+    assert reduction(size_hw, size_px) == part
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_photos_are_decoded_at_a_part_of_their_size_where_asked_for(monkeypatch, tmp_path, orientation):
+    exif, content = PIL.Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(decode_image(picture(641, 853))).save(content, "JPEG", exif=exif, quality=90)
+    size_hw = (641, 853) if orientation == 1 else (853, 641)
+    (tmp_path / "a.jpg").write_bytes(content.getvalue())
+    seen = []
+    monkeypatch.setattr(detector_module, "decode_image", lambda data, part=1: seen.append(part) or decode_image(data, part))
+    reduced = Detector(loaded(), rectangular=False, reduced_decoding=True)
+    for image in (content.getvalue(), tmp_path / "a.jpg"):
+        found = reduced(image)
+        np.testing.assert_allclose(boxes(found), expected_boxes(*size_hw), atol=1e-2)
+        assert found.size_hw == found.picture().shape[:2] == size_hw
+    assert seen == [8, 8]
+    whole, pixels = (Detector(loaded(seeing_model()), confidence=0.0, max_detections=5, reduced_decoding=wanted)
+                     for wanted in (False, True))
+    np.testing.assert_allclose(pixels(content.getvalue()).scores, whole(content.getvalue()).scores, atol=0.1)
+    same = decode_image(content.getvalue())
+    np.testing.assert_array_equal(pixels(same).scores, whole(same).scores)
+    with pytest.raises(JobError, match="image: 8 bytes starting with b'no image'"):
+        reduced(b"no image")
 
 
 def test_grey_images(detector):

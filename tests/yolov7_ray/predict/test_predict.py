@@ -17,7 +17,7 @@ from yolov7_ray.data.ingest.spec import IngestSpec
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.predict import results as prediction_files
 from yolov7_ray.detect.detector import least_canvas_hw
-from yolov7_ray.predict.images import DatasetImages, FolderImages, decoded, images_of
+from yolov7_ray.predict.images import DatasetImages, FolderImages, images_of
 from yolov7_ray.predict.output import replace
 from yolov7_ray.predict.predict import predict
 from yolov7_ray.predict.predictor import Predictor
@@ -254,7 +254,7 @@ def test_no_picture_is_held_after_it_was_letterboxed(tmp_path, model_uri, monkey
     assert most[0] <= 2, f"{most[0]} full pictures at once"
 
 
-def test_bad_image_of_a_dataset_is_no_end(tmp_path):
+def test_bad_image_of_a_dataset_is_no_end(tmp_path, model_uri):
     """Ingest lets none in, but a dataset may come from elsewhere."""
     class Dataset:
         def truth(self, index):
@@ -265,8 +265,10 @@ def test_bad_image_of_a_dataset_is_no_end(tmp_path):
 
     images = object.__new__(DatasetImages)
     images.dataset = Dataset()
-    with pytest.raises(ValueError, match="five.jpg: .*no image"):
-        decoded(images.read(0))
+    predictor = Predictor(images, locate(model_uri), job(model_uri, tmp_path, "x", reduced_decoding=True))
+    [row] = predictor.alone(0).to_pylist()
+    assert row["problem"].startswith("five.jpg: decode_image: 8 bytes starting with b'no image'")
+    assert predictor.detector.reduced_decoding
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "PNG", "WEBP"])

@@ -92,9 +92,9 @@ def test_only_names_can_be_followed(registry):
         with pytest.raises(JobError, match="models.m.follow: .* is one exact model and never another one; give NAME or"):
             build_app(validate(job(registry, model, follow=True, image_size_px=64)))
     for follow in (True, False):
-        app = build_app(validate(job(registry, "shapes@latest") | {"follow": follow}))
+        app = build_app(validate(job(registry, "shapes@latest") | {"follow": follow, "reduced_decoding": not follow}))
         replica = app._bound_deployment.init_args[-1]._bound_deployment
-        assert replica.init_args[-1] is follow and replica.init_args[1].asked == "shapes@latest"
+        assert replica.init_args[-2:] == (not follow, follow) and replica.init_args[1].asked == "shapes@latest"
 
 
 def test_what_auto_chose_is_told(registry, capfd, monkeypatch):

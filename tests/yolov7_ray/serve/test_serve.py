@@ -28,7 +28,7 @@ from serving import (
     tiny_model,
 )
 
-from yolov7.images.sample import decode_image
+from yolov7.images.sample import decode_image, encode_image
 from yolov7_ray.data.ingest.ingest import ingest
 from yolov7_ray.errors import JobError, NotFound
 from yolov7_ray.predict.images import FolderImages
@@ -515,7 +515,10 @@ def test_moved_alias_is_told_and_full_endpoint_refuses_at_once(ray_session, tmp_
     for name in ("shapes", "cars"):
         register_blind_model(registry, tmp_path, name)
     models = {"shapes": {"model": "shapes@latest", "image_size_px": 960}, "cars": {"model": "cars:1"}}
-    with deployed(registry, models=models, max_batch_size=2, max_queued_requests=4) as url:
+    with deployed(registry, models=models, max_batch_size=2, max_queued_requests=4, max_request_mb=8) as url:
+        noise = encode_image(np.random.default_rng(0).integers(0, 256, (1200, 1400, 3), np.uint8), ".png")
+        assert len(noise) > 4 << 20  # more than a message of gRPC holds
+        assert len(ask(f"{url}/v1/detect?model=cars", noise, content_type="image/png").json["detections"]) == 4
         for name in ("shapes", "cars"):
             register_blind_model(registry, tmp_path, name, label=0)
         told = ask(f"{url}/v1/models").json["models"]
