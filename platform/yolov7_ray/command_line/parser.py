@@ -121,7 +121,7 @@ def add_endpoint(actions, cluster: argparse.ArgumentParser) -> None:
     out.add_argument("--sticky", metavar="HEADER", help="requests with the same value of this header go to one version")
     out.add_argument("--limit", action="append", default=[], metavar="KEY=VALUE", dest="limits", help=(
         "threshold: min_requests=200, max_errors=1%%, max_latency=1.5 (times the stable p99), max_empty=10%%, "
-        "max_shift=0.25 (population stability index); may be repeated"))
+        "max_shift=0.25 (population stability index), min_agreement=0 (of a shadow); may be repeated"))
 
 
 def minutes(text: str) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from yolov7_ray.serve.rollout.decision import Action, Thresholds, decide
-from yolov7_ray.serve.rollout.window import Window, stability_index
+from yolov7_ray.serve.rollout.window import Window, agreement, stability_index
 
 CLASSES = ("cat", "dog")
 
@@ -111,6 +111,24 @@ def test_classes_and_scores():
     assert verdict(window(dogs=800), max_shift=0.42)[0] is Action.ADVANCE
     found, reason = verdict(window(score=0.65))
     assert found is Action.ROLL_BACK and reason.startswith("the distribution of scores has changed")
+
+
+def test_agreement_of_a_shadow():
+    boxes = np.array([[0, 0, 10, 10, 0.9, 0], [20, 0, 30, 10, 0.8, 1]], np.float32)
+    moved = boxes + np.array([0, 3, 0, 3, 0, 0], np.float32)  # IoU 7 / 13
+    names = (CLASSES, CLASSES)
+    assert agreement(boxes, boxes, names) == agreement(boxes, moved[::-1], names) == 1
+    assert agreement(boxes, boxes + np.array([0, 4, 0, 4, 0, 0], np.float32), names) == 0, "IoU 6 / 14"
+    assert agreement(boxes, boxes[:1], names) == pytest.approx(2 / 3)
+    assert agreement(boxes[:0], boxes[:0], names) == 1 and agreement(boxes, boxes[:0], names) == 0
+    assert agreement(boxes, boxes, (CLASSES, CLASSES[::-1])) == 0, "of other classes"
+    assert agreement(boxes[:1], boxes[[0, 0]], names) == pytest.approx(2 / 3), "each is matched once"
+    shadow = window()
+    shadow.pairs, shadow.agreed = 4, 3.5
+    assert (shadow + shadow).agreement == 0.875 and Window().agreement == 1
+    assert verdict(shadow, min_agreement=0.875)[0] is Action.ADVANCE
+    assert verdict(shadow, min_agreement=0.88) == (
+        Action.ROLL_BACK, "it finds 87.5% of the objects that the stable version finds")
 
 
 def test_chance_alone_rolls_nothing_back():

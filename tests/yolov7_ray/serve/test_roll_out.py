@@ -153,6 +153,7 @@ def test_a_shadow_is_counted_and_not_returned():
         found, versions = run(replace(ALL, shadow=True), Model("1"), Model("2", failure), requests=3)
         assert versions == {"1": 3}
         assert (found.comparison.candidate.requests, found.comparison.candidate.errors) == (3, errors)
+        assert (found.comparison.candidate.pairs, found.comparison.candidate.agreed) == (3 - errors, 3 - errors)
 
 
 def test_a_shadow_never_keeps_an_answer_waiting():

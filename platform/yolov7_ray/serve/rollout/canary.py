@@ -13,7 +13,7 @@ from ...detect.options import Options
 from ..limits import RequestError
 from ..served import Detected, ServedInfo, ServedModel
 from .split import Split
-from .window import Window
+from .window import Window, agreement
 
 REPORT_EVERY_S = 1.0
 REPORT_TIMEOUT_S = 30.0
@@ -72,10 +72,11 @@ class Canary:
                 if error.status < 500:
                     raise
             except Exception as error:  # noqa: BLE001  (whatever the candidate does, the stable version answers)
-                print(f"serve: {split.candidate} failed: {type(error).__name__}: {error}", flush=True)
+                if comparison.candidate.errors == 1:  # once in a step
+                    print(f"serve: {split.candidate} failed: {type(error).__name__}: {error}", flush=True)
         found = await _counted(comparison.stable, self._stable, image, options, draw)
         if chosen and split.shadow:
-            self._copy(comparison, candidate, image, options)
+            self._copy(comparison, candidate, found, image, options)
         return found
 
     @staticmethod
@@ -87,15 +88,21 @@ class Canary:
             window.add_error()
             raise
 
-    def _copy(self, comparison: Comparison, shadow: ServedModel, image: bytes | np.ndarray, options: Options) -> None:
+    def _copy(self, comparison: Comparison, shadow: ServedModel, found: Detected, image: bytes | np.ndarray,
+              options: Options) -> None:
         """Let the shadow look at the image, too; nobody waits for it."""
         if len(self._copies) >= MAX_COPIES or not _has_room(shadow):
             comparison.left_out += 1
             return
-        copy = asyncio.create_task(self._by_candidate(comparison.candidate, shadow, image, options, False))
+        copy = asyncio.create_task(self._compare(comparison.candidate, shadow, found, image, options))
         self._copies.add(copy)
         copy.add_done_callback(self._copies.discard)
         copy.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is counted
+
+    async def _compare(self, window: Window, shadow: ServedModel, found: Detected, *request) -> None:
+        other = await self._by_candidate(window, shadow, *request, False)
+        window.pairs += 1
+        window.agreed += agreement(found.detections, other.detections, (found.info.classes, other.info.classes))
 
 
 def _has_room(candidate: ServedModel) -> bool:

@@ -133,6 +133,8 @@ def _counts(stable: str, candidate: str, counts: "Comparison") -> list[str]:
     for ref, window in ((stable, counts.stable), (candidate, counts.candidate)):
         lines.append(f"  {ref:{width}}  {window.requests:8d}  {window.errors:6d}  {window.p99_ms:6.0f}  "
                      f"{window.empty_share:6.1%}")
+    if counts.candidate.pairs:
+        lines.append(f"  agreement on {counts.candidate.pairs} images: {counts.candidate.agreement:.1%} of the objects")
     return lines
 
 

@@ -113,6 +113,8 @@ class RollOutController:
             await self._save(model, RollOut(
                 model.info.name, model.info.ref, model.stable, ref, request.weights, request.hold_s, request.shadow,
                 request.sticky, request.thresholds))
+            if model.current is None or model.current.candidate != ref or not model.current.is_active:
+                raise JobError(model.info.name, "was changed by another controller meanwhile", "try again")
         return f"{model.info.name}: {ref} is rolled out beside {model.stable}"
 
     async def roll_back(self, name: str | None) -> str:

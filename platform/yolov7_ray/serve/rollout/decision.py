@@ -24,6 +24,8 @@ class Thresholds:
     """Share of answers without an object: difference in either direction."""
     max_shift: float = 0.25
     """Population stability index of scores and of classes."""
+    min_agreement: float = 0.0
+    """Of a shadow: mean share of objects that both find in an image. 0: told, and not judged."""
 
 
 class Action(Enum):
@@ -55,7 +57,7 @@ def decide(stable: Window, candidate: Window, limits: Thresholds, held_s: float,
     for name, window in (("candidate", candidate), ("stable version", stable)):
         if window.requests < limits.min_requests:
             return Verdict(Action.HOLD, f"{window.requests} of {limits.min_requests} requests of the {name}")
-    for check in (_latency, _empty, _scores, _classes):
+    for check in (_latency, _empty, _scores, _classes, _agreement):
         if reason := check(stable, candidate, limits):
             return Verdict(Action.ROLL_BACK, reason)
     if held_s < hold_s:
@@ -86,6 +88,12 @@ def _scores(stable: Window, candidate: Window, limits: Thresholds) -> str:
 
 def _classes(stable: Window, candidate: Window, limits: Thresholds) -> str:
     return _shift("classes", stable, candidate, limits)
+
+
+def _agreement(stable: Window, candidate: Window, limits: Thresholds) -> str:
+    if candidate.agreement >= limits.min_agreement:
+        return ""
+    return f"it finds {candidate.agreement:.1%} of the objects that the stable version finds"
 
 
 def _shift(what: str, stable: Window, candidate: Window, limits: Thresholds) -> str:

@@ -29,6 +29,10 @@ class Window:
     """Objects by tenth of their score."""
     classes: Counter[str] = field(default_factory=Counter)
     """Objects by name of their class."""
+    pairs: int = 0
+    """Images that a shadow and the stable version both looked at."""
+    agreed: float = 0.0
+    """Sum of their agreement on each."""
 
     def add_error(self) -> None:
         """Count a request without an answer."""
@@ -43,6 +47,11 @@ class Window:
         for score, label in detections[:, 4:6].tolist():
             self.scores[min(SCORE_BINS - 1, int(score * SCORE_BINS))] += 1
             self.classes[classes[int(label)]] += 1
+
+    @property
+    def agreement(self) -> float:
+        """Mean agreement over the pairs; 1 without any."""
+        return self.agreed / self.pairs if self.pairs else 1.0
 
     def __add__(self, other: "Window") -> "Window":
         return Window(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
@@ -73,6 +82,30 @@ class Window:
     def slower_than(self, milliseconds: float) -> int:
         """Answers that took longer."""
         return sum(count for number, count in self.latencies.items() if GROWTH ** number >= milliseconds)
+
+
+def agreement(first: np.ndarray, second: np.ndarray, names: tuple[tuple[str, ...], tuple[str, ...]]) -> float:
+    """Share of the objects (n, 6) and (m, 6) of one image that are in both: of one class, IoU 0.5 or more.
+
+    F1: 2 matches / (n + m), each object matched once, best score first; 1 where there is none. `names`: of the classes
+    of each.
+    """
+    left, matches = list(range(len(second))), 0
+    for row in first:
+        same = [number for number in left if names[0][int(row[5])] == names[1][int(second[number, 5])]]
+        best = max(same, key=lambda number: _overlap(row, second[number]), default=None)
+        if best is not None and _overlap(row, second[best]) >= 0.5:
+            left.remove(best)
+            matches += 1
+    return 2 * matches / (len(first) + len(second)) if len(first) + len(second) else 1.0
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two boxes (x1, y1, x2, y2, …)."""
+    sides = np.minimum(first[2:4], second[2:4]) - np.maximum(first[:2], second[:2])
+    common = float(sides.clip(0).prod())
+    areas = sum(float((box[2:4] - box[:2]).prod()) for box in (first, second))
+    return common / (areas - common) if areas > common else 0.0
 
 
 def stability_index(expected: Mapping, actual: Mapping) -> float:
