@@ -22,7 +22,9 @@ FEW_VIEWS = 2_000_000
 MANY_UPDATES = 20_000
 LARGE_MODEL = 10_000_000
 """Parameters above which Adam's steps are halved, as wide models take smaller ones."""
-MOST_RATE = 0.008
+FEW_UPDATES = 300
+"""Updates for which the learning rate of small is the best."""
+LEAST_RATE, MOST_RATE = 0.003, 0.01
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def choose(spec: TrainSpec, num_images: int, num_parameters: int) -> Choice:
         return Choice({"recipe": name} | RECIPES[name], (f"{seen}: {name}, as in the paper",))
     small = RECIPES["small"]
     updates = -(-num_images // per_update) * spec.epochs
-    rate = _learning_rate(num_parameters, per_update, spec.model.weights is not None)
+    rate = _learning_rate(num_parameters, updates, spec.model.weights is not None)
     start = "its weights are trained" if spec.model.weights else "from scratch"
     values = overlaid(small, {
         "recipe": "small", "nominal_batch_size": per_update,
@@ -54,14 +56,15 @@ def choose(spec: TrainSpec, num_images: int, num_parameters: int) -> Choice:
                            f"AdamW at {rate:g} for {num_parameters / 1e6:.1f} M parameters, {start}"))
 
 
-def _learning_rate(num_parameters: int, images_per_update: int, is_trained: bool) -> float:
-    """Peak rate of AdamW, two digits: with the root of the batch, half for large models, a quarter from weights.
+def _learning_rate(num_parameters: int, num_updates: int, is_trained: bool) -> float:
+    """Peak rate of AdamW, two digits: the longer the training, the higher; half for large models, a quarter from weights.
 
-    Of 0.002 to 0.008, 0.003 and 0.004 were best for YOLOv7-tiny at widths 0.25, 0.5 and 1 alike (tests/bench/LOG.md).
+    0.004 was best after 300 updates, 0.008 after 650 and 0.01 after 1,400, for YOLOv7-tiny at widths 0.25 to 1 alike
+    (tests/bench/LOG.md).
     """
-    rate = RECIPES["small"]["optimizer"]["learning_rate"] * math.sqrt(images_per_update / 8)
-    rate *= (0.5 if num_parameters > LARGE_MODEL else 1) * (0.25 if is_trained else 1)
-    return float(f"{min(rate, MOST_RATE):.2g}")
+    rate = RECIPES["small"]["optimizer"]["learning_rate"] * math.sqrt(num_updates / FEW_UPDATES)
+    rate = min(max(rate, LEAST_RATE), MOST_RATE) * (0.5 if num_parameters > LARGE_MODEL else 1)
+    return float(f"{rate * (0.25 if is_trained else 1):.2g}")
 
 
 def choice_for(spec: TrainSpec, num_images: int, num_classes: int) -> Choice:

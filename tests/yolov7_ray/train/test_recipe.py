@@ -22,7 +22,7 @@ def auto(dataset: str, **changes):
 def test_few_images_get_small_and_many_the_papers(shapes_dataset):
     job = auto(shapes_dataset, epochs=100, batch_size=8)
     small = choose(job, 160, 1_000_000)
-    assert small.values["recipe"] == "small" and small.values["optimizer"]["learning_rate"] == 0.004
+    assert small.values["recipe"] == "small" and small.values["optimizer"]["learning_rate"] == 0.01
     assert "160 images x 100 epochs = 16000 views, an update every 8 images = 2000" in small.reasons[0]
     assert choose(job, 20_000, 1_000_000).values["recipe"] == "tiny"
     for name, recipe in (("yolov7", "p5"), ("yolov7-w6", "p6")):
@@ -31,13 +31,13 @@ def test_few_images_get_small_and_many_the_papers(shapes_dataset):
 
 
 @pytest.mark.parametrize("changes, parameters, rate", [
-    ({}, 400_000, 0.004), ({}, 6_000_000, 0.004), ({}, 37_000_000, 0.002), ({"batch_size": 16}, 400_000, 0.0057),
-    ({"batch_size": 64}, 400_000, 0.008),
-    ({"model": {"architecture": "yolov7", "weights": "x"}}, 37_000_000, 0.0005),
+    ({"epochs": 25}, 400_000, 0.004), ({"epochs": 25}, 37_000_000, 0.002), ({"epochs": 2}, 400_000, 0.003),
+    ({"epochs": 100}, 6_000_000, 0.008), ({"epochs": 1000}, 6_000_000, 0.01), ({"epochs": 200, "batch_size": 32}, 1, 0.0057),
+    ({"epochs": 25, "model": {"architecture": "yolov7", "weights": "x"}}, 37_000_000, 0.0005),
 ])
-def test_the_rate_follows_model_batch_and_start(shapes_dataset, changes, parameters, rate):
+def test_the_rate_follows_length_model_and_start(shapes_dataset, changes, parameters, rate):
     job = auto(shapes_dataset, **{"batch_size": 8} | changes)
-    assert choose(job, 100, parameters).values["optimizer"]["learning_rate"] == rate
+    assert choose(job, 96, parameters).values["optimizer"]["learning_rate"] == rate
 
 
 def test_what_the_job_gives_lies_over_the_choice_even_where_it_is_the_default(shapes_dataset):
