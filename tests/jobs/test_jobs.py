@@ -48,7 +48,7 @@ def test_file_is_valid(path):
 def test_name_says_the_kind(path):
     job = load_job(path)
     kinds = {"quickstart": "pipeline", "ablation": "train", "export": "export-dataset", "search": "tune",
-             "search-and-serve": "pipeline", "folder-to-endpoint": "pipeline"}
+             "search-and-serve": "pipeline", "folder-to-endpoint": "pipeline", "export-model": "export"}
     first = path.stem.split("-")[0]
     assert kinds.get(path.stem, kinds.get(first, first)) == job.kind
 

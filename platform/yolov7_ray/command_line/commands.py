@@ -28,6 +28,15 @@ def doctor(arguments: argparse.Namespace) -> int:
     return carry_out(job_file.validate({"kind": "doctor", **given}, "doctor"), f"doctor {arguments.dataset}", arguments)
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """Write a model for other programs."""
+    from ..jobs import job_file
+
+    keys = ("model", "registry", "output", "formats", "image_size_px", "any_size", "nms")
+    given = {key: value for key in keys if (value := getattr(arguments, key)) not in (None, False)}
+    return carry_out(job_file.validate({"kind": "export", **given}, "export"), f"export {arguments.model}", arguments)
+
+
 def diff(arguments: argparse.Namespace) -> int:
     """Say what changed in a dataset."""
     from ..data.history.diff import diff as changes
@@ -181,7 +190,7 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "endpoint": endpoint, "new": new,
+COMMANDS = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "endpoint": endpoint, "export": export, "new": new,
             "schema": schema,
             "keys": keys, "completion": completion}
 """Those of a cluster are in `manage`."""

@@ -14,6 +14,7 @@ HELP = """A job file in, a trained, tuned, published or served detector out.
     {0} endpoint list | status | stop              the endpoint of this machine, or with --address
     {0} endpoint roll-out MODEL@ALIAS | roll-back  another version, step by step
     {0} doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
+    {0} export MODEL --output DIR                  a model as ONNX or for PyTorch, checked
     {0} diff URI [URI]                             what changed in a dataset, or between two
     {0} prune URI                                  remove what only its earlier contents need
     {0} new KIND [FILE] [--from NAME]              a commented starter file, or one of the files that ship
@@ -79,6 +80,16 @@ def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
                          help="side at which the detector will see the images (default: the architecture's)")
     doctor_.add_argument("--output", metavar="DIR", help="write a page with pictures, and JSON, into this directory")
     doctor_.add_argument("--json", metavar="FILE", dest="json_file", help="write JSON into this file")
+    export_ = commands.add_parser("export", parents=[running], help="write a model as ONNX or for PyTorch", description=(
+        "Fold a model, write it for other programs and compare the files with it: a job of kind export from the command line."))
+    export_.add_argument("model", help="run, checkpoint or .safetensors URI, or NAME@ALIAS of --registry")
+    export_.add_argument("--registry", help="where NAME@ALIAS is looked up")
+    export_.add_argument("--output", metavar="DIR", default="exported", help="default: exported")
+    export_.add_argument("--format", action="append", dest="formats", choices=["onnx", "torch", "safetensors"],
+                         help="default: onnx; may be repeated")
+    export_.add_argument("--image-size", type=int, metavar="PX", dest="image_size_px", help="default: as it was trained")
+    export_.add_argument("--any-size", action="store_true", help="images of any multiples of the stride")
+    export_.add_argument("--nms", action="store_true", help="with suppression in the graph")
     diff_ = commands.add_parser("diff", help="what changed in an ingested dataset", description=(
         "Which images came, went or moved between splits, and which labels changed. URI@FINGERPRINT is an earlier "
         "content of a dataset that has grown; its beginning is enough."))

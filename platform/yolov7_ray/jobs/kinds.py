@@ -13,6 +13,7 @@ KINDS = {
     "evaluate": "yolov7_ray.evaluate.job",
     "tune": "yolov7_ray.tune.job",
     "publish": "yolov7_ray.registry.job",
+    "export": "yolov7_ray.registry.export.job",
     "predict": "yolov7_ray.predict.job",
     "serve": "yolov7_ray.serve.job",
     "export-dataset": "yolov7_ray.data.export.job",
