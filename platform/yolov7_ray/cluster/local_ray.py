@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import JobError
+from ..program import command
 from . import node_watch, session_directory
 
 LOCAL_ENVIRONMENT = {
@@ -65,7 +66,7 @@ def start_ray(address: str | None = None, verbose: bool = False,
     keep_logs = True
     try:
         if address:
-            ray.init(address=address, **settings)
+            join(address, **settings)
         else:
             init_with_retries(dashboard_host="127.0.0.1", object_store_memory=_object_store_bytes(),
                               _temp_dir=directory, **settings)
@@ -104,6 +105,18 @@ def _shorten_node_deaths(reported: tuple[str, ...]) -> None:
         print_all(data | {"lines": lines}, **how)
 
     worker.print_to_stdstream = print_shortened
+
+
+def join(address: str, **settings: object) -> None:
+    """``ray.init`` on a cluster that runs; JobError if there is none."""
+    import ray
+
+    try:
+        ray.init(address=address, **settings)
+    except ConnectionError as error:
+        raise JobError(f"Ray at {address}", "no cluster runs here",
+                       f"{command('JOB.yaml')} starts a Ray of its own, and with --address sends the job to a cluster") \
+            from error
 
 
 def init_with_retries(**arguments) -> None:

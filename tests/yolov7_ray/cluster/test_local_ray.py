@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 from yolov7_ray.cluster import local_ray, session_directory
+from yolov7_ray.errors import JobError
 from yolov7_ray.storage.process import Process
 
 ROOT = Path(__file__).parents[3]
@@ -122,3 +123,12 @@ def test_directories_of_other_users_are_left(tmp_path, monkeypatch):
     session_directory.sweep(str(tmp_path))
     assert abandoned.exists()
     shutil.rmtree(abandoned)
+
+
+def test_where_no_cluster_runs_one_sentence_says_so(monkeypatch):
+    def refuse(**arguments) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(JobError, match="Ray at auto: no cluster runs here; python submit.py JOB.yaml starts a Ray of its own"):
+        local_ray.join("auto")
