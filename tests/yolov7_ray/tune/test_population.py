@@ -135,6 +135,39 @@ def test_a_checkpoint_that_others_may_go_on_from_outlives_the_pause(tmp_path):
     assert {path.name[-1] for path in tmp_path.glob("checkpoint-*")} == {"3", "6"}
 
 
+def checkpoints(run: str) -> set[str]:
+    """DIRECTORY/EPOCH of all checkpoints of a search."""
+    return {f"{path.parent.parent.name}/{int(path.parent.name[-4:])}"
+            for path in Path(run, "trials").glob("*/checkpoint-*/checkpoint.json")}
+
+
+def test_checkpoints_that_others_may_need_stay_until_the_population_is_done(tmp_path):
+    from yolov7_ray.tune.follower import Follower
+
+    scheduler = search(tmp_path)
+    follower, donors = Follower(scheduler, None, lambda view: None), []
+    while start := scheduler.next():
+        trial, run = start.trial, start.trial.run
+        if trial.origin is not None:
+            donors.append(trial.origin)
+            assert storage.exists(f"{trial.origin}/checkpoint.json"), "what it goes on from is there"
+        for epoch in (trial.to_epoch - 1, trial.to_epoch):
+            storage.write_json(f"{run}/checkpoint-epoch-{epoch:04d}/checkpoint.json", {})
+        newest = f"checkpoint-epoch-{trial.to_epoch:04d}"
+        storage.write_json(f"{run}/results.json", {"best_checkpoint": newest, "last_checkpoint": newest, "best": {}})
+        keep_best_and_newest(run, *filter(None, [start.keep]))
+        reach(scheduler, start)
+        follower._remove_checkpoints(trial)
+    last = {trial.trial_id: f"{Path(trial.run).name}/6" for trial in scheduler.trials.values()}
+    before = {found for found in checkpoints(scheduler.run) if not found.endswith("/6")}
+    assert len(donors) == 2 and set(last.values()) == checkpoints(scheduler.run) - before
+    assert {found.rpartition("/")[2] for found in before} == {"4"} and len(before) == 3, "the fourth began anew there"
+    best = max(scheduler.trials.values(), key=lambda trial: trial.figures["ap"])
+    rows = {row["trial"]: row["checkpoint"] for row in follower.outcome().rows}
+    assert checkpoints(scheduler.run) == {last[best.trial_id]}
+    assert {trial for trial, checkpoint in rows.items() if checkpoint} == {best.trial_id}
+
+
 def test_the_page_and_the_best_job_file_state_the_schedule_of_values(tmp_path, capsys):
     undisturbed(tmp_path)
     scheduler = search(tmp_path / "undisturbed")
