@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from official_files import as_official, save_official
-from serving import CLASSES, SIZE_PX, blind_model, boxes, expected_boxes, picture, register_blind_model, seeing_model, tiny_model
+from serving import CLASSES, SIZE_PX, blind_model, boxes, expected_boxes, picture, register_blind_model, seeing_model
 
 import yolov7_ray
 from yolov7.images.sample import decode_image
