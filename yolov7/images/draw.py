@@ -99,7 +99,7 @@ def _text_size(text: str, thickness: int) -> tuple[int, int]:
 
 def _font(thickness: int) -> tuple[float, int]:
     """Scale and stroke of a text that goes with frames of this thickness."""
-    return 0.28 + 0.12 * thickness, max(1, round(thickness / 2))
+    return 0.25 + 0.15 * thickness, max(1, round(thickness / 2))
 
 
 def _text_places(corners: NDArray, sizes_wh: Sequence[tuple[int, int]], size_hw: tuple[int, int]) -> list[tuple[int, int]]:

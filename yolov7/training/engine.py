@@ -19,10 +19,9 @@ from ..images.sample import Truth
 from .data_parallel import DataParallel
 from .freeze import train_mode
 from .stage_clock import Clock
-from .state import TrainState
+from .state import TERMS, TrainState
 
 Precision = Literal["fp32", "bf16"]
-TERMS = ("box", "objectness", "classification")
 
 
 def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:

@@ -22,6 +22,10 @@ from .optimizer import build_optimizer
 from .schedule import Schedule
 
 
+TERMS = ("box", "objectness", "classification")
+"""Of the loss."""
+
+
 @dataclass
 class TrainState:
     """Model, average, optimizer and position of one training run."""
@@ -54,6 +58,11 @@ class TrainState:
     def position(self) -> int:
         """Steps completed since the start of the run."""
         return self.epoch * self.schedule.steps_per_epoch + self.step
+
+    def mean_losses(self) -> dict[str, float]:
+        """Mean loss terms of the current epoch up to the last update; empty before the first."""
+        *sums, num_images = self.totals.tolist()
+        return {name: value / num_images for name, value in zip(TERMS, sums)} if num_images else {}
 
     @classmethod
     def build(cls, architecture: Architecture, classes: list[str], schedule: Schedule, ema: EMAConfig,

@@ -182,7 +182,7 @@ class TrainingRun:
 
         def on_step(shares: dict[str, float]) -> None:
             self.watchdog.feed()
-            self.reporter.step(epoch, state.step, shares, self.batch_clock.shares())
+            self.reporter.step(epoch, state.step, shares, self.batch_clock.shares(), state.mean_losses)
 
         def on_update() -> None:
             if not state.skipped_in_a_row:
@@ -204,6 +204,7 @@ class TrainingRun:
     def validate(self, clock: Clock) -> Metrics | None:
         """Evaluate the moving average on this rank's share of the split; rank 0 returns the metrics of all ranks."""
         synchronize(self.state)
+        self.reporter.phase("evaluating")
         self.share = evaluate_share(
             self.state.ema.model, self.val_set, self.spec.evaluation, self.worker, clock=clock,
             on_batch=lambda batch, found: self.watchdog.feed(),

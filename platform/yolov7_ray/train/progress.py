@@ -1,10 +1,12 @@
-"""Progress lines from the workers to the terminal of the waiting user, and save requests to the workers."""
+"""Progress from the workers to the terminal of the waiting user, and save requests to the workers."""
 
 import asyncio
+import resource
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -14,9 +16,11 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..storage.activity import Waiting
+from .progress_bar import Position, Show, shown_positions
 
 POLL_S = 0.5
-PRINT_EVERY_S = 5.0
+SEND_EVERY_S = 0.5
+"""How often a worker tells where it is."""
 SAVE_POLL_S = 0.5
 """Shortest interval at which a worker polls for save requests: a fast GPU makes many updates in that time."""
 GRACE_S = 20.0
@@ -60,6 +64,7 @@ class ProgressActor:
         self._newest_checkpoint: dict[str, str] = {}
         self._waiting: dict[str, float] = {}
         self._said_waiting: dict[str, float] = {}
+        self._positions: dict[str, Position] = {}
 
     async def save(self, repeatedly: bool = False) -> None:
         """Request a save of every run and wait until it is done; before its first update a run has nothing to save.
@@ -76,6 +81,7 @@ class ProgressActor:
     async def replaced(self, label: str) -> None:
         """The workers of the run ``label`` are new, or have ended: drop requests to those before."""
         self._training.discard(label)
+        self._positions.pop(label, None)
         self._answer(label)
 
     async def save_wanted(self, label: str) -> bool:
@@ -118,27 +124,36 @@ class ProgressActor:
     async def is_storage_awaited(self, label: str) -> bool:
         return time.monotonic() - self._waiting.get(label, -WAITING_LEASE_S) < WAITING_LEASE_S
 
-    async def take_lines(self) -> list[str]:
+    async def at(self, label: str, position: Position) -> None:
+        """The run ``label`` is there."""
+        self._positions[label] = position
+
+    async def take(self) -> tuple[list[str], dict[str, Position]]:
+        """Lines to print, and where runs are that have moved since the last call."""
         lines, self._lines = self._lines, []
-        return in_order(lines)
+        positions, self._positions = self._positions, {}
+        return in_order(lines), positions
 
 
 @contextmanager
-def printed_progress() -> Iterator[ActorHandle]:
-    """Yield a ProgressActor whose lines are printed while the block runs."""
+def printed_progress(bars: bool = False) -> Iterator[ActorHandle]:
+    """Yield a ProgressActor whose lines are printed while the block runs, with ``bars`` on a terminal."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # on this node: elsewhere the actor would be lost with its node
     progress_actor = ProgressActor.options(scheduling_strategy=here, max_restarts=-1).remote()
     done = threading.Event()
 
-    def print_lines() -> None:
+    def print_lines(show: Show) -> None:
         with suppress(RayError):  # if the actor or Ray itself ends, the lines that it holds are lost
-            for line in ray.get(progress_actor.take_lines.remote(), timeout=10):
+            lines, positions = ray.get(progress_actor.take.remote(), timeout=10)
+            for line in lines:
                 print(line, flush=True)
+            show(positions)
 
     def poll() -> None:
-        while not done.wait(POLL_S):
-            print_lines()
+        with shown_positions(bars) as show:
+            while not done.wait(POLL_S):
+                print_lines(show)
 
     printer = threading.Thread(target=poll, daemon=True)
     printer.start()
@@ -152,12 +167,12 @@ def printed_progress() -> Iterator[ActorHandle]:
         done.set()
         printer.join(timeout=15)
         if ray.is_initialized():
-            print_lines()
+            print_lines(lambda positions: None)
             ray.kill(progress_actor)
 
 
 class Reporter:
-    """Output of a rank: from rank 0 a line every few seconds and one after each epoch; from any rank its hangs."""
+    """Output of a rank: from rank 0 where it is, and a line after each epoch; from any rank its hangs."""
 
     steps_per_epoch = 0
     """Known once the dataset is open."""
@@ -165,7 +180,9 @@ class Reporter:
     def __init__(self, progress_actor: ActorHandle, rank: int, label: str, epochs: int, batch_size: int) -> None:
         self.progress_actor, self.rank, self.label, self.epochs = progress_actor, rank, label, epochs
         self.batch_size = batch_size
-        self._last = self._epoch_start = time.perf_counter()
+        self._sent_at = self._epoch_start = time.perf_counter()
+        self._epoch_seconds: list[float] = []
+        self._position: Position | None = None
         self._first_step, self._pending_reply, self._polled_at = 0, None, 0.0
         self._writer, self._num_lines = uuid.uuid4().hex, 0
         if rank == 0:
@@ -217,28 +234,56 @@ class Reporter:
 
     def start_epoch(self, first_step: int = 0) -> None:
         self._first_step = first_step
-        self._last = self._epoch_start = time.perf_counter()
+        self._sent_at = self._epoch_start = time.perf_counter()
 
-    def step(self, epoch: int, steps: int, shares: dict[str, float], batch_shares: dict[str, float]) -> None:
-        """Print speed and bottleneck at most every few seconds: stage shares of step time and of batch-making time."""
+    def step(self, epoch: int, steps: int, shares: dict[str, float], batch_shares: dict[str, float],
+             losses: Callable[[], dict[str, float]]) -> None:
+        """Tell speed, bottleneck and mean ``losses``: stage shares of step time and of batch-making time."""
         now = time.perf_counter()
-        if now - self._last < PRINT_EVERY_S:
+        if self.rank != 0 or now - self._sent_at < SEND_EVERY_S:
             return
-        self._last = now
-        rate = (steps - self._first_step) * self.batch_size / (now - self._epoch_start)
+        self._sent_at = now
+        step_s = (now - self._epoch_start) / max(1, steps - self._first_step)
+        epoch_left_s = step_s * (self.steps_per_epoch - steps)
         stages = ", ".join(
             f"{stage} {share:.0%}" + (f" ({_percentages(batch_shares)})" if stage == "fetch" and share >= 0.05 else "")
             for stage, share in shares.items() if share >= 0.01 or stage == "fetch")
-        self.log(f"  epoch {epoch + 1}/{self.epochs}  step {steps}/{self.steps_per_epoch}  "
-                 f"{rate:.0f} images/s  ({stages})")
+        self._send(Position(epoch + 1, self.epochs, steps, self.steps_per_epoch, self.batch_size / step_s, losses(), epoch_left_s,
+                            self._job_left_s(epoch, epoch_left_s, step_s), memory_gb(), stages))
+
+    def phase(self, name: str) -> None:
+        """Tell what is done instead of training."""
+        if self._position is not None:
+            self._send(self._position._replace(phase=name, step=self._position.steps, epoch_left_s=None))
+
+    def _send(self, position: Position) -> None:
+        self._position = position
+        self.progress_actor.at.remote(self.label, position)
+
+    def _job_left_s(self, epoch: int, epoch_left_s: float, step_s: float) -> float:
+        """Until the end of the last epoch: as long as whole epochs took so far, else as long as their steps alone."""
+        steps_s = step_s * self.steps_per_epoch
+        whole_s = sum(self._epoch_seconds) / len(self._epoch_seconds) if self._epoch_seconds else steps_s
+        return epoch_left_s + max(0.0, whole_s - steps_s) + (self.epochs - epoch - 1) * whole_s
 
     def epoch(self, row: dict) -> None:
         """Print the epoch's line: losses, AP, speed, and skipped updates."""
+        if not self._first_step:  # else it was not a whole one
+            self._epoch_seconds.append(time.perf_counter() - self._epoch_start)
         losses = "  ".join(f"{name.removeprefix('train/')} {row[name]:.4f}"
                            for name in row if name.startswith("train/"))
         scores = "".join(f"  {key.upper()} {row[key]:.3f}" for key in ("ap50", "ap") if row.get(key) is not None)
         skipped = f"  {row['skipped_updates']} updates skipped: not finite" if row["skipped_updates"] else ""
         self.log(f"epoch {row['epoch']}/{self.epochs}  {losses}{scores}  {row['images_per_s']:.0f} images/s{skipped}")
+
+
+def memory_gb() -> float:
+    """Most memory that this process has held, on its GPU if it uses one."""
+    import torch  # not above: the actor, which needs none, would take ten times the memory
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_reserved() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def _percentages(shares: dict[str, float]) -> str:

@@ -44,7 +44,7 @@ def train(spec: TrainSpec, run_name: str) -> dict:
     spec = settled(spec, run, lambda line: print(line, flush=True))
     record_start(spec, run, manifest)
     gather_timeout_s = GATHER_TIMEOUT_S if elastic(spec) else None
-    with (printed_progress() as progress_actor,
+    with (printed_progress(bars=True) as progress_actor,
           environment_variables(**{"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": gather_timeout_s,
                                    storage.PATIENCE: 60 * spec.storage_patience_minutes})):
         print(f"waiting for {spec.resources.demand().what}", flush=True)

@@ -3,6 +3,7 @@
 import asyncio
 
 from yolov7_ray.train.progress import Line, ProgressActor, in_order
+from yolov7_ray.train.progress_bar import Position
 
 
 def test_a_save_waits_for_every_run_that_trains():
@@ -45,3 +46,18 @@ def test_lines_that_overtook_each_other_are_put_back_in_order():
     assert in_order(came) == ["waiting", "a node left", "resumed", "first of b", "training on 2 workers", "another",
                               "second of b"]
     assert in_order([]) == []
+
+
+def test_where_runs_are_is_taken_once_and_forgotten_with_their_workers():
+    async def scenario() -> None:
+        actor = ProgressActor.__ray_metadata__.modified_class()
+        await actor.write("a line")
+        await actor.at("a", Position(1, 2, 3, 4))
+        await actor.at("a", Position(1, 2, 4, 4))
+        assert await actor.take() == (["a line"], {"a": Position(1, 2, 4, 4)})
+        assert await actor.take() == ([], {})
+        await actor.at("a", Position(1, 2, 4, 4))
+        await actor.replaced("a")
+        assert await actor.take() == ([], {})
+
+    asyncio.run(scenario())

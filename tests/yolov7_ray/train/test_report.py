@@ -149,7 +149,7 @@ def test_the_table_of_a_run_whose_split_holds_no_object(shapes_dataset, tmp_path
     log, spec, state, _ = run_log(shapes_dataset, str(tmp_path))
     state.history.append(epoch_row(1, {"ap": None, "ap50": None}))
     lines = run_table(report.summarize(state, spec, log.train_set, None, {"checkpoint-epoch-0001"}))
-    assert lines == ["time: 6 s in 1 epochs: step 68%, fetch 17%, evaluate 13%, save 2%"]
+    assert lines == ["time: 6 s in 1 epoch: step 68%, fetch 17%, evaluate 13%, save 2%"]
 
 
 # --- first batches -----------------------------------------------------------------------------------

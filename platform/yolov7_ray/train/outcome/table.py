@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...cluster.resources import plural
 from ...evaluate.summary import summary_table, text
 from ...jobs.page.figures import duration
 from .results_csv import of_stages
@@ -27,4 +28,5 @@ def run_table(results: Mapping[str, Any]) -> list[str]:
             spent[stage] = spent.get(stage, 0.0) + seconds
     whole = sum(spent.values()) or 1.0
     shares = ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in sorted(spent.items(), key=lambda item: -item[1]))
-    return [*lines, f"time: {duration(whole)} in {len(rows)} epochs: {shares}"]
+    epochs = plural(len(rows), "epoch")
+    return [*lines, f"time: {duration(whole)} in {epochs}: {shares}"]

@@ -1,0 +1,48 @@
+"""A whole run in this process, its actor replaced by one that keeps what it is told."""
+
+from types import SimpleNamespace
+
+import pytest
+from runs import ALONE
+from training_jobs import train_job
+
+from yolov7_ray import storage
+from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.train.loop import TrainingRun
+from yolov7_ray.train.progress import Reporter
+from yolov7_ray.train.progress_bar import Position
+
+
+class Told:
+    """What a worker tells the progress actor."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.positions: list[Position] = []
+        call = SimpleNamespace(remote=lambda *arguments: None)
+        self.replaced = self.saved = self.checkpoint_written = call
+        self.write = SimpleNamespace(remote=lambda line, *order: self.lines.append(line))
+        self.at = SimpleNamespace(remote=lambda label, position: self.positions.append(position))
+
+
+@pytest.mark.slow
+def test_the_page_grows_with_the_run_and_ends_whole(shapes_dataset, tmp_path, monkeypatch):
+    spec = validate(train_job(shapes_dataset, str(tmp_path), epochs=3, evaluation={"every_epochs": 1}))
+    told, pages = Told(), []
+    reporter = Reporter(told, 0, "", spec.epochs, spec.batch_size)
+    monkeypatch.setattr(reporter, "save_requested", lambda: False)
+    run = TrainingRun(spec, str(tmp_path / "run"), ALONE, reporter, SimpleNamespace(feed=lambda: None), spec.epochs)
+    run.restore()
+    report = tmp_path / "run/report"
+    while run.state.epoch < spec.epochs:
+        run.epoch()
+        pages.append((report / "index.html").read_text())
+    run.finish()
+    assert ["1 of 3" in page for page in pages] == [True, False, False] and "2 of 3" in pages[1]
+    assert "alt='first training batches'" in pages[0] and (report / "train-batches.jpg").exists()
+    assert "3 of 3" in (report / "index.html").read_text() and (report / "confusion-matrix.png").exists()
+    results = storage.read_json(str(tmp_path / "run/results.json"))
+    assert [row["epoch"] for row in results["epochs"]] == [1, 2, 3] and results["metrics"]["overall"]["num_images"] == 7
+    assert all(0 <= row["confidence"] <= 1 for row in results["epochs"])
+    assert len((tmp_path / "run/results.csv").read_text().splitlines()) == 1 + 3
+    assert [line.split("  ")[0] for line in told.lines if line.startswith("epoch ")] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
