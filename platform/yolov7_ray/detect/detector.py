@@ -162,7 +162,8 @@ class Detector:
                            and not options.multi_label and not options.class_agnostic):
             return options
         raise JobError("options", f"do not fit the suppression in {self.source}",
-                       f"leave iou {own.iou:g}, give a confidence of {own.confidence:g} or more, or export the file without suppression")
+                       f"leave iou {own.iou:g}, give a confidence of {own.confidence:g} or more, or export the file "
+                       "without suppression")
 
     # --- the parts, for those who gather batches themselves ---------------------------------------------
 
