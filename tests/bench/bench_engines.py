@@ -4,8 +4,8 @@
                                         [--model REF --registry URI]
 
 All take turns; CPU time of the process, so that other work on the machine hardly moves it. The first row is PyTorch in
-fp32, channels last; of the others the ratio to it is printed. Weights are fresh, and int8 is calibrated on noise, unless
-a model is given.
+fp32, channels last; of the others the ratio to it is printed. Weights are fresh, and int8 is calibrated on noise,
+unless a model is given.
 """
 
 import argparse

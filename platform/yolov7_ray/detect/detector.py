@@ -61,14 +61,14 @@ class Detector:
         device: auto (a GPU where there is one), cpu, cuda, cuda:1 …
         engine: torch, onnxruntime, openvino, or auto: the fastest, as measured when the version was published, if that
         was on a device of this kind, else here. Default: torch; of an .onnx file auto.
-        precision: fp32, bf16, int8 of versions that were published so, or auto: with the engine auto that of the fastest
-        published one; else bf16 on a GPU, fp32 on a CPU.
+        precision: fp32, bf16, int8 of versions that were published so, or auto: with the engine auto that of the
+        fastest published one; else bf16 on a GPU, fp32 on a CPU.
         image_size_px: longer side of the model's input; default: as it was trained.
         rectangular: pad to the least multiples of the stride instead of a square: fewer pixels, same scale.
         confidence, iou: default 0.25 and 0.45; of an .onnx file that suppresses by itself its own.
         test_time_augmentation: look at every image in three scales, once mirrored; with the engine torch.
-        reduced_decoding: decode JPEGs of many pixels at 1/2, 1/4 or 1/8 of their size, which is faster; the pixels that the
-        model sees differ a little.
+        reduced_decoding: decode JPEGs of many pixels at 1/2, 1/4 or 1/8 of their size, which is faster; the pixels that
+        the model sees differ a little.
         JobError names what is wrong and what works.
         """
         loaded = model if isinstance(model, LoadedModel) else load(model, registry)
@@ -77,8 +77,8 @@ class Detector:
         self.source, self.classes = loaded.source, tuple(loaded.classes)
         self._suppression = onnx and onnx.suppression
         usual = self._suppression or Suppression(0.25, 0.45)
-        self.options = Options(usual.confidence if confidence is None else confidence, usual.iou if iou is None else iou,
-                               max_detections, multi_label, class_agnostic)
+        self.options = Options(usual.confidence if confidence is None else confidence,
+                               usual.iou if iou is None else iou, max_detections, multi_label, class_agnostic)
         self._check(self.options)
         self.device = chosen_device(device)
         self.stride_px = onnx.stride_px if onnx else max(loaded.model.strides)
@@ -86,7 +86,8 @@ class Detector:
             raise JobError("image_size_px", "nobody says for which size", "give it")
         self.image_size_px = checked_size_px(image_size_px or loaded.image_size_px, self.stride_px)
         if onnx and not onnx.any_size and self.image_size_px != onnx.image_size_px:
-            raise JobError("image_size_px", f"{self.image_size_px} does not fit {self.source}", f"it takes {onnx.image_size_px}")
+            raise JobError("image_size_px", f"{self.image_size_px} does not fit {self.source}",
+                           f"it takes {onnx.image_size_px}")
         self.reduced_decoding = reduced_decoding
         self.rectangular = rectangular and (onnx is None or onnx.any_size)
         if test_time_augmentation and engine != "torch":
@@ -105,7 +106,7 @@ class Detector:
 
     @property
     def chosen_by(self) -> str:
-        """Why this engine runs the model, and why it had to be exported for it; empty if it was asked for and is there."""
+        """Why this engine runs the model, and why the model was exported for it; empty if it was asked for."""
         export = self._folded.exported_because
         reasons = ", ".join(map(str, self.measured))
         return "; ".join(filter(None, [reasons, export and f"exported here, which takes many seconds: {export}"]))
@@ -160,8 +161,9 @@ class Detector:
         if own is None or (options.confidence >= own.confidence and options.iou == own.iou
                            and not options.multi_label and not options.class_agnostic):
             return options
-        raise JobError("options", f"do not fit the suppression in {self.source}", f"leave iou {own.iou:g}, give a confidence "
-                       f"of {own.confidence:g} or more, or export the file without suppression")
+        raise JobError("options", f"do not fit the suppression in {self.source}",
+                       f"leave iou {own.iou:g}, give a confidence of {own.confidence:g} or more, or export the file "
+                       "without suppression")
 
     # --- the parts, for those who gather batches themselves ---------------------------------------------
 

@@ -42,7 +42,8 @@ class Measured:
     problem: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.precision} {f'{self.milliseconds:.1f} ms' if self.problem is None else self.problem}"
+        result = f"{self.milliseconds:.1f} ms" if self.problem is None else self.problem
+        return f"{self.engine} {self.precision} {result}"
 
 
 def chosen(folded: FoldedModel, device: torch.device, size_px: int, engine: EngineName,
@@ -50,7 +51,8 @@ def chosen(folded: FoldedModel, device: torch.device, size_px: int, engine: Engi
     """The engine that runs the model, and what it was chosen by; nothing if it was asked for.
 
     auto: the fastest of those with which the version was published, if that was on a device of this kind, with the same
-    libraries; else the fastest of all, by measurement. The precision auto is then that of the fastest; else the usual one.
+    libraries; else the fastest of all, by measurement. The precision auto is then that of the fastest; else the
+    usual one.
     JobError if the engine is unknown, is not installed, or does not run here.
     """
     if engine != "auto":
@@ -65,7 +67,8 @@ def chosen(folded: FoldedModel, device: torch.device, size_px: int, engine: Engi
                 [Measured(found.engine, found.precision, found.milliseconds) for found in valid])
     usual = usual_precision(device) if precision == "auto" else precision
     published = [(found.engine, found.precision) for found in known]
-    return fastest(folded, device, size_px, dict.fromkeys([*((name, usual) for name in ENGINES), *published]), published)
+    candidates = dict.fromkeys([*((name, usual) for name in ENGINES), *published])
+    return fastest(folded, device, size_px, list(candidates), published)
 
 
 def fastest(folded: FoldedModel, device: torch.device, size_px: int, candidates: Sequence[tuple[str, Precision]],
@@ -101,7 +104,8 @@ def fastest(folded: FoldedModel, device: torch.device, size_px: int, candidates:
 
 def noise(size_px: int) -> Tensor:
     """(1, 3, H, W) uint8: what engines are compared on."""
-    return torch.randint(0, 256, (1, 3, size_px, size_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(0, 256, (1, 3, size_px, size_px), dtype=torch.uint8,
+                         generator=torch.Generator().manual_seed(0))
 
 
 def timed_ms(work: Callable[[], Tensor], trials: int = TRIALS) -> list[float]:

@@ -6,7 +6,8 @@ from functools import cache
 
 import torch
 
-FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8",
+            "asimd", "bf16", "i8mm")
 """Instructions of a CPU that decide which engine is the fastest."""
 
 

@@ -42,7 +42,7 @@ class FoldedModel:
 
     def __init__(self, model: nn.Module | None, classes: Sequence[str] = (), image_size_px: int = 0,
                  files: Mapping[str, Callable[[], bytes]] | None = None, compiled: Sequence[Compiled] = ()) -> None:
-        """model: None of an ONNX file. files: name, as in ONNX_FILES -> what reads it. compiled: what publishing found."""
+        """model: None of an ONNX file. files: name, as in ONNX_FILES -> what reads it. compiled: by publishing."""
         self.model, self.compiled = model, tuple(compiled)
         self.exported_because = ""
         """Why an ONNX file was exported here; empty if none was."""

@@ -10,8 +10,10 @@ from typing import Any
 
 from ..errors import JobError
 
-WHAT_WORKS = ("give one with the input (B, 3, H, W) float32, RGB in [0, 1], and the output (B, N, 5 + C): cx, cy, w, h in "
-              "pixels, objectness, a score for each class; `python -m yolov7 export` writes such")
+WHAT_WORKS = ("give one with the input (B, 3, H, W) float32, RGB in [0, 1], and the output (B, N, 5 + C): cx, cy, w, h "
+              "in pixels, objectness, a score for each class; `python -m yolov7 export` writes such")
+KEYS = ("classes", "strides", "image_size_px", "output_columns", "confidence_threshold", "iou_threshold")
+"""Of the metadata."""
 STRIDE_PX = 32
 """Where the file does not tell."""
 
@@ -40,7 +42,7 @@ class OnnxFile:
 
 
 def read_onnx(data: bytes, source: str) -> OnnxFile:
-    """The file, with the metadata that `python -m yolov7 export` writes, or without any; JobError if it does not fit."""
+    """The file, with the metadata of `python -m yolov7 export`, or without any; JobError if it does not fit."""
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -83,7 +85,7 @@ def _metadata(program: Any) -> Mapping[str, Any]:
     """Our entries, each of which is JSON; those of others are none of our business."""
     found = {}
     for entry in program.metadata_props:
-        if entry.key in ("classes", "strides", "image_size_px", "output_columns", "confidence_threshold", "iou_threshold"):
+        if entry.key in KEYS:
             try:
                 found[entry.key] = json.loads(entry.value)
             except ValueError:
@@ -103,4 +105,5 @@ def _shape(value: Any) -> list[int | None]:
 
 
 def _words(shapes: list[list[int | None]]) -> str:
-    return ", ".join(f"({', '.join('any' if side is None else str(side) for side in shape)})" for shape in shapes) or "none"
+    texts = [", ".join("any" if side is None else str(side) for side in shape) for shape in shapes]
+    return ", ".join(f"({text})" for text in texts) or "none"

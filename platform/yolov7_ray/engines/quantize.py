@@ -13,8 +13,8 @@ from ..errors import JobError
 
 
 def quantized(onnx: bytes, images: Iterable[np.ndarray]) -> bytes:
-    """The ONNX file with convolutions in int8 between QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO
-    fuse. All else, the decoding of boxes and scores included, stays in fp32, and so do the last convolutions: they are
+    """The ONNX file with convolutions in int8 between QuantizeLinear and DequantizeLinear, which ONNX Runtime and
+    OpenVINO fuse. All else, the decoding of boxes and scores included, stays in fp32, and so do the last convolutions: they are
     small, and boxes and scores are read off them.
 
     images: (B, 3, H, W) float32 in [0, 1], on which ranges are calibrated. Weights are int8 with a scale for each

@@ -74,13 +74,14 @@ class Compiler:
         compiled = [Compiled(engine, precision, library(engine), ONNX_FILES[precision] if engine != "torch" else None,
                              device_kind(CPU), milliseconds, ap, difference)
                     for (engine, precision, difference, ap), milliseconds in zip(measured, times, strict=True)]
-        print(f"publish: one image of {self.size_px} px with one thread: "
-              + ", ".join(f"{found.engine} {found.precision} {found.milliseconds:.1f} ms" for found in compiled), flush=True)
+        shown = ", ".join(f"{found.engine} {found.precision} {found.milliseconds:.1f} ms" for found in compiled)
+        print(f"publish: one image of {self.size_px} px with one thread: {shown}", flush=True)
         return files, compiled
 
     def _files(self, directory: Path) -> dict[str, Path]:
         """Name, as in ONNX_FILES -> the file."""
-        files = {name: directory / name for name in dict.fromkeys(ONNX_FILES[each.precision] for each in self.spec.engines)}
+        names = dict.fromkeys(ONNX_FILES[each.precision] for each in self.spec.engines)
+        files = {name: directory / name for name in names}
         exported = directory / ONNX_FILES["fp32"]
         export_for_engines(self.model, exported, self.dataset.classes, self.size_px)
         if ONNX_FILES["int8"] in files:
@@ -91,32 +92,35 @@ class Compiler:
         """(1, 3, H, W) float32 in [0, 1], evenly over the split."""
         split = ArrowDataset(self.spec.dataset, self.spec.calibration_split, self.dataset.cache)
         if not len(split):
-            raise JobError("calibration_split", f"'{self.spec.calibration_split}' has no images", "give one that has some")
+            raise JobError("calibration_split", f"'{self.spec.calibration_split}' has no images",
+                           "give one that has some")
         for index in np.linspace(0, len(split) - 1, min(len(split), NUM_CALIBRATION_IMAGES)).round().astype(int):
             pixels, _ = letterbox(split.read(index).image, (self.size_px, self.size_px))
             yield normalize(torch.from_numpy(pixels).permute(2, 0, 1)[None]).contiguous().numpy()
 
     def _engine(self, name: str, precision: str, files: dict[str, Path]) -> Engine:
-        return ENGINES[name](FoldedModel(self.model, files={name: path.read_bytes for name, path in files.items()}), CPU,
-                             precision)
+        readers = {name: path.read_bytes for name, path in files.items()}
+        return ENGINES[name](FoldedModel(self.model, files=readers), CPU, precision)
 
     def _checked(self, wanted: CompiledFor, files: dict[str, Path]) -> tuple[str, str, float, float | None]:
         """Engine, precision, largest difference from PyTorch in fp32 on some images, and AP on the split."""
         engine, name = self._engine(wanted.engine, wanted.precision, files), f"{wanted.engine} {wanted.precision}"
-        batches = partial(evaluation_loader, self.dataset, size_px=self.size_px, batch_size=EVALUATION_BATCH_SIZE, rank=0,
-                          world_size=1)
+        batches = partial(evaluation_loader, self.dataset, size_px=self.size_px, batch_size=EVALUATION_BATCH_SIZE,
+                          rank=0, world_size=1)
         difference = self._difference(engine, next(iter(batches())).images)
         if wanted.precision == "fp32" and not difference <= TOLERANCE["fp32"]:
             raise JobError(self.spec.model, f"{name} differs by {difference:.1e} from PyTorch, more than "
                            f"{TOLERANCE['fp32']:.0e}; nothing was registered", "leave this engine out")
         truths = (self.dataset.truth(index) for index in range(len(self.dataset)))
-        ap = evaluate_predictions(engine.predict, batches(), truths, CocoEvaluator(list(self.dataset.classes))).compute().ap
+        evaluator = CocoEvaluator(list(self.dataset.classes))
+        ap = evaluate_predictions(engine.predict, batches(), truths, evaluator).compute().ap
         tolerance = self.spec.ap_tolerance if wanted.ap_tolerance is None else wanted.ap_tolerance
         lost = (self.ap or 0.0) - (ap or 0.0)
-        print(f"publish: {name}: AP {(ap or 0.0):.4f}, {-lost:+.4f} against PyTorch in fp32, tolerance {tolerance:g}", flush=True)
+        print(f"publish: {name}: AP {(ap or 0.0):.4f}, {-lost:+.4f} against PyTorch in fp32, tolerance {tolerance:g}",
+              flush=True)
         if not lost <= tolerance:
-            raise BelowGate(self.spec.model, f"{name} loses {lost:.4f} AP, more than ap_tolerance {tolerance:g}; nothing was "
-                            "registered", "leave this engine and precision out, or raise its ap_tolerance")
+            raise BelowGate(self.spec.model, f"{name} loses {lost:.4f} AP, more than ap_tolerance {tolerance:g}; nothing "
+                            "was registered", "leave this engine and precision out, or raise its ap_tolerance")
         return wanted.engine, wanted.precision, difference, ap
 
     def _difference(self, engine: Engine, images: Tensor) -> float:

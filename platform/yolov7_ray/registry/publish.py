@@ -101,7 +101,8 @@ def publish_model(spec: PublishSpec) -> dict[str, Any]:
             compiled_files, compiled = Compiler(spec, folded.cpu(), dataset, size_px, ap).compile(Path(directory))
         registry = Registry(spec.registry)
         version = registry.register(spec.publish_as, files | compiled_files,
-                                    _record(loaded, size_px, metrics, parity) | {"engines": list(map(asdict, compiled))})
+                                    _record(loaded, size_px, metrics, parity)
+                                    | {"engines": list(map(asdict, compiled))})
     print(f"publish: registered {version.ref} in {spec.registry} ({_megabytes(version):.1f} MB)")
     if spec.alias is not None:
         registry.promote(spec.publish_as, spec.alias, version.version)

@@ -55,8 +55,8 @@ class PublishSpec(ModelUse):
     parity_tolerance: Annotated[float, Field(gt=0)] = 1e-3
     """Largest relative difference of folded against trained outputs that is accepted."""
     engines: tuple[CompiledFor, ...] = ()
-    """The version carries what these read, measured: [openvino, {engine: openvino, precision: bf16}]. Its endpoints start
-    without exporting, and their `engine: auto` takes the fastest."""
+    """The version carries what these read, measured: [openvino, {engine: openvino, precision: bf16}]. Its endpoints
+    start without exporting, and their `engine: auto` takes the fastest."""
     ap_tolerance: Fraction = 0.002
     """AP on `split` that an engine may lose against the folded model in fp32; more is refused."""
     calibration_split: Name = "train"

@@ -34,7 +34,7 @@ ANSWER_TIMEOUT_S = 100.0
 
 
 MAX_GRPC_BYTES = 3 << 20
-"""Larger images go through Ray's object store, which takes any size, and 8 ms of CPU more; Ray Serve's limit is 4 MiB."""
+"""Larger images go through Ray's object store, at 8 ms of CPU more; a message by gRPC is at most 4 MiB."""
 
 
 class RemoteModel:

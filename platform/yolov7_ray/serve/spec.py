@@ -92,7 +92,7 @@ class ServeSpec(Job):
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     cpus_per_replica: Annotated[float, Field(gt=0)] = 1
     engine: EngineName = "torch"
-    """What runs the models; auto: the fastest of those installed, as published, else measured where the replica starts."""
+    """What runs the models; auto: the fastest of those installed, as published, else measured by the replica."""
     precision: Precision | Literal["auto"] = "auto"
     """auto: with the engine auto that of the fastest published one; else bf16 on a GPU, fp32 on a CPU."""
     follow: bool = False
