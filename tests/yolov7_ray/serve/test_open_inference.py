@@ -246,7 +246,7 @@ def test_loading_is_refused_and_asks_for_an_administrator(endpoint):
 @pytest.fixture
 def triton(endpoint):
     http = pytest.importorskip("tritonclient.http", reason="Triton's client is not installed: tritonclient[http]")
-    client = http.InferenceServerClient(endpoint.url.removeprefix("http://"))
+    client = http.InferenceServerClient(endpoint.url.removeprefix("http://"), connection_timeout=300, network_timeout=300)
     yield http, client
     client.close()
 
