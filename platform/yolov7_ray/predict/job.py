@@ -6,6 +6,7 @@ from .. import storage
 from ..cluster.resources import Demand
 from ..errors import JobError
 from ..jobs.kind import JobKind, Line, Upcoming
+from ..program import command
 from .spec import PredictSpec
 
 
@@ -27,9 +28,9 @@ class Predict(JobKind[PredictSpec]):
     def next_command(self, spec: PredictSpec, outputs: dict[str, Any]) -> str:
         if spec.draw:
             registry = f" --set registry={spec.registry}" if spec.registry else ""
-            return f"python submit.py jobs/serve-detector.yaml --set models.detector.model={spec.model}{registry}"
-        return (f"python submit.py jobs/predict-detector.yaml --set model={spec.model} --set images={spec.images} "
-                f"--set output={spec.output}-drawn --set draw=true")
+            return command(f"jobs/serve-detector.yaml --set models.detector.model={spec.model}{registry}")
+        return command(f"jobs/predict-detector.yaml --set model={spec.model} --set images={spec.images} "
+                       f"--set output={spec.output}-drawn --set draw=true")
 
     def dry_run(self, spec: PredictSpec, upcoming: Upcoming) -> list[Line]:
         from ..registry.dry_run import model_lines

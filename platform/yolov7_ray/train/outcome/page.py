@@ -24,6 +24,7 @@ from ...evaluate.report import storage_name
 from ...jobs.document import dump
 from ...jobs.page.document import Part, Tile, document
 from ...jobs.page.figures import duration, number
+from ...program import command
 from ...storage import digest
 from ..spec import TrainSpec
 from .results_csv import of_stages
@@ -164,10 +165,10 @@ def _job(view: RunView) -> str:
 def _commands(view: RunView) -> str:
     run, name = view.run, storage_name(view.run)
     text = "\n".join([
-        "# go on where it stopped", f"python submit.py {run}/spec.json --resume {name}",
+        "# go on where it stopped", command(f"{run}/spec.json --resume {name}"),
         "# measure it on another split, or another dataset of the same classes",
-        f"python submit.py jobs/evaluate-detector.yaml --set model={run} --set dataset={view.spec.dataset} --set split=test",
-        "# publish its best checkpoint", f"python submit.py jobs/publish-detector.yaml --set model={run}"])
+        command(f"jobs/evaluate-detector.yaml --set model={run} --set dataset={view.spec.dataset} --set split=test"),
+        "# publish its best checkpoint", command(f"jobs/publish-detector.yaml --set model={run}")])
     return f"<div class=card><pre>{html.escape(text)}</pre></div>"
 
 
