@@ -22,7 +22,7 @@ from ...evaluate.page.pictures import Gallery
 from ...evaluate.page.style import STYLE
 from ...evaluate.report import storage_name
 from ...jobs.document import dump
-from ...jobs.page.document import Part, Tile, document
+from ...jobs.page.document import Tile, document
 from ...jobs.page.figures import duration, number
 from ...program import command
 from ...storage import digest
