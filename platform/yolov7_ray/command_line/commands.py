@@ -198,6 +198,6 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "doctor": doctor, "compare": compare, "diff": diff, "prune": prune, "endpoint": endpoint, "export": export,
-            "new": new, "schema": schema, "keys": keys, "completion": completion}
+COMMANDS = {"run": run, "doctor": doctor, "compare": compare, "diff": diff, "prune": prune, "endpoint": endpoint,
+            "export": export, "new": new, "schema": schema, "keys": keys, "completion": completion}
 """Those of a cluster are in `manage`."""

@@ -89,7 +89,7 @@ def test_an_evaluation_beside_a_training(tmp_path):
     training = trained(tmp_path / "run", [.5], [10])
     said = compare([training, evaluated(tmp_path / "test", "test")])
     assert said[1].endswith("/test: evaluation of runs/a on datasets/pets, split test")
-    assert said[2] == "warning: the splits differ, so the figures are of other images: A val, B test"
+    assert said[2] == "warning: the splits differ, so the figures are of different images: A val, B test"
     assert said[4].split() == ["AP", "0.500", "0.400", "-0.100"]
     assert "  images/s        10             –" in said and "  epochs      1 of 4             –" in said
     assert said[-5] == "AP by class, of the last evaluation: A epoch 1, B test"
@@ -133,7 +133,7 @@ def test_jobs_of_one_kind_compare_key_by_key(tmp_path):
 
 def test_a_dataset_that_has_changed_is_warned_of(tmp_path):
     runs = read_all([trained(tmp_path / "a", [.5], [1]), trained(tmp_path / "b", [.5], [1], fingerprint="b" * 64)])
-    assert warnings(runs) == ["the datasets differ, so the figures are of other images: "
+    assert warnings(runs) == ["the datasets differ, so the figures are of different images: "
                               "A datasets/pets (aaaaaaaaaaaa), B datasets/pets (bbbbbbbbbbbb)"]
 
 

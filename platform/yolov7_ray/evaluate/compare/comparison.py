@@ -70,7 +70,7 @@ def by_class(runs: Sequence[Run]) -> list[OfClass]:
     names = dict.fromkeys(name for run in runs for name in run.classes)
     found = [OfClass(name, next(run.classes[name]["num_truth"] for run in runs if name in run.classes),
                      tuple(run.classes.get(name, {}).get("ap") for run in runs)) for name in names]
-    return sorted(found, key=lambda one: -max((abs(value) for value in one.differences if value is not None), default=-1.0))
+    return sorted(found, key=lambda one: max((abs(by) for by in one.differences if by is not None), default=-1.0), reverse=True)
 
 
 def of_jobs(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
@@ -90,19 +90,19 @@ def alike(runs: Sequence[Run]) -> str:
 def warnings(runs: Sequence[Run]) -> list[str]:
     """Why the figures may not compare."""
     found = []
-    contents = {run.fingerprint or run.dataset for run in runs} if all(run.fingerprint for run in runs) else {
-        run.dataset for run in runs}
-    if len(contents) > 1 or len({run.fingerprint for run in runs if run.fingerprint}) > 1:
-        found.append("the datasets differ, so the figures are of other images: " + ", ".join(
-            f"{run.letter} {run.dataset} ({run.fingerprint[:12] if run.fingerprint else 'fingerprint not kept'})" for run in runs))
+    places, fingerprints = {run.dataset for run in runs}, {run.fingerprint for run in runs}
+    if len(fingerprints - {None}) > 1 or None in fingerprints and len(places) > 1:
+        found.append("the datasets differ, so the figures are of different images: " + ", ".join(
+            f"{run.letter} {run.dataset} ({run.fingerprint[:12] if run.fingerprint else 'fingerprint not kept'})"
+            for run in runs))
     if len({run.split for run in runs}) > 1:
-        found.append("the splits differ, so the figures are of other images: " + ", ".join(
+        found.append("the splits differ, so the figures are of different images: " + ", ".join(
             f"{run.letter} {run.split}" for run in runs))
     shared = set.intersection(*(set(run.class_names) for run in runs))
     own = {run.letter: [name for name in run.class_names if name not in shared] for run in runs}
     if any(own.values()):
         found.append("the classes differ; those that not all know: " + "; ".join(
-            f"{letter} {', '.join(names[:MAX_CLASSES])}{f' and {len(names) - MAX_CLASSES} more' * (len(names) > MAX_CLASSES)}"
+            f"{letter} {', '.join(names[:MAX_CLASSES])}" + f" and {len(names) - MAX_CLASSES} more" * (len(names) > MAX_CLASSES)
             for letter, names in own.items() if names))
     return found
 
@@ -110,7 +110,8 @@ def warnings(runs: Sequence[Run]) -> list[str]:
 def of_which_epochs(runs: Sequence[Run]) -> str:
     """What the figures of classes are of, in words."""
     return "of the last evaluation: " + ", ".join(
-        f"{run.letter} {'not kept' if not run.classes else f'epoch {run.last_evaluated}' if run.rows else run.split}" for run in runs)
+        f"{run.letter} {'not kept' if not run.classes else f'epoch {run.last_evaluated}' if run.rows else run.split}"
+        for run in runs)
 
 
 def _value(document: Any, key: str) -> Any:

@@ -13,8 +13,8 @@ from .run import Run
 
 COMPARED = STYLE + """
 .better { color: var(--s2); } .worse { color: var(--error); } .figures td { white-space: nowrap; }
-.warned { border-left: 4px solid var(--kind); overflow-wrap: anywhere; } .compared td { overflow-wrap: anywhere; min-width: 6rem; }
-.compared td:first-child { white-space: nowrap; min-width: 0; }
+.warned { border-left: 4px solid var(--kind); overflow-wrap: anywhere; }
+.compared td { overflow-wrap: anywhere; min-width: 6rem; } .compared td:first-child { white-space: nowrap; min-width: 0; }
 """
 CURVES = (("AP", "of the moving average's weights", "ap", "AP"), ("AP50", "at IoU 0.5", "ap50", "AP50"),
           ("Box loss", "of the training batches, augmented", "train/box", "loss"),
@@ -28,11 +28,13 @@ CURVES = (("AP", "of the moving average's weights", "ap", "AP"), ("AP50", "at Io
 def comparison_page(runs: Sequence[Run]) -> str:
     """The HTML document."""
     names = " · ".join(f"{run.letter} {run.name}" for run in runs)
-    tiles: list[Tile] = [(text(run.figures.get("ap")), f"AP of {run.letter}", (
-        f"{run.name}, AP50 {text(run.figures.get('ap50'))}" + (f", epoch {run.best['epoch']}" if run.rows else ""))) for run in runs]
-    parts = [("warnings", "Warnings", "".join(f"<p class='card warned warning'>{html.escape(line)}</p>" for line in warnings(runs))),
-             ("figures", "Figures", _figures(runs)), ("curves", "Curves", curves(runs)), ("classes", "Classes", _classes(runs)),
-             ("jobs", "Jobs", _jobs(runs))]
+    tiles: list[Tile] = [
+        (text(run.figures.get("ap")), f"AP of {run.letter}",
+         f"{run.name}, AP50 {text(run.figures.get('ap50'))}" + (f", epoch {run.best['epoch']}" if run.rows else ""))
+        for run in runs]
+    warned = "".join(f"<p class='card warned warning'>{html.escape(line)}</p>" for line in warnings(runs))
+    parts = [("warnings", "Warnings", warned), ("figures", "Figures", _figures(runs)), ("curves", "Curves", curves(runs)),
+             ("classes", "Classes", _classes(runs)), ("jobs", "Jobs", _jobs(runs))]
     heading = " against ".join(run.name for run in runs) if len(runs) == 2 else f"{len(runs)} runs"
     return document(f"Comparison · {heading}", heading, names, tiles, parts, style=COMPARED, script=SCRIPT)
 
@@ -50,19 +52,21 @@ def curves(runs: Sequence[Run]) -> str:
 
 def _figures(runs: Sequence[Run]) -> str:
     about = "".join(f"<tr><td>{run.letter}<td>{html.escape(run.uri)}<td>{html.escape(run.described())}" for run in runs)
-    rows = "".join(f"<tr><td>{name}<td class=number>{text(values[0])}{''.join(_figure(value, values[0]) for value in values[1:])}" for name, values in shares(runs))
-    rows += "".join(f"<tr><td>{name}{''.join(f'<td class=number>{value}' for value in values)}" for name, values in costs(runs))
+    figures = [(name, [text(first), *(_figure(value, first) for value in others)]) for name, (first, *others) in shares(runs)]
+    rows = "".join(f"<tr><td>{name}" + "".join(f"<td class=number>{value}" for value in values)
+                   for name, values in [*figures, *costs(runs)])
     head = "".join(f"<th class=number>{run.letter}" for run in runs)
     return (f"<div class='card wide'><table class='plain compared'><tr><th>run<th>where<th>what{about}</table></div>"
-            f"<div class='card wide'><p class=quiet>Of the best epoch, with the difference to {runs[0].letter}; images/s: median of the "
-            f"epochs</p><table class='plain figures'><tr><th>{head}{rows}</table></div>")
+            f"<div class='card wide'><p class=quiet>Of the best epoch, with the difference to {runs[0].letter}; images/s: median of "
+            f"the epochs</p><table class='plain figures'><tr><th>{head}{rows}</table></div>")
 
 
 def _classes(runs: Sequence[Run]) -> str:
     """A row for each class, those that differ most first; a click on a head sorts."""
     first = runs[0].letter
     heads = ["class", "objects", *(f"AP {run.letter}" for run in runs), *(f"{run.letter} − {first}" for run in runs[1:])]
-    head = "".join(f"<th{' class=number' * bool(place)}><button type=button>{name}</button>" for place, name in enumerate(heads))
+    head = "".join(f"<th{' class=number' * bool(place)}><button type=button>{name}</button>"
+                   for place, name in enumerate(heads))
     rows = "".join(
         f"<tr><td>{html.escape(one.name)}<td class=number data-value={one.objects}>{one.objects:,}"
         + "".join(f"<td class=number data-value='{_known(value)}'>{text(value)}" for value in one.ap)
@@ -74,14 +78,16 @@ def _classes(runs: Sequence[Run]) -> str:
 
 def _jobs(runs: Sequence[Run]) -> str:
     head = "".join(f"<th>{run.letter}" for run in runs)
-    rows = "".join(f"<tr><td>{html.escape(key)}{''.join(f'<td>{_text(value)}' for value in values)}" for key, values in of_jobs(runs))
-    return (f"<div class='card wide'><table class='plain compared'><tr><th>what differs{head}{rows}</table></div>" if rows
-            else f"<div class=card><p class=quiet>{alike(runs)}</p></div>")
+    rows = "".join(f"<tr><td>{html.escape(key)}" + "".join(f"<td>{_text(value)}" for value in values)
+                   for key, values in of_jobs(runs))
+    if not rows:
+        return f"<div class=card><p class=quiet>{alike(runs)}</p></div>"
+    return f"<div class='card wide'><table class='plain compared'><tr><th>what differs{head}{rows}</table></div>"
 
 
 def _figure(value: float | None, first: float | None) -> str:
     change = difference(value, first)
-    return f"<td class=number>{text(value)}{'' if change is None else ' ' + _coloured(change)}"
+    return text(value) if change is None else f"{text(value)} {_coloured(change)}"
 
 
 def _coloured(change: float | None) -> str:

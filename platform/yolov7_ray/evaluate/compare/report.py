@@ -14,7 +14,10 @@ MAX_VALUE = 28
 
 
 def compare(uris: Sequence[str], output: str | None = None) -> list[str]:
-    """Lines that compare the runs; the page goes to ``<output>/comparison.html``. JobError if one cannot be compared."""
+    """Lines that compare the runs; the page goes to ``<output>/comparison.html``.
+
+    JobError if one cannot be compared.
+    """
     runs = read_all(uris)
     lines = comparison_table(runs)
     if output is not None:
@@ -29,7 +32,8 @@ def compare(uris: Sequence[str], output: str | None = None) -> list[str]:
 def comparison_table(runs: Sequence[Run]) -> list[str]:
     """Runs, warnings, figures with differences to the first run, classes and keys of the jobs that differ."""
     letters = [run.letter for run in runs]
-    lines = [*(f"{run.letter}  {run.uri}: {run.described()}" for run in runs), *(f"warning: {line}" for line in warnings(runs))]
+    lines = [f"{run.letter}  {run.uri}: {run.described()}" for run in runs]
+    lines += [f"warning: {line}" for line in warnings(runs)]
     lines += table(("", *letters), [(name, *_to_first(values)) for name, values in shares(runs)] + [
         (name, *values) for name, values in costs(runs)])
     classes = by_class(runs)
@@ -38,14 +42,17 @@ def comparison_table(runs: Sequence[Run]) -> list[str]:
             (_cut(one.name, MAX_NAME), one.objects, *_to_first(one.ap)) for one in classes[:MAX_CLASSES]])]
     if len(classes) > MAX_CLASSES:
         lines.append(f"  and {len(classes) - MAX_CLASSES} classes that differ less")
-    keys = [(key, *(_cut(str(value), MAX_VALUE) if value is not None else "–" for value in values)) for key, values in of_jobs(runs)]
+    keys = [(key, *("–" if value is None else _cut(str(value), MAX_VALUE) for value in values))
+            for key, values in of_jobs(runs)]
     return [*lines, *(["what differs of the jobs", *table(("key", *letters), keys)] if keys else [alike(runs)])]
 
 
 def _to_first(values: Sequence[float | None]) -> list[str]:
     """Each figure, with its difference to the first."""
-    return [text(values[0]), *(text(value) if (change := difference(value, values[0])) is None else f"{value:.3f} {signed(change)}"
-                               for value in values[1:])]
+    first, *others = values
+    changes = [difference(value, first) for value in others]
+    return [text(first), *(text(value) if change is None else f"{text(value)} {signed(change)}"
+                           for value, change in zip(others, changes))]
 
 
 def _cut(value: str, most: int) -> str:

@@ -70,7 +70,8 @@ class Run:
     @property
     def images_per_s(self) -> float | None:
         """Median over the epochs of a training."""
-        return median(speeds) if (speeds := [row["images_per_s"] for row in self.rows if "images_per_s" in row]) else None
+        speeds = [row["images_per_s"] for row in self.rows if "images_per_s" in row]
+        return median(speeds) if speeds else None
 
     @property
     def classes(self) -> Mapping[str, Row]:
@@ -91,7 +92,8 @@ class Run:
         where = f"{self.dataset}, split {self.split}"
         if not self.rows:
             return f"evaluation of {self.results['model']} on {where}"
-        return f"{self.results['architecture']} on {where}; best epoch {self.best['epoch']} by {self.best_by}, {self.epochs} epochs"
+        best = f"best epoch {self.best['epoch']} by {self.best_by}"
+        return f"{self.results['architecture']} on {where}; {best}, {self.epochs} epochs"
 
     @property
     def epochs(self) -> str:
@@ -109,9 +111,10 @@ def read(uri: str, letter: str) -> Run:
             raise JobError(uri, "there is no run", "give the directories of runs, e.g. runs/NAME") from None
         raise JobError(uri, "has no results.json: no epoch has ended, or it is no run of a train or evaluate job",
                        "give the directories of runs, e.g. runs/NAME") from None
-    if not isinstance(results, dict) or not {"metrics", "spec", "dataset"} <= results.keys() or (
-            "best" not in results if "epochs" in results else not results["metrics"]) or results["spec"].get("kind") not in KINDS:
-        raise JobError(uri, "its results.json is not that of a train or evaluate job", "give the directories of such runs")
+    is_ours = isinstance(results, dict) and {"metrics", "spec", "dataset"} <= results.keys() and (
+        "best" in results if "epochs" in results else results["metrics"]) and results["spec"].get("kind") in KINDS
+    if not is_ours:
+        raise JobError(uri, "its results.json is not that of a train or evaluate job", "give runs of such jobs")
     if "epochs" in results and not any("ap" in row for row in results["epochs"]):
         ended = len(results["epochs"])
         raise JobError(uri, f"has no evaluated epoch yet, {ended} ended", "compare it after its first evaluation")

@@ -41,7 +41,8 @@ def lines(given: Sequence[Line], label: str, mark: float | None = None) -> str:
     readings = {"unit": "epoch", "x": across, "places": [round(_x(x.place(at)), 1) for at in across], "lines": [
         {"name": line.name, "values": [known.get(at) for at in across]}
         for line in given for known in [{at: number(value) for at, value in line.points}]]}
-    return _with_reading(frame(x, y, ("epoch", label), crossing + drawn), legend([line.name for line in given], colours), readings)
+    names = legend([line.name for line in given], colours)
+    return _with_reading(frame(x, y, ("epoch", label), crossing + drawn), names, readings)
 
 
 def unit_chart(key: str, labels: tuple[str, str], inner: str = "") -> str:
@@ -65,8 +66,9 @@ def frame(x: Axis, y: Axis, labels: tuple[str, str], inner: str) -> str:
 
 def legend(names: Sequence[str], colours: Sequence[int] | None = None) -> str:
     """The names with the colours of their lines; by default in order."""
-    return "<p class=legend>" + "".join(f"<span><i class='s{index % NUM_COLOURS}{' thin' * (index >= NUM_COLOURS)}'></i>"
-                                        f"{html.escape(name)}</span>" for index, name in zip(colours or range(len(names)), names)) + "</p>"
+    shown = "".join(f"<span><i class='s{index % NUM_COLOURS}{' thin' * (index >= NUM_COLOURS)}'></i>{html.escape(name)}</span>"
+                    for index, name in zip(colours or range(len(names)), names))
+    return f"<p class=legend>{shown}</p>"
 
 
 def place_data() -> dict[str, float]:
