@@ -37,6 +37,14 @@ def export(arguments: argparse.Namespace) -> int:
     return carry_out(job_file.validate({"kind": "export", **given}, "export"), f"export {arguments.model}", arguments)
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    """Put runs side by side."""
+    from ..evaluate.compare.report import compare as lines
+
+    print("\n".join(lines(arguments.runs, arguments.output)))
+    return 0
+
+
 def diff(arguments: argparse.Namespace) -> int:
     """Say what changed in a dataset."""
     from ..data.history.diff import diff as changes
@@ -190,7 +198,6 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "doctor": doctor, "diff": diff, "prune": prune, "endpoint": endpoint, "export": export, "new": new,
-            "schema": schema,
-            "keys": keys, "completion": completion}
+COMMANDS = {"run": run, "doctor": doctor, "compare": compare, "diff": diff, "prune": prune, "endpoint": endpoint,
+            "export": export, "new": new, "schema": schema, "keys": keys, "completion": completion}
 """Those of a cluster are in `manage`."""

@@ -15,6 +15,7 @@ HELP = """A job file in, a trained, tuned, published or served detector out.
     {0} endpoint roll-out MODEL@ALIAS | roll-back  another version, step by step
     {0} doctor URI --output DIR                    what is wrong with a dataset; here or on a cluster
     {0} export MODEL --output DIR                  a model as ONNX or for PyTorch, checked
+    {0} compare RUN RUN … --output DIR             figures, classes and jobs of runs side by side
     {0} diff URI [URI]                             what changed in a dataset, or between two
     {0} prune URI                                  remove what only its earlier contents need
     {0} new KIND [FILE] [--from NAME]              a commented starter file, or one of the files that ship
@@ -90,6 +91,11 @@ def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     export_.add_argument("--image-size", type=int, metavar="PX", dest="image_size_px", help="default: as it was trained")
     export_.add_argument("--any-size", action="store_true", help="images of any multiples of the stride")
     export_.add_argument("--nms", action="store_true", help="with suppression in the graph")
+    compare_ = commands.add_parser("compare", help="put runs side by side", description=(
+        "Put runs of train and evaluate jobs side by side: AP, cost, speed, classes, what differs of their jobs; the "
+        "differences are to the first run. Nothing of a run is changed."))
+    compare_.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, local or s3://; 2 to 8")
+    compare_.add_argument("--output", metavar="DIR", help="write a page with curves, comparison.html, into this directory")
     diff_ = commands.add_parser("diff", help="what changed in an ingested dataset", description=(
         "Which images came, went or moved between splits, and which labels changed. URI@FINGERPRINT is an earlier "
         "content of a dataset that has grown; its beginning is enough."))

@@ -9,6 +9,7 @@ import torch
 from ray.exceptions import RayTaskError
 
 from yolov7.evaluation.metrics import CocoEvaluator
+from yolov7.model.describe import count_flops, count_parameters
 from yolov7.training.engine import resolve_precision
 
 from .. import storage
@@ -37,8 +38,8 @@ def evaluate(spec: EvaluateSpec, run_name: str) -> dict:
         raise original(error) if isinstance(original(error), JobError) else error
     metrics = CocoEvaluator.merged(classes, [shard["state"] for shard in shards]).compute()
     run = storage.join(spec.storage, run_name)
-    results = {"model": spec.model, "dataset": spec.dataset, "split": spec.split, "metrics": metrics.to_dict(),
-               "spec": spec.model_dump(mode="json")}
+    results = {"model": spec.model, "dataset": spec.dataset, "split": spec.split, **shards[0]["measured"],
+               "metrics": metrics.to_dict(), "spec": spec.model_dump(mode="json")}
     with tempfile.TemporaryDirectory() as directory:
         pictures = Path(directory, "report")
         pictures.mkdir()
@@ -67,7 +68,8 @@ def check_model(spec: EvaluateSpec) -> tuple[str, ...]:
 
 
 def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
-    """Evaluate this rank's images of the split; returns the evaluator's arrays and, from rank 0, its worst images."""
+    """Evaluate this rank's images of the split; returns the evaluator's arrays, what was measured on which content, and,
+    from rank 0, its worst images."""
     spec = EvaluateSpec.model_validate(config)
     [dataset] = open_splits(spec.dataset, spec.data, spec.split)
     loaded = load_model(spec.model, spec.registry)
@@ -75,10 +77,11 @@ def evaluate_shard(config: dict, rank: int, world_size: int) -> dict:
     device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
     worker = Worker(rank, world_size, device, spec.data.processes(spec.resources.cpus_per_worker),
                     resolve_precision(spec.precision, device))
-    share = evaluate_share(
-        loaded.model.to(device), dataset, spec.evaluation, worker, size_px=spec.image_size_px or loaded.image_size_px,
-        batch_size=16)
+    size_px = spec.image_size_px or loaded.image_size_px
+    measured = {"dataset_fingerprint": dataset.fingerprint, "parameters": count_parameters(loaded.model),
+                "gflops": count_flops(loaded.model, size_px) / 1e9}
+    share = evaluate_share(loaded.model.to(device), dataset, spec.evaluation, worker, size_px=size_px, batch_size=16)
     worst = None
     if rank == 0:
         worst = gallery(dataset, share, share.evaluator.compute().operating.best_confidence)
-    return {"state": share.evaluator.state(), "gallery": worst}
+    return {"state": share.evaluator.state(), "measured": measured, "gallery": worst}

@@ -5,9 +5,9 @@ from pathlib import Path
 from yolov7.evaluation.metrics import Metrics
 
 from ..jobs.page.document import Tile, document
-from .page.parts import SCRIPT, parts, tiles
+from .page.parts import parts, tiles
 from .page.pictures import Gallery
-from .page.style import STYLE
+from .page.style import SCRIPT, STYLE
 
 
 def write_plots(directory: Path, metrics: Metrics, class_names: list[str], history: list[dict] | None = None) -> None:

@@ -8,9 +8,11 @@ import pytest
 from yolov7_ray.data.manifest import load_manifest
 from yolov7_ray.errors import JobError
 from yolov7_ray.jobs.job_file import validate
+from yolov7_ray.registry.model_source import load_model
 
 from yolov7.architectures.family import ARCHITECTURES
 from yolov7.checkpoints.weights import save_model
+from yolov7.model.describe import count_flops, count_parameters
 from yolov7.model.detector import build_model
 
 pytestmark = pytest.mark.ray
@@ -36,7 +38,11 @@ def evaluate(model: str, dataset: str, storage_uri: str, workers: int, image_siz
 def test_workers_share_the_work_and_agree(ray_session, shapes_dataset, model_file, tmp_path, capfd):
     one = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 1, image_size_px=64)
     two = evaluate(model_file, shapes_dataset, str(tmp_path / "runs"), 2)
-    results = [json.loads(Path(outputs["run"], "results.json").read_text())["metrics"] for outputs in (one, two)]
+    written = [json.loads(Path(outputs["run"], "results.json").read_text()) for outputs in (one, two)]
+    results = [found["metrics"] for found in written]
+    model = load_model(model_file).model
+    assert [(found["dataset_fingerprint"], found["parameters"], found["gflops"]) for found in written] == [
+        (load_manifest(shapes_dataset).fingerprint, count_parameters(model), count_flops(model, 64) / 1e9)] * 2
     assert results[0] == results[1], "and a bare model file knows the size that it was trained at"
     assert results[0]["overall"]["num_images"] == 7
     assert "</svg>" in Path(two["run"], "report/index.html").read_text()

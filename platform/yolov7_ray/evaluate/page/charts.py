@@ -27,20 +27,22 @@ class Line:
 def lines(given: Sequence[Line], label: str, mark: float | None = None) -> str:
     """Lines over epochs with a legend, and a reading of all of them where the pointer is; empty without points.
 
-    At ``mark``, an epoch, the chart is crossed by a dashed line.
+    At ``mark``, an epoch, the chart is crossed by a dashed line. The colour of a line is that of its place in ``given``.
     """
+    colours = [index for index, line in enumerate(given) if line.points]
     given = [Line(line.name, _thinned(line.points)) for line in given if line.points]
     if not given:
         return ""
     across = sorted({x for line in given for x, _ in line.points})
     x, y = Axis.of(across, whole=True), Axis.of([value for line in given for _, value in line.points], zero=True)
     drawn = "".join(_line(index, [(_x(x.place(at)), _y(y.place(value))) for at, value in line.points])
-                    for index, line in enumerate(given))
+                    for index, line in zip(colours, given))
     crossing = f"<path class=mark d='M{_x(x.place(mark)):.1f} {TOP}V{HEIGHT - BOTTOM}'/>" if mark is not None else ""
     readings = {"unit": "epoch", "x": across, "places": [round(_x(x.place(at)), 1) for at in across], "lines": [
         {"name": line.name, "values": [known.get(at) for at in across]}
         for line in given for known in [{at: number(value) for at, value in line.points}]]}
-    return _with_reading(frame(x, y, ("epoch", label), crossing + drawn), [line.name for line in given], readings)
+    names = legend([line.name for line in given], colours)
+    return _with_reading(frame(x, y, ("epoch", label), crossing + drawn), names, readings)
 
 
 def unit_chart(key: str, labels: tuple[str, str], inner: str = "") -> str:
@@ -62,10 +64,11 @@ def frame(x: Axis, y: Axis, labels: tuple[str, str], inner: str) -> str:
             f"<path class=cursor data-top='{TOP}' data-bottom='{HEIGHT - BOTTOM}' d=''/></svg>")
 
 
-def legend(names: Sequence[str]) -> str:
-    """The names with the colours of their lines."""
-    return "<p class=legend>" + "".join(f"<span><i class='s{index % NUM_COLOURS}{' thin' * (index >= NUM_COLOURS)}'></i>"
-                                        f"{html.escape(name)}</span>" for index, name in enumerate(names)) + "</p>"
+def legend(names: Sequence[str], colours: Sequence[int] | None = None) -> str:
+    """The names with the colours of their lines; by default in order."""
+    shown = "".join(f"<span><i class='s{index % NUM_COLOURS}{' thin' * (index >= NUM_COLOURS)}'></i>{html.escape(name)}</span>"
+                    for index, name in zip(colours or range(len(names)), names))
+    return f"<p class=legend>{shown}</p>"
 
 
 def place_data() -> dict[str, float]:
@@ -91,9 +94,9 @@ def _line(index: int, corners: Sequence[tuple[float, float]]) -> str:
     return f"<g class='line l{index % NUM_COLOURS}{' thin' * (index >= NUM_COLOURS)}'><path d='{path}'/>{dots}</g>"
 
 
-def _with_reading(chart: str, names: Sequence[str], readings: dict) -> str:
+def _with_reading(chart: str, names: str, readings: dict) -> str:
     data = html.escape(json.dumps(readings, separators=(",", ":")), quote=True)
-    return f"{legend(names)}<div class=reads data-readings=\"{data}\">{chart}<p class='quiet reading'></p></div>"
+    return f"{names}<div class=reads data-readings=\"{data}\">{chart}<p class='quiet reading'></p></div>"
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -10,11 +9,10 @@ from yolov7.evaluation.metrics import CONFUSION_CONFIDENCE, CONFUSION_IOU, Metri
 from yolov7.evaluation.mistakes import MISTAKES
 from yolov7.evaluation.operating_point import CONFIDENCES
 
-from ...jobs.page.document import SORTED_TABLES, Part, Tile
+from ...jobs.page.document import Part, Tile
 from .charts import embedded, legend, place_data, rounded, unit_chart
 from .pictures import Gallery
 
-SCRIPT = SORTED_TABLES + Path(__file__).with_name("page.js").read_text()
 MAX_CONFUSED = 30
 """Classes in the confusion matrix: of more, those that are confused most."""
 SIZES = (("ap_small", "small", "under 32² px"), ("ap_medium", "medium", "32² to 96² px"), ("ap_large", "large", "above 96² px"))

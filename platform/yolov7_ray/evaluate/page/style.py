@@ -1,4 +1,10 @@
-"""The style of what only pages of runs and evaluations show."""
+"""Style and script of what only pages of runs and evaluations show."""
+
+from pathlib import Path
+
+from ...jobs.page.document import SORTED_TABLES
+
+SCRIPT = SORTED_TABLES + Path(__file__).with_name("page.js").read_text()
 
 STYLE = """
 .line path { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .line circle { stroke: none; }

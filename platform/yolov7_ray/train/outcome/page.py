@@ -17,9 +17,9 @@ from yolov7.architectures.published import Published, neighbours
 from yolov7.evaluation.metrics import Metrics
 
 from ...evaluate.page.charts import Line, lines
-from ...evaluate.page.parts import SCRIPT, parts, share, tiles
+from ...evaluate.page.parts import parts, share, tiles
 from ...evaluate.page.pictures import Gallery
-from ...evaluate.page.style import STYLE
+from ...evaluate.page.style import SCRIPT, STYLE
 from ...evaluate.report import storage_name
 from ...jobs.document import dump
 from ...jobs.page.document import Tile, document

@@ -1,0 +1,1 @@
+"""Several runs side by side: figures, curves, classes, and what differs of their jobs."""
