@@ -42,8 +42,9 @@ def build_api(models: Mapping[str, ServedModel], settings: Settings, gateway: st
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        settings.tokens.watch()
+        no_longer_watch = settings.tokens.watch()
         yield
+        no_longer_watch()
         for recorder in recorders:
             await asyncio.to_thread(recorder.close)
 

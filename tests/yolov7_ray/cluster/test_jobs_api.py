@@ -115,7 +115,7 @@ def test_token_is_needed_and_must_fit(running, monkeypatch, tmp_path):
     with pytest.raises(JobError, match="does not accept the token"):
         Cluster(running.address)
     monkeypatch.setenv("RAY_AUTH_TOKEN", running.token)
-    with pytest.raises(JobError, match="has no such job; submit.py list shows the ids"):
+    with pytest.raises(JobError, match="has no such job; python submit.py list shows the ids"):
         Cluster(running.address).info("none")
 
 

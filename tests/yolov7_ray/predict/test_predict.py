@@ -236,7 +236,7 @@ def test_no_picture_is_held_after_it_was_letterboxed(tmp_path, model_uri, monkey
     class Picture(np.ndarray):
         """An array that can be watched."""
 
-    def decode(image):
+    def decode(data):
         picture = np.zeros((40, 60, 3), np.uint8).view(Picture)
         alive.add(Alive(picture))
         most[0] = max(most[0], len(alive))
@@ -246,7 +246,7 @@ def test_no_picture_is_held_after_it_was_letterboxed(tmp_path, model_uri, monkey
         def __init__(self, picture):
             picture.owner = self  # lives as long as the picture
 
-    monkeypatch.setattr("yolov7_ray.predict.predictor.decoded", decode)
+    monkeypatch.setattr("yolov7_ray.detect.detector.decode_image", decode)
     for i in range(12):
         (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
     predictor = Predictor(FolderImages(str(tmp_path)), locate(model_uri), job(model_uri, tmp_path, "x", batch_size=12))

@@ -91,7 +91,7 @@ def published(tmp_path_factory):
 
 def test_the_version_carries_files_and_measurements(published):
     version = Registry(published.registry).resolve("shapes@latest")
-    assert set(version.files) == {"model.safetensors", "model.onnx", "model.int8.onnx"}
+    assert set(version.files) == {"model.safetensors", "model.onnx", "model.int8.onnx", "validation.json"}
     found = [(each["engine"], each["precision"], each["file"]) for each in version.engines]
     assert found == [("torch", "fp32", None), ("onnxruntime", "fp32", "model.onnx"), ("openvino", "bf16", "model.onnx"),
                      ("onnxruntime", "int8", "model.int8.onnx")]

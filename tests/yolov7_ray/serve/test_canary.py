@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from serving import ask, deployed, endpoint_spec, picture, register_blind_model
-from test_losses import pids
+from test_lost_gateways import pids
 
 from yolov7_ray import storage
 from yolov7_ray.cluster.jobs_api import CANDIDATE, CONTROLLER, ENDPOINT
@@ -20,7 +20,7 @@ from yolov7_ray.serve.rollout.command import answer, described
 from yolov7_ray.serve.rollout.record import RollOut
 from yolov7_ray.serve.rollout.request import request
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 SETTINGS = {"models": {"shapes": {"model": "shapes:1"}}, "cpus_per_replica": 0.2, "replicas": 2}
 DEADLINE_S = 300
 

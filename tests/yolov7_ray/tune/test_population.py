@@ -198,7 +198,7 @@ def test_the_dry_run_tells_the_generations():
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_are_passed_on_and_a_search_that_is_killed_ends_as_without_that(ray_session, shapes_dataset, tmp_path,
                                                                               monkeypatch):
     from yolov7_ray.tune.follower import Follower

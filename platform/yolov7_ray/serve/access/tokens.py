@@ -2,8 +2,7 @@
 
 import hmac
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -79,12 +78,15 @@ class Tokens:
                 self._told = str(error)
                 print(f"serve: tokens stay as they were: {error}", flush=True)
 
-    def watch(self) -> None:
-        """Read the file now and every few seconds, in a thread that ends with the process."""
-        def look_for_ever() -> None:
-            while True:
+    def watch(self) -> Callable[[], None]:
+        """Read the file now and every few seconds, in a thread; call what is returned to end that."""
+        ended = threading.Event()
+
+        def look_until_then() -> None:
+            self.look()
+            while not ended.wait(LOOK_EVERY_S):
                 self.look()
-                time.sleep(LOOK_EVERY_S)
 
         if self._uri is not None:
-            threading.Thread(target=look_for_ever, name="tokens", daemon=True).start()
+            threading.Thread(target=look_until_then, name="tokens", daemon=True).start()
+        return ended.set
