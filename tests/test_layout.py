@@ -306,3 +306,9 @@ def test_foreign_things_are_seen():
     assert FOREIGN["a package index"].search(pip_option)
     assert FOREIGN["a path of one machine"].search(f"open('{folder}')")
     assert not FOREIGN["a path of one machine"].search("https://example.org/home/page/ /home/ray/.ray s3://b/root/x")
+
+
+def test_test_modules_have_names_of_their_own():
+    """Without packages pytest imports them by name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
