@@ -111,8 +111,7 @@ def parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
                                      "or pipeline")
     new_.add_argument("file", nargs="?", help="default: KIND.yaml; - for the terminal")
     new_.add_argument("--from", metavar="NAME", dest="template", help=(
-        "copy a job file that ships, e.g. quickstart, or its step of that kind; without a value for NAME that fits, "
-        "the error lists them"))
+        "copy a job file that ships, e.g. quickstart, or its step of that kind; an unknown NAME lists them"))
     commands.add_parser("schema", help="print the JSON Schema of job files")
     commands.add_parser("keys", help="print every key of every kind, as Markdown")
     commands.add_parser("completion", help="print completion for a shell").add_argument(

@@ -139,7 +139,8 @@ class LocalSubmission(Submission):
         code = self._process.poll()
         if code is None:
             return "running"
-        Path(self._file).unlink(missing_ok=True)
+        if code == 0:  # else it may be resumed, as its log says
+            Path(self._file).unlink(missing_ok=True)
         return "succeeded" if code == 0 else "stopped" if self._stopped or code == EXIT_INTERRUPTED else "failed"
 
     def logs(self) -> str:

@@ -78,8 +78,7 @@ def read(path: str | Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        shipped = SHIPPED / path.relative_to("jobs") if path.parent == Path("jobs") else SHIPPED / "none"
-        if shipped.is_file():
+        if path.parent == Path("jobs") and (shipped := SHIPPED / path.name).is_file():
             return mapping(shipped.read_text(encoding="utf-8"), str(path))
         beside = sorted(p.name for p in path.parent.glob("*.y*ml"))[:20] if path.parent.is_dir() else []
         remedy = f"{path.parent} holds {', '.join(beside)}" if beside else "give the path of a job file"

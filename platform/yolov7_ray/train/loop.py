@@ -61,11 +61,7 @@ def train_to(epoch: int, spec: TrainSpec, worker: Worker, run: str, progress_act
         part = TrainingRun(spec, run, worker, reporter, watchdog, epoch, origin, keep)
         part.restore()
         reporter.log("waiting for the first step")
-        while part.state.epoch < epoch and not part.stops_early():
-            try:
-                part.epoch()
-            except Diverged as error:
-                part.roll_back(error)
+        part.train()
         part.finish()
     history = part.state.history
     row = next((row for row in history if row["epoch"] == epoch), history[-1])
@@ -134,17 +130,25 @@ class TrainingRun:
             checkpoints.restore(state, name)
         return name
 
+    def train(self) -> None:
+        """Train to the last epoch, or until it stops early."""
+        while self.state.epoch < self.last_epoch and not self.stops_early:
+            try:
+                self.epoch()
+            except Diverged as error:
+                self.roll_back(error)
+
     def epoch(self) -> None:
         """Train the rest of an epoch, validate, save."""
         spec, state, clock = self.spec, self.state, Clock()
         row = self.fit(clock)
-        last = state.epoch == self.last_epoch
-        self.validated = last or state.epoch % spec.evaluation.every_epochs == 0
+        self.validated = state.epoch == self.last_epoch or state.epoch % spec.evaluation.every_epochs == 0
         if self.validated:
             self.metrics = self.validate(clock)
             row |= share(scores(self.metrics, spec), self.worker)
         row["seconds"] = clock.seconds | {f"fetch/{stage}": spent for stage, spent in self.batch_clock.seconds.items()}
         state.history.append(row)
+        last = state.epoch == self.last_epoch or self.stops_early
         if self.checkpoint_policy is not None:
             with clock("save"):
                 self.checkpoint_policy.after_epoch(self.cost | scalars(row), row.get(spec.checkpoint.best_by), last)
@@ -154,17 +158,12 @@ class TrainingRun:
         row["seconds"] |= clock.seconds
         self.reporter.epoch(row)
 
+    @property
     def stops_early(self) -> bool:
-        """Whether the last epochs have brought nothing better, as ``early_stopping_epochs`` says; logged."""
-        spec, history = self.spec, self.state.history
-        best = best_row(history, spec.checkpoint.best_by)
-        if best is None or spec.early_stopping_epochs is None \
-                or history[-1]["epoch"] - best["epoch"] < spec.early_stopping_epochs:
-            return False
-        self.validated = False  # the page is still to come, with detections
-        self.reporter.log(f"stopped early: no better {spec.checkpoint.best_by} than {best[spec.checkpoint.best_by]:.3f} "
-                          f"of epoch {best['epoch']} in {spec.early_stopping_epochs} epochs")
-        return True
+        """Whether the last epochs have brought nothing better, as ``early_stopping_epochs`` says."""
+        history, most = self.state.history, self.spec.early_stopping_epochs
+        best = best_row(history, self.spec.checkpoint.best_by)
+        return best is not None and most is not None and history[-1]["epoch"] - best["epoch"] >= most
 
     def write_log(self) -> None:
         """Write the epoch's results; where that fails, the next epoch's hold them too."""
@@ -236,6 +235,9 @@ class TrainingRun:
 
     def finish(self) -> None:
         """Wait for the last checkpoint; write the report, also for a run that was killed before that."""
+        if self.stops_early:
+            self.reporter.log(f"stopped early: {self.spec.checkpoint.best_by} has not risen for "
+                              f"{self.spec.early_stopping_epochs} epochs")
         if not self.validated:
             self.metrics = self.validate(Clock())
         if self.checkpoint_policy is not None:

@@ -37,7 +37,7 @@ class Choice:
 
 def choose(spec: TrainSpec, num_images: int, num_parameters: int) -> Choice:
     """The recipe for so many training images and a model of so many parameters."""
-    views, per_update = num_images * spec.epochs, max(spec.batch_size, 1)
+    views, per_update = num_images * spec.epochs, spec.batch_size
     seen = f"{num_images} images x {spec.epochs} epochs = {views} views"
     if views >= FEW_VIEWS:
         strides = len(spec.build_architecture().strides)

@@ -1,5 +1,6 @@
 """A whole run in this process, its actor replaced by one that keeps what it is told."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from yolov7_ray.jobs.job_file import validate
 from yolov7_ray.train.loop import TrainingRun
 from yolov7_ray.train.progress import Reporter
 from yolov7_ray.train.progress_bar import Position
+from yolov7_ray.train.spec import TrainSpec
 
 
 class Told:
@@ -25,14 +27,41 @@ class Told:
         self.at = SimpleNamespace(remote=lambda label, position: self.positions.append(position))
 
 
+def begun(spec: TrainSpec, told: Told, run: Path) -> TrainingRun:
+    """The run, from its newest checkpoint."""
+    reporter = Reporter(told, 0, "", spec.epochs, spec.batch_size)
+    reporter.save_requested = lambda: False
+    found = TrainingRun(spec, str(run), ALONE, reporter, SimpleNamespace(feed=lambda: None), spec.epochs)
+    found.restore()
+    return found
+
+
 @pytest.mark.slow
-def test_the_page_grows_with_the_run_and_ends_whole(shapes_dataset, tmp_path, monkeypatch):
+def test_a_run_that_gets_no_better_stops_saved_and_stays_stopped(shapes_dataset, tmp_path):
+    """At so small a rate nothing is found: epoch 1 stays the best. Neither 3 nor 4 is due for a checkpoint."""
+    spec = validate(train_job(shapes_dataset, str(tmp_path), epochs=9, early_stopping_epochs=2, evaluation={"every_epochs": 1},
+                              optimizer={"learning_rate": 1e-9}, checkpoint={"every_epochs": 5}))
+    told = Told()
+    run = begun(spec, told, tmp_path / "run")
+    run.train()
+    run.finish()
+    results = storage.read_json(str(tmp_path / "run/results.json"))
+    assert [row["epoch"] for row in results["epochs"]] == [1, 2, 3]
+    assert results["last_checkpoint"] == "checkpoint-epoch-0003" and results["metrics"]["overall"]["num_images"] == 7
+    assert "stopped early: ap has not risen for 2 epochs" in told.lines
+    again = begun(spec, told, tmp_path / "run")
+    again.train()
+    assert again.state.epoch == 3, "a resumed run has learnt nothing more"
+    longer = begun(spec.model_copy(update={"early_stopping_epochs": 3}), told, tmp_path / "run")
+    longer.train()
+    assert longer.state.epoch == 4
+
+
+@pytest.mark.slow
+def test_the_page_grows_with_the_run_and_ends_whole(shapes_dataset, tmp_path):
     spec = validate(train_job(shapes_dataset, str(tmp_path), epochs=3, evaluation={"every_epochs": 1}))
     told, pages = Told(), []
-    reporter = Reporter(told, 0, "", spec.epochs, spec.batch_size)
-    monkeypatch.setattr(reporter, "save_requested", lambda: False)
-    run = TrainingRun(spec, str(tmp_path / "run"), ALONE, reporter, SimpleNamespace(feed=lambda: None), spec.epochs)
-    run.restore()
+    run = begun(spec, told, tmp_path / "run")
     report = tmp_path / "run/report"
     while run.state.epoch < spec.epochs:
         run.epoch()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ...evaluate.report import storage_name
 from ...jobs.document import dump
 from ...jobs.page.document import Tile, document
 from ...jobs.page.figures import duration, number
-from ...program import command
+from ...program import VERSION, command
 from ...storage import digest
 from ..spec import TrainSpec
 from .results_csv import of_stages
@@ -175,13 +174,9 @@ def _commands(view: RunView) -> str:
 @cache
 def code_version() -> str:
     """Version of the package, and the beginning of a digest of its source: what exactly has run."""
-    try:
-        version = metadata.version("yolov7-ray")
-    except metadata.PackageNotFoundError:
-        version = "from a checkout"
     roots = [Path(yolov7.__file__).parent, Path(__file__).parents[2]]
     files = sorted((path.relative_to(root.parent).as_posix(), path) for root in roots for path in root.rglob("*.py"))
-    return f"{version}, source {digest(b''.join(name.encode() + path.read_bytes() for name, path in files))[:12]}"
+    return f"{VERSION}, source {digest(b''.join(name.encode() + path.read_bytes() for name, path in files))[:12]}"
 
 
 def environment(device: torch.device, precision: str, world_size: int) -> dict[str, str]:
