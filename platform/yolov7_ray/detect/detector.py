@@ -43,7 +43,7 @@ OFFICIAL_SUFFIXES = (".pt", ".pth")
 class Detector:
     """A detector on its device, called with an image or many: `Detector("blood@latest")("photo.jpg")`.
 
-    Thread-safe once it is made. `engine_name`, `precision` and `measured` tell what runs the model.
+    Thread-safe once it is made. `engine` runs the model; `chosen_by` tells why.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from yolov7_ray.serve.rollout.decision import Action, Thresholds, decide
-from yolov7_ray.serve.rollout.window import Window, agreement, stability_index
+from yolov7_ray.serve.rollout.window import Window, agreement, shift_index
 
 CLASSES = ("cat", "dog")
 
@@ -44,11 +44,11 @@ def test_a_window_counts():
 
 def test_stability_index():
     same = Counter(a=10, b=30)
-    assert stability_index(same, same) == 0
+    assert shift_index(same, same) == 0
     # with half a count more in each of two bins: e = (10.5, 30.5) / 41, a = (30.5, 10.5) / 41
-    assert stability_index(same, Counter(a=30, b=10)) == pytest.approx(2 * (20 / 41) * math.log(30.5 / 10.5))
+    assert shift_index(same, Counter(a=30, b=10)) == pytest.approx(2 * (20 / 41) * math.log(30.5 / 10.5))
     # e = (1.5, 0.5) / 2, a = (0.5, 1.5) / 2
-    assert stability_index(Counter(a=1), Counter(b=1)) == pytest.approx(math.log(3))
+    assert shift_index(Counter(a=1), Counter(b=1)) == pytest.approx(math.log(3))
 
 
 def test_as_good_as_the_stable_version():
@@ -123,6 +123,8 @@ def test_agreement_of_a_shadow():
     assert agreement(boxes[:0], boxes[:0], names) == 1 and agreement(boxes, boxes[:0], names) == 0
     assert agreement(boxes, boxes, (CLASSES, CLASSES[::-1])) == 0, "of other classes"
     assert agreement(boxes[:1], boxes[[0, 0]], names) == pytest.approx(2 / 3), "each is matched once"
+    unknown = (CLASSES, ("bird", "dog"))
+    assert agreement(boxes, boxes, unknown) == 0.5, "a class that the stable version does not know"
     shadow = window()
     shadow.pairs, shadow.agreed = 4, 3.5
     assert (shadow + shadow).agreement == 0.875 and Window().agreement == 1

@@ -15,7 +15,7 @@ from yolov7_ray.registry.registry import Registry
 from yolov7_ray.registry.validation import NUM_SCORES, VALIDATION_FILE, Validation, load_validation
 from yolov7_ray.registry.version import MODEL_FILE
 from yolov7_ray.serve.monitoring import drift
-from yolov7_ray.serve.monitoring.drift import Drift, compared, stability_index
+from yolov7_ray.serve.monitoring.drift import Drift, compared, drift_index
 from yolov7_ray.serve.served import Detected, ServedInfo
 
 
@@ -67,12 +67,12 @@ def test_a_version_tells_its_validation(tmp_path):
 
 def test_index_by_hand():
     """Shares 0.5, 0.5 and 0.75, 0.25: 0.25 ln 1.5 - 0.25 ln 0.5 = 0.25 ln 3, but for half a count in each."""
-    assert stability_index(np.array([1e9, 1e9]), np.array([3e9, 1e9])) == pytest.approx(0.25 * math.log(3), rel=1e-6)
+    assert drift_index(np.array([1e9, 1e9]), np.array([3e9, 1e9])) == pytest.approx(0.25 * math.log(3), rel=1e-6)
     share = np.array([1, 1e-4]) / 1.0001
     found = (share + [0, 4]) / 5
-    assert stability_index(np.array([10, 0]), np.array([0, 4])) == pytest.approx(
+    assert drift_index(np.array([10, 0]), np.array([0, 4])) == pytest.approx(
         (found[0] - share[0]) * math.log(found[0] / share[0]) + (found[1] - share[1]) * math.log(found[1] / share[1]))
-    assert stability_index(np.array([10, 0]), np.array([0, 0])) == pytest.approx(0), "nothing seen is no change"
+    assert drift_index(np.array([10, 0]), np.array([0, 0])) == pytest.approx(0), "nothing seen is no change"
 
 
 def test_scores_below_the_models_threshold_are_not_compared():

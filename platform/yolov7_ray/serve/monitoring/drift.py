@@ -1,7 +1,6 @@
 """How far what a model detects here is from what it detected on its validation split.
 
-The population stability index of two distributions is the sum over their intervals of (a - e) ln(a / e): below 0.1 they
-are alike, above 0.25 they are not. C classes · S intervals of score
+C classes · S intervals of score
 """
 
 import math
@@ -15,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from ...detect.options import MAX_DETECTIONS, Options
 from ...registry.validation import LEAST_SCORE, NUM_SCORES, Validation, count, load_validation
 from ..served import Detected, ServedInfo
+from ..stability import stability_index
 
 WINDOW = 1000
 """Images that are compared, at most: these and half as many before them go out together."""
@@ -25,8 +25,8 @@ MOST_CLASSES = 20
 """The most frequent ones; the others count as one, or each rare one would look like a change."""
 
 
-def stability_index(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Population stability index of counts over B intervals.
+def drift_index(expected: np.ndarray, actual: np.ndarray) -> float:
+    """`stability_index` of counts over B intervals, of which the expected ones are known.
 
     No share is zero: those that are expected are `LEAST_SHARE` at least, and to the counts that are found are added B / 2
     as they are expected, so that few images look like no change rather than like a large one.
@@ -34,8 +34,7 @@ def stability_index(expected: np.ndarray, actual: np.ndarray) -> float:
     share = np.maximum(expected / max(expected.sum(), 1), LEAST_SHARE)
     share /= share.sum()
     prior = len(expected) / 2
-    found = (actual + prior * share) / (actual.sum() + prior)
-    return float(((found - share) * np.log(found / share)).sum())
+    return stability_index(share, (actual + prior * share) / (actual.sum() + prior))
 
 
 @dataclass
@@ -115,5 +114,5 @@ def compared(validation: Validation, counts: np.ndarray, confidence: float) -> d
         by_class = counts.sum(axis=1)[often]
         return np.append(by_class[:MOST_CLASSES], by_class[MOST_CLASSES:].sum()) if len(often) > MOST_CLASSES else by_class
 
-    return {"scores": stability_index(expected.sum(axis=0), actual.sum(axis=0)),
-            "classes": stability_index(classes(expected), classes(actual))}
+    return {"scores": drift_index(expected.sum(axis=0), actual.sum(axis=0)),
+            "classes": drift_index(classes(expected), classes(actual))}

@@ -101,8 +101,9 @@ class Canary:
 
     async def _compare(self, window: Window, shadow: ServedModel, found: Detected, *request) -> None:
         other = await self._by_candidate(window, shadow, *request, False)
-        window.pairs += 1
-        window.agreed += agreement(found.detections, other.detections, (found.info.classes, other.info.classes))
+        names = (found.info.classes, other.info.classes)
+        share = await asyncio.to_thread(agreement, found.detections, other.detections, names)
+        window.pairs, window.agreed = window.pairs + 1, window.agreed + share
 
 
 def _has_room(candidate: ServedModel) -> bool:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from .window import Window, stability_index
+from .window import Window, shift_index
 
 Z = 2.326
 """Of a one-sided test at 1 %: what may be chance is not held against a candidate."""
@@ -99,7 +99,7 @@ def _agreement(stable: Window, candidate: Window, limits: Thresholds) -> str:
 def _shift(what: str, stable: Window, candidate: Window, limits: Thresholds) -> str:
     expected, actual = getattr(stable, what), getattr(candidate, what)
     images = [max(window.answers - window.empty, 1) for window in (stable, candidate)]
-    index = stability_index(expected, actual)
+    index = shift_index(expected, actual)
     if not expected or not actual or index <= max(limits.max_shift, _chance(len(expected | actual), *images)):
         return ""
     return f"the distribution of {what} has changed: population stability index {index:.2f}"

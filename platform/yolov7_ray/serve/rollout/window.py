@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from yolov7.evaluation.mistakes import RIGHT, judge
+
+from ..stability import stability_index
+
 GROWTH = 1.05
 """Each bin of latencies is so much wider than the one before: percentiles are exact to 5 %."""
 SCORE_BINS = 10
@@ -90,31 +94,16 @@ def agreement(first: np.ndarray, second: np.ndarray, names: tuple[tuple[str, ...
     F1: 2 matches / (n + m), each object matched once, best score first; 1 where there is none. `names`: of the classes
     of each.
     """
-    left, matches = list(range(len(second))), 0
-    for row in first:
-        same = [number for number in left if names[0][int(row[5])] == names[1][int(second[number, 5])]]
-        best = max(same, key=lambda number: _overlap(row, second[number]), default=None)
-        if best is not None and _overlap(row, second[best]) >= 0.5:
-            left.remove(best)
-            matches += 1
-    return 2 * matches / (len(first) + len(second)) if len(first) + len(second) else 1.0
+    if not len(first) + len(second):
+        return 1.0
+    label_of = {name: label for label, name in enumerate(names[0])}
+    labels = np.array([label_of.get(names[1][int(label)], -1) for label in second[:, 5]])
+    _, verdicts, _ = judge(second[:, :4], labels, np.zeros(len(second), bool), first)
+    return 2 * verdicts.count(RIGHT) / (len(first) + len(second))
 
 
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2, …)."""
-    sides = np.minimum(first[2:4], second[2:4]) - np.maximum(first[:2], second[:2])
-    common = float(sides.clip(0).prod())
-    areas = sum(float((box[2:4] - box[:2]).prod()) for box in (first, second))
-    return common / (areas - common) if areas > common else 0.0
-
-
-def stability_index(expected: Mapping, actual: Mapping) -> float:
-    """Population stability index of two distributions: sum of (a - e) ln(a / e) over their bins.
-
-    0 where they are the same; by convention below 0.1 is stable and above 0.25 is a change.
-    """
-    bins = expected.keys() | actual.keys()
-    totals = [sum(each.values()) + PSEUDO_COUNT * len(bins) for each in (expected, actual)]
-    shares = ([(each.get(name, 0) + PSEUDO_COUNT) / total for each, total in zip((expected, actual), totals)]
-              for name in bins)
-    return sum((a - e) * math.log(a / e) for e, a in shares)
+def shift_index(expected: Mapping, actual: Mapping) -> float:
+    """`stability_index` of two distributions, each of counts that are a sample."""
+    bins = list(expected.keys() | actual.keys())
+    counts = [np.array([each.get(name, 0) for name in bins]) + PSEUDO_COUNT for each in (expected, actual)]
+    return stability_index(*(each / each.sum() for each in counts))
