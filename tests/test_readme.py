@@ -16,8 +16,7 @@ COMMANDS = [
     for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.S)
     for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip() and not line.startswith("#")
 ]
-SUBMITS = [command[command.index("submit.py"):].rstrip(')"') if command.startswith("eval") else
-           command[command.index("submit.py"):] for command in COMMANDS if "submit.py" in command]
+SUBMITS = [command[command.index("submit.py"):] for command in COMMANDS if "submit.py" in command]
 
 
 def test_the_readme_shows_commands():

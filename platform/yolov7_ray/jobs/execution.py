@@ -96,8 +96,7 @@ def after_interrupt(job: Job, run_name: str, job_file: str) -> str:
 def summary(job: Job, run_name: str, outputs: dict[str, Any], seconds: float) -> str:
     """The outputs of a finished job, and the usual next command."""
     lines = [f"{run_name}: done in {seconds:.0f} s"]
-    for key, value in outputs.items():
-        lines.append(f"  {key:<12}{shown(value)}")
+    lines += [f"  {key:<12}{text}" for key, value in outputs.items() if (text := shown(value))]
     following = kind_of(job).next_command(job, outputs)
     return "\n".join(lines + ([f"next: {following}"] if following else []))
 

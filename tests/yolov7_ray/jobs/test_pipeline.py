@@ -135,6 +135,11 @@ def test_summary_lists_outputs_and_the_next_command(job):
         "next: python submit.py jobs/serve-detector.yaml --set models.detector.model=m:7 --set registry=/r")
 
 
+def test_an_output_without_figures_has_no_line(job):
+    assert "\n  metrics" not in summary(job, "p", OUTPUTS | {"metrics": {"overall": {}}}, 1)
+    assert "\n  metrics     ap 0.5" in summary(job, "p", OUTPUTS | {"metrics": {"ap": 0.5}}, 1)
+
+
 def test_more_models_than_fit_are_refused_before_they_are_deployed(fake_run, tmp_path, monkeypatch):
     models = {f"w{number}": {"model": f"m-w{number}:1"} for number in range(3)}
     monkeypatch.setitem(OUTPUTS, "publish", OUTPUTS["publish"] | {"models": models})
