@@ -161,9 +161,10 @@ class TrainingRun:
     @property
     def stops_early(self) -> bool:
         """Whether the last epochs have brought nothing better, as ``early_stopping_epochs`` says."""
-        history, most = self.state.history, self.spec.early_stopping_epochs
-        best = best_row(history, self.spec.checkpoint.best_by)
-        return best is not None and most is not None and history[-1]["epoch"] - best["epoch"] >= most
+        history, figure, most = self.state.history, self.spec.checkpoint.best_by, self.spec.early_stopping_epochs
+        if most is None or not history or history[-1].get(figure) is None:  # not evaluated
+            return False
+        return history[-1]["epoch"] - best_row(history, figure)["epoch"] >= most
 
     def write_log(self) -> None:
         """Write the epoch's results; where that fails, the next epoch's hold them too."""

@@ -37,24 +37,25 @@ def begun(spec: TrainSpec, told: Told, run: Path) -> TrainingRun:
 
 
 @pytest.mark.slow
-def test_a_run_that_gets_no_better_stops_saved_and_stays_stopped(shapes_dataset, tmp_path):
-    """At so small a rate nothing is found: epoch 1 stays the best. Neither 3 nor 4 is due for a checkpoint."""
-    spec = validate(train_job(shapes_dataset, str(tmp_path), epochs=9, early_stopping_epochs=2, evaluation={"every_epochs": 1},
+@pytest.mark.parametrize("every, most, last", [(1, 2, 3), (2, 3, 6)])
+def test_a_run_that_gets_no_better_stops_saved_and_stays_stopped(shapes_dataset, tmp_path, every, most, last):
+    """At so small a rate nothing is found: the first evaluation stays the best. The last epoch is not due for a checkpoint."""
+    spec = validate(train_job(shapes_dataset, str(tmp_path), epochs=9, early_stopping_epochs=most, evaluation={"every_epochs": every},
                               optimizer={"learning_rate": 1e-9}, checkpoint={"every_epochs": 5}))
     told = Told()
     run = begun(spec, told, tmp_path / "run")
     run.train()
     run.finish()
     results = storage.read_json(str(tmp_path / "run/results.json"))
-    assert [row["epoch"] for row in results["epochs"]] == [1, 2, 3]
-    assert results["last_checkpoint"] == "checkpoint-epoch-0003" and results["metrics"]["overall"]["num_images"] == 7
-    assert "stopped early: ap has not risen for 2 epochs" in told.lines
+    assert [row["epoch"] for row in results["epochs"]] == [*range(1, last + 1)]
+    assert results["last_checkpoint"] == f"checkpoint-epoch-000{last}" and results["metrics"]["overall"]["num_images"] == 7
+    assert f"stopped early: ap has not risen for {most} epochs" in told.lines
     again = begun(spec, told, tmp_path / "run")
     again.train()
-    assert again.state.epoch == 3, "a resumed run has learnt nothing more"
-    longer = begun(spec.model_copy(update={"early_stopping_epochs": 3}), told, tmp_path / "run")
+    assert again.state.epoch == last, "a resumed run has learnt nothing more"
+    longer = begun(spec.model_copy(update={"early_stopping_epochs": most + every}), told, tmp_path / "run")
     longer.train()
-    assert longer.state.epoch == 4
+    assert longer.state.epoch == last + every
 
 
 @pytest.mark.slow
